@@ -1,0 +1,8 @@
+"""segdistill: self-distillation that makes small segmentation networks better at no cost on the device."""
+
+import os
+
+# Albumentations asks the network for its newest version when imported; a training program must not.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Label taxonomies, data sets, augmentation and deterministic loading."""

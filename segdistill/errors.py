@@ -1,0 +1,29 @@
+"""Errors that a user can cause. The command line prints their message alone and exits with code 2."""
+
+
+class UserError(Exception):
+    """Something the user can put right; the message names what, its value, and the remedy."""
+
+
+class ConfigError(UserError):
+    """The configuration is not valid; the message lists every problem found."""
+
+
+class DataError(UserError):
+    """The data set is missing or not what it should be; the message lists every problem by file."""
+
+
+class WeightsError(UserError):
+    """Pretrained weights cannot be had or do not fit."""
+
+
+class NonFiniteError(UserError):
+    """A loss or gradient became NaN or infinite; the run was stopped."""
+
+
+class RunFolderError(UserError):
+    """A run folder is in the way, incomplete, or not a run folder."""
+
+
+class ExportError(UserError):
+    """An exported file could not be made or failed its check."""

@@ -1,0 +1,1 @@
+"""Predictors (torch, ONNX Runtime) and the standard mIoU over a whole split."""

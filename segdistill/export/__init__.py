@@ -1,0 +1,1 @@
+"""Files for the device: safetensors, ONNX, and the proof that they equal the trained net."""

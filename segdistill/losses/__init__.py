@@ -1,0 +1,1 @@
+"""The four dense losses as pure functions, and the weighted objective over them."""

@@ -1,0 +1,1 @@
+"""Primary stream, branches, the ensemble they form, and the discriminator."""

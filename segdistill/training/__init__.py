@@ -1,0 +1,1 @@
+"""The two-player training: state, steps, loop, checkpoints, logs."""
