@@ -1,0 +1,364 @@
+"""From a `Config` to the objects of a run: the only module of the library that knows both."""
+
+import math
+import os
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy, Strategy
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+
+from segdistill.config import Config, Weighted
+from segdistill.data.camvid import ensure_camvid, find_pairs
+from segdistill.data.checks import check_pairs
+from segdistill.data.files import PairedFiles
+from segdistill.data.loading import EvalDataset, TrainDataset
+from segdistill.data.samples import CachedSamples, Samples
+from segdistill.data.synthetic import SyntheticStreets
+from segdistill.data.taxonomy import CAMVID, Taxonomy
+from segdistill.data.transforms import (
+    EvalTransform,
+    Normalisation,
+    TrainTransform,
+    crop_to,
+    named_transforms,
+    train_transforms,
+)
+from segdistill.errors import ConfigError, DataError
+from segdistill.export.weights import Deployed
+from segdistill.losses.objective import Needs, Objective, Schedule, Term
+from segdistill.losses.terms import Adversarial, FeatureSimilarity, LogitDistillation, Supervised
+from segdistill.models.discriminator import PixelDiscriminator
+from segdistill.models.ensemble import BranchSpec, MultiBranchNet
+from segdistill.models.primary import build_primary, colour_statistics, input_multiple
+from segdistill.models.taps import TapMap, survey
+from segdistill.seeds import stream_seed
+from segdistill.training.ema import Ema
+from segdistill.training.loop import LoopSettings
+from segdistill.training.optimizers import (
+    build_discriminator_optimizer,
+    build_optimizer,
+    build_scheduler,
+    parameter_groups,
+)
+from segdistill.training.state import Player, TrainState
+
+MAX_WORKERS = 8
+
+
+# ---- data
+
+
+def build_taxonomy(config: Config) -> Taxonomy:
+    match config.data.kind:
+        case "camvid" | "synthetic":
+            return CAMVID
+
+
+def build_samples(config: Config, split: str, *, console: Console) -> Samples:
+    """The split's labelled images, every one of them checked.
+
+    Raises:
+        DataError: listing every problem by file.
+    """
+    match config.data.kind:
+        case "synthetic":
+            return _synthetic(config, split, console=console)
+        case "camvid":
+            return _camvid(config, split, console=console)
+
+
+def _synthetic(config: Config, split: str, *, console: Console) -> Samples:
+    sizes = config.data.synthetic
+    lengths = {"train": sizes.train_images, "val": sizes.val_images, "test": sizes.test_images}
+    height, width = config.data.size
+    scenes = SyntheticStreets(split=split, length=lengths[split], height=height, width=width, seed=sizes.seed)
+    if not config.data.cache:
+        return scenes
+    places = track(
+        range(len(scenes)), f"drawing {len(scenes)} {split} scenes", console=console, transient=True
+    )
+    return CachedSamples(scenes, tuple(scenes.load(index) for index in places))
+
+
+def _camvid(config: Config, split: str, *, console: Console) -> Samples:
+    root = ensure_camvid(config.data.root, splits=(split,))
+    files = PairedFiles(find_pairs(root, split), build_taxonomy(config))
+    if not files.pairs:
+        raise DataError(f"{root / split} holds no images; name another folder by data.root=DIR")
+    with console.status(f"checking {len(files)} {split} images in {root}"):
+        decoded = check_pairs(files.pairs, files.taxonomy, keep=config.data.cache)
+    return CachedSamples(files, decoded) if config.data.cache else files
+
+
+def build_normalisation(config: Config) -> Normalisation:
+    return Normalisation(
+        *colour_statistics(encoder=config.model.encoder, encoder_weights=config.model.encoder_weights)
+    )
+
+
+def build_train_dataset(config: Config, samples: Samples) -> TrainDataset:
+    """Raises ConfigError if a transform of `data.augment.custom` is unknown or refuses its arguments."""
+    augment = config.data.augment
+    size = config.data.size
+    ignore_index = samples.taxonomy.ignore_index
+    if augment.custom is None:
+        transforms = train_transforms(
+            size=size,
+            scale=augment.scale,
+            flip=augment.flip,
+            colour=augment.colour,
+            blur=augment.blur,
+            ignore_index=ignore_index,
+        )
+    else:
+        try:
+            transforms = named_transforms(augment.custom)
+        except ValueError as error:
+            raise ConfigError(f"data.augment.custom: {error}") from None
+        transforms += crop_to(size, ignore_index=ignore_index)
+    transforms.append(build_normalisation(config).transform())
+    return TrainDataset(samples, TrainTransform(transforms, seed=config.seed))
+
+
+def build_eval_dataset(config: Config, samples: Samples) -> EvalDataset:
+    transform = EvalTransform(size=config.data.size, normalisation=build_normalisation(config))
+    return EvalDataset(samples, transform)
+
+
+def worker_count(config: Config, *, on_gpu: bool) -> int:
+    """`data.workers`, or a sensible number: on a CPU the training itself uses all cores."""
+    if config.data.workers is not None:
+        return config.data.workers
+    return min(MAX_WORKERS, os.cpu_count() or 1) if on_gpu else 0
+
+
+# ---- model
+
+
+def build_net(config: Config) -> MultiBranchNet:
+    """Primary and branches, with the first weights that belong to the seed.
+
+    Raises:
+        ConfigError: if smp or a tap refuses what was asked for.
+        WeightsError: if pretrained weights cannot be had.
+    """
+    model, method = config.model, config.method
+    torch.manual_seed(stream_seed(config.seed, "primary"))
+    try:
+        primary = build_primary(
+            arch=model.arch,
+            encoder=model.encoder,
+            encoder_weights=model.encoder_weights,
+            num_classes=build_taxonomy(config).num_classes,
+            options=model.options,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from None
+    torch.manual_seed(stream_seed(config.seed, "branches"))
+    try:
+        return MultiBranchNet(
+            primary,
+            tap_map=_survey(config, primary),
+            num_classes=build_taxonomy(config).num_classes,
+            branches=_branch_spec(config),
+            adapter_width=method.feature.width if method.distils and method.feature.weight else None,
+            grid_stride=method.grid_stride,
+        )
+    except ValueError as error:
+        raise ConfigError(f"method.branches.taps = {list(method.branches.taps)}: {error}") from None
+
+
+def _survey(config: Config, primary: nn.Module) -> TapMap:
+    multiple = input_multiple(primary)
+    height, width = (math.ceil(size / multiple) * multiple for size in config.data.size)
+    paths = tuple(tap for tap in config.method.branches.taps if isinstance(tap, str))
+    return survey(primary, paths if config.method.has_branches else (), height=height, width=width)
+
+
+def _branch_spec(config: Config) -> BranchSpec | None:
+    if not config.method.has_branches:
+        return None
+    branches = config.method.branches
+    return BranchSpec(
+        taps=branches.taps,
+        width=branches.width,
+        stride=branches.stride,
+        dropout=branches.dropout,
+        encoder_gradient=branches.encoder_gradient,
+    )
+
+
+def build_deployed(config: Config, primary: nn.Module) -> Deployed:
+    """How the trained primary is rebuilt in plain smp."""
+    options = dict(config.model.options)
+    if config.model.arch == "dpt":
+        options.setdefault("dynamic_img_size", True)
+    taxonomy = build_taxonomy(config)
+    keywords = {
+        "encoder_name": config.model.encoder,
+        "encoder_weights": None,
+        "classes": taxonomy.num_classes,
+        **options,
+    }
+    return Deployed(
+        arch=config.model.arch,
+        keywords=keywords,
+        taxonomy=taxonomy,
+        normalisation=build_normalisation(config),
+        size=config.data.size,
+        multiple=input_multiple(primary),
+    )
+
+
+# ---- losses
+
+
+def build_objective(config: Config, adversarial: Adversarial | None) -> Objective:
+    """The terms that the kind of method has and that have a weight.
+
+    Raises:
+        ConfigError: if the class weights do not match the classes.
+    """
+    method = config.method
+    supervised = method.supervised
+    classes = build_taxonomy(config).num_classes
+    if supervised.class_weights is not None and len(supervised.class_weights) != classes:
+        raise ConfigError(
+            f"method.supervised.class_weights has {len(supervised.class_weights)} numbers; the data has "
+            f"{classes} classes"
+        )
+    labels = Supervised(supervised.class_weights, supervised.label_smoothing, supervised.dice_weight)
+    terms = [Term("primary", Schedule(1.0), labels.primary)]
+    if method.has_branches:
+        schedule = Schedule(supervised.branch_weight, supervised.branch_ramp)
+        terms.append(Term("branches", schedule, labels.branches, Needs.BRANCHES))
+    if method.distils:
+        logit, feature = method.logit, method.feature
+        terms += [
+            Term(
+                "logit",
+                _schedule(logit),
+                LogitDistillation(logit.teacher, logit.students, logit.temperature, logit.label_gate),
+                Needs.BRANCHES,
+            ),
+            Term(
+                "feature",
+                _schedule(feature),
+                FeatureSimilarity(feature.kind, feature.pool),
+                Needs.BRANCHES | Needs.FEATURES,
+            ),
+        ]
+    if adversarial:
+        terms.append(
+            Term(
+                "adversarial",
+                _schedule(method.adversarial),
+                adversarial,
+                Needs.BRANCHES | Needs.DISCRIMINATOR,
+            )
+        )
+    return Objective(tuple(term for term in terms if term.schedule.weight > 0))
+
+
+def _schedule(section: Weighted) -> Schedule:
+    return Schedule(section.weight, section.ramp)
+
+
+def build_discriminator(config: Config, *, submodels: int) -> PixelDiscriminator:
+    game = config.method.adversarial
+    torch.manual_seed(stream_seed(config.seed, "discriminator"))
+    return PixelDiscriminator(
+        num_classes=build_taxonomy(config).num_classes,
+        outputs=1 if game.game == "label" else submodels,
+        width=game.width,
+    )
+
+
+# ---- training
+
+
+def build_fabric(config: Config) -> Fabric:
+    """Device, precision and processes. Parameters that a step does not use exist only with branches, whose
+    losses may have no weight yet or any more."""
+    train = config.train
+    accelerator = train.accelerator
+    on_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    devices = (1 if on_cpu else "auto") if train.devices == "auto" else train.devices
+    strategy: str | Strategy = "auto"
+    if devices != 1 and (on_cpu or torch.cuda.device_count() > 1):
+        strategy = DDPStrategy(find_unused_parameters=config.method.has_branches)
+    try:
+        return Fabric(
+            accelerator="cpu" if on_cpu else accelerator,
+            devices=devices,
+            strategy=strategy,
+            precision=train.precision,
+        )
+    except Exception as error:  # Fabric raises RuntimeError, ValueError and MisconfigurationException
+        raise ConfigError(
+            f"train.accelerator={accelerator}, train.devices={train.devices}, train.precision={train.precision} "
+            f"cannot be had on this machine: {error}"
+        ) from None
+
+
+def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainState:
+    """Networks on their devices, optimisers and objective, at the beginning of a run."""
+    net = build_net(config)
+    if config.train.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    train, method = config.train, config.method
+    groups = parameter_groups(
+        net,
+        lr=train.optimizer.lr,
+        encoder_lr_scale=train.optimizer.encoder_lr_scale,
+        weight_decay=train.optimizer.weight_decay,
+    )
+    optimizer = build_optimizer(train.optimizer.kind, groups, momentum=train.optimizer.momentum)
+    scheduler = build_scheduler(
+        train.schedule.kind,
+        optimizer,
+        total_steps=total_steps,
+        warmup=train.schedule.warmup,
+        power=train.schedule.power,
+    )
+    module, wrapped = fabric.setup(net, optimizer)
+    discriminator, adversarial = None, None
+    if method.distils and method.adversarial.weight:
+        discriminator = _discriminator_player(config, fabric, submodels=len(net.submodels))
+        adversarial = Adversarial(
+            method.adversarial.game, method.adversarial.real_smoothing, discriminator.module
+        )
+    return TrainState(
+        fabric=fabric,
+        net=net,
+        ensemble=Player(module, wrapped, scheduler),
+        discriminator=discriminator,
+        objective=build_objective(config, adversarial),
+        adversarial=adversarial,
+        ema=Ema.of(net, decay=train.ema_decay) if train.ema_decay else None,
+    )
+
+
+def _discriminator_player(config: Config, fabric: Fabric, *, submodels: int) -> Player:
+    discriminator = build_discriminator(config, submodels=submodels)
+    optimizer = build_discriminator_optimizer(discriminator, lr=config.method.adversarial.lr)
+    module, wrapped = fabric.setup(discriminator, optimizer)
+    return Player(module, wrapped, None)
+
+
+def build_loop_settings(config: Config, *, multiple: int) -> LoopSettings:
+    train = config.train
+    return LoopSettings(
+        seed=config.seed,
+        epochs=train.epochs,
+        accumulate=train.accumulate,
+        multiple=multiple,
+        ignore_index=build_taxonomy(config).ignore_index,
+        clip_norm=train.clip_norm,
+        eval_every=train.eval_every,
+        log_every=train.log_every,
+        checkpoint_seconds=60 * train.checkpoint_minutes,
+    )

@@ -1,0 +1,237 @@
+"""`segdistill train`: configuration in, a deployed network out."""
+
+import os
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segdistill.build import (
+    build_deployed,
+    build_eval_dataset,
+    build_fabric,
+    build_loop_settings,
+    build_samples,
+    build_state,
+    build_train_dataset,
+    worker_count,
+)
+from segdistill.commands.export import export_checked
+from segdistill.commands.run_folder import RunFolder, versions
+from segdistill.commands.tables import stream_table
+from segdistill.config import Config
+from segdistill.data.loading import (
+    EpochBatches,
+    EvalDataset,
+    check_batching,
+    eval_loader,
+    train_loader,
+)
+from segdistill.errors import ConfigError
+from segdistill.evaluation.evaluator import evaluate
+from segdistill.evaluation.metrics import Scores
+from segdistill.evaluation.predictors import EnsemblePredictor
+from segdistill.export.weights import Deployed, save_deployed
+from segdistill.files import write_json
+from segdistill.models.ensemble import PRIMARY
+from segdistill.models.primary import input_multiple
+from segdistill.resolution import pad_to_multiple
+from segdistill.training.checkpoint import load_checkpoint
+from segdistill.training.loop import Checkpoints, fit
+from segdistill.training.run_log import RunLog, miou_by_stream
+from segdistill.training.state import TrainState
+
+
+def train(config: Config, *, overwrite: bool, console: Console) -> None:
+    """Train, evaluate, export; the run folder tells the rest.
+
+    Raises:
+        UserError: with one message, for everything a user can put right.
+    """
+    folder = RunFolder(config.run_folder)
+    if config.train.resume and folder.summary.exists():
+        console.print(f"{folder.path} holds a finished run; nothing is left to do")
+        return
+    fabric = build_fabric(config)
+    fabric.launch()
+    console = console if fabric.is_global_zero else Console(quiet=True)
+    with fabric.rank_zero_first():
+        train_samples = build_samples(config, "train", console=console)
+        val_samples = build_samples(config, "val", console=console)
+    batches = epoch_batches(config, fabric, length=len(train_samples))
+    train_set, val_set = build_train_dataset(config, train_samples), build_eval_dataset(config, val_samples)
+    state = build_state(config, fabric, total_steps=config.train.epochs * batches.steps)
+    multiple = input_multiple(state.net.primary)
+
+    with fabric.rank_zero_first():
+        # The other processes find the folder as the first one left it: begun, and theirs to go on in.
+        resumed = folder.prepare(config, overwrite=overwrite) if fabric.is_global_zero else None
+        if not fabric.is_global_zero and config.train.resume:
+            last = folder.checkpoints(config).last
+            resumed = load_checkpoint(last) if last.is_file() else None
+    if resumed is not None:
+        state.load_state_dict(resumed["state"])
+        console.print(f"resuming after step {state.position.step} of epoch {state.position.epoch + 1}")
+
+    workers = worker_count(config, on_gpu=fabric.device.type == "cuda")
+    validation = eval_loader(val_set, workers=workers, rank=fabric.global_rank, world_size=fabric.world_size)
+
+    def score() -> dict[str, Scores]:
+        predictor = EnsemblePredictor(state.scored_net, multiple=multiple, device=fabric.device)
+        return evaluate(predictor, validation, val_samples.taxonomy)
+
+    log = RunLog(
+        folder.path,
+        epochs=config.train.epochs,
+        steps_per_epoch=batches.steps,
+        class_names=val_samples.taxonomy.names,
+        position=state.position,
+        enabled=fabric.is_global_zero,
+        console=console,
+    )
+    say_what_runs(config, state, console=console, images=(len(train_samples), len(val_samples)))
+    checkpoints = folder.checkpoints(config)
+    try:
+        fit(
+            state,
+            build_loop_settings(config, multiple=multiple),
+            loader=train_loader(train_set, batches, workers=workers, pin_memory=fabric.device.type == "cuda"),
+            batches=batches,
+            evaluate=score,
+            checkpoints=checkpoints,
+            log=log,
+        )
+    finally:
+        log.close()
+    if config.export.weights == "best":
+        use_best(state, checkpoints)
+    scores = score()
+    if fabric.is_global_zero:
+        deploy(config, folder, state, scores, val_set, console=console)
+    fabric.barrier()
+
+
+def epoch_batches(config: Config, fabric: Fabric, *, length: int) -> EpochBatches:
+    """Raises ConfigError if images, batch size and processes do not go together."""
+    batch_size, accumulate = config.train.batch_size, config.train.accumulate
+    try:
+        check_batching(
+            length=length, batch_size=batch_size, accumulate=accumulate, world_size=fabric.world_size
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return EpochBatches(
+        length=length,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        seed=config.seed,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+
+
+def say_what_runs(config: Config, state: TrainState, *, console: Console, images: tuple[int, int]) -> None:
+    """What is trained, on what, where; the first thing a user sees."""
+    net = state.net
+    primary = count_parameters(net.primary)
+    extra = count_parameters(net) - primary
+    game = sum(p.numel() for p in state.discriminator.module.parameters()) if state.discriminator else 0
+    console.print(
+        f"[bold]{config.name}[/bold]: {config.method.kind}, {config.model.arch} on {config.model.encoder}, "
+        f"{images[0]} training and {images[1]} validation images at {config.data.size[0]}x{config.data.size[1]}, "
+        f"seed {config.seed}, {state.fabric.world_size} x {state.fabric.device.type}",
+        highlight=False,
+    )
+    console.print(
+        f"primary {primary / 1e6:.2f} M parameters; only while training: branches and adapters "
+        f"{extra / 1e6:.2f} M ({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M",
+        highlight=False,
+    )
+    console.print(f"run folder {config.run_folder}", highlight=False)
+
+
+def use_best(state: TrainState, checkpoints: Checkpoints) -> None:
+    """Put the weights of the best epoch into the network that is scored."""
+    content = load_checkpoint(checkpoints.best)
+    saved = content["state"]
+    state.scored_net.load_state_dict(saved["ema"] or saved["ensemble"]["module"])
+
+
+def deploy(
+    config: Config,
+    folder: RunFolder,
+    state: TrainState,
+    scores: dict[str, Scores],
+    val_set: EvalDataset,
+    *,
+    console: Console,
+) -> None:
+    """Take the primary out of the ensemble, write it, prove the ONNX file, sum the run up."""
+    primary = state.scored_net.deploy().cpu().to(memory_format=torch.contiguous_format).eval()
+    deployed = build_deployed(config, primary)
+    save_deployed(folder.primary, primary, deployed)
+    parity = export_checked(
+        folder.onnx, primary, deployed, val_set, opset=config.export.opset, console=console
+    )
+    summary = {
+        "name": config.name,
+        "method": config.method.kind,
+        "seed": config.seed,
+        "miou": miou_by_stream(scores),
+        **{
+            key: value
+            for key, value in scores[PRIMARY].as_dict(deployed.taxonomy.names).items()
+            if key != "miou"
+        },
+        "best": {"epoch": state.position.best_epoch, "miou": state.position.best_miou},
+        "parameters": count_parameters(primary),
+        "macs": count_macs(primary, deployed),
+        "seconds": {
+            "training": round(state.position.seconds, 3),
+            "per_step": round(state.position.seconds / state.position.step, 5),
+        },
+        "steps": state.position.step,
+        "onnx": {"bytes": os.path.getsize(folder.onnx), **parity.as_dict()},
+        "versions": versions(),
+        "device": state.fabric.device.type,
+        "processes": state.fabric.world_size,
+        "protocol": protocol(config, split="val", images=len(val_set)),
+    }
+    write_json(folder.summary, summary)
+    console.print(stream_table(scores, deployed.taxonomy.names))
+    console.print(
+        f"deployed: {count_parameters(primary) / 1e6:.2f} M parameters, {summary['macs'] / 1e9:.2f} GMACs at "
+        f"{deployed.size[0]}x{deployed.size[1]}; {folder.primary.name}, {folder.onnx.name} and "
+        f"{folder.summary.name} in {folder.path}",
+        highlight=False,
+    )
+
+
+def protocol(config: Config, *, split: str, images: int) -> dict[str, Any]:
+    """How the scores came about; a number without it cannot be compared."""
+    return {
+        "data": config.data.kind,
+        "split": split,
+        "images": images,
+        "input_size": list(config.data.size),
+        "scored_at": "label size, logits resized bilinearly",
+        "ignored": "void pixels",
+        "test_time_augmentation": None,
+        "weights": f"{config.export.weights} epoch" + (", running average" if config.train.ema_decay else ""),
+        "epochs": config.train.epochs,
+    }
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_macs(primary: nn.Module, deployed: Deployed) -> int:
+    """Multiply-adds of one image at the trained size, as torch's counter sees them (convolutions, products)."""
+    image = pad_to_multiple(torch.zeros(1, 3, *deployed.size), deployed.multiple)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        primary(image)
+    return counter.get_total_flops() // 2

@@ -1,0 +1,274 @@
+"""Every knob of a run, typed and with its unit and range. Nothing here builds anything; `build.py` does."""
+
+import difflib
+import itertools
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
+
+# Strict numbers: YAML's `true` is no number and a quoted "3" is no integer.
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict()]
+Bool = Annotated[bool, Strict()]
+Text = Annotated[str, Strict()]
+PositiveInt = Annotated[Int, Field(ge=1)]
+PositiveFloat = Annotated[Float, Field(gt=0)]
+NonNegative = Annotated[Float, Field(ge=0)]
+Share = Annotated[Float, Field(ge=0, le=1)]
+
+Architecture = Literal[
+    "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet",
+    "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer", "dpt",
+]  # fmt: skip
+MethodKind = Literal["baseline", "deep_supervision", "self_distill"]
+
+
+class Section(BaseModel):
+    """Frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class SyntheticConfig(Section):
+    """Sizes of the generated street-scene data set (`data.kind: synthetic`)."""
+
+    train_images: PositiveInt = 240
+    val_images: PositiveInt = 60
+    test_images: PositiveInt = 60
+    seed: Annotated[Int, Field(ge=0)] = 0  # of the scenes; independent of the run's seed
+
+
+class AugmentConfig(Section):
+    """Training augmentation. Evaluation only resizes and normalises."""
+
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # random scale relative to data.size, low to high
+    flip: Share = 0.5  # probability of a horizontal flip
+    colour: Share = 0.4  # half-range of brightness, contrast and saturation factors; hue gets a tenth of it
+    blur: Share = 0.1  # probability of a slight Gaussian blur
+    # Any Albumentations transforms instead of all of the above: [{name: RandomCrop, height: 96, ...}, ...].
+    # Resizing to data.size (pad, then crop) and normalisation are still appended.
+    custom: tuple[dict[str, Any], ...] | None = None
+
+    @field_validator("scale")
+    @classmethod
+    def _low_to_high(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("the first number is the smallest scale, the second the largest")
+        return scale
+
+
+class DataConfig(Section):
+    kind: Literal["camvid", "synthetic"] = "camvid"
+    root: Path | None = None  # null: $SEGDISTILL_CAMVID, then data/camvid
+    size: tuple[Annotated[Int, Field(ge=32)], Annotated[Int, Field(ge=32)]] = (
+        360,
+        480,
+    )  # [height, width], pixels
+    cache: Bool = True  # keep decoded images in memory (CamVid: 0.3 GB)
+    workers: Annotated[Int, Field(ge=0)] | None = None  # loader processes; null: 0 on CPU, up to 8 on GPU
+    augment: AugmentConfig = AugmentConfig()
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+
+class ModelConfig(Section):
+    arch: Annotated[Architecture, BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)] = "unet"
+    encoder: Text = "tu-tf_efficientnet_lite0"
+    # bundled: ImageNet weights from the package index (tu-tf_efficientnet_lite0 only); imagenet: what smp
+    # and timm download; none: random; or the path of a safetensors file with the encoder's tensors
+    encoder_weights: Text = "bundled"
+    options: dict[str, Any] = {}  # further keyword arguments of the smp class, e.g. {decoder_channels: [...]}
+
+    @field_validator("encoder")
+    @classmethod
+    def _known_encoder(cls, encoder: str) -> str:
+        import segmentation_models_pytorch as smp
+        import timm
+
+        names = smp.encoders.get_encoder_names()
+        known = encoder in names
+        if encoder.startswith("tu-"):
+            names = ["tu-" + name for name in timm.list_models()]
+            known = timm.is_model(encoder.removeprefix("tu-"))
+        if not known:
+            close = difflib.get_close_matches(encoder, names, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"there is no such encoder; {hint}smp's own encoders and 'tu-' + any timm model are known"
+            )
+        return encoder
+
+    @field_validator("encoder_weights")
+    @classmethod
+    def _known_weights(cls, weights: str) -> str:
+        if weights not in ("bundled", "imagenet", "none") and not weights.endswith(".safetensors"):
+            raise ValueError("use 'bundled', 'imagenet', 'none' or the path of a .safetensors file")
+        return weights
+
+    @field_validator("options")
+    @classmethod
+    def _not_ours(cls, options: dict[str, Any]) -> dict[str, Any]:
+        ours = {"encoder_name", "encoder_weights", "classes", "in_channels", "activation", "aux_params"}
+        if taken := sorted(ours & set(options)):
+            raise ValueError(
+                f"{', '.join(taken)} cannot be set here; use model.encoder, model.encoder_weights"
+            )
+        return options
+
+
+Ramp = tuple[tuple[Share, NonNegative], ...]
+
+
+def _rising(ramp: Ramp) -> Ramp:
+    places = [progress for progress, _ in ramp]
+    if not ramp or any(a >= b for a, b in itertools.pairwise(places)):
+        raise ValueError(
+            "a ramp is a list of [progress 0..1, factor] with progress rising, e.g. [[0, 0], [0.1, 1]]"
+        )
+    return ramp
+
+
+class Weighted(Section):
+    """A weight times a piecewise linear factor over the training."""
+
+    weight: NonNegative
+    ramp: Ramp = ((0.0, 0.0), (0.1, 1.0))  # [progress 0..1, factor] points
+
+    _check_ramp = field_validator("ramp")(_rising)
+
+
+class BranchesConfig(Section):
+    taps: tuple[Int | Text, ...] = (3, 4, 5)  # encoder depths (stride 2^depth) or dotted module paths
+    width: PositiveInt = 64  # channels of the branch decoders
+    stride: Literal[2, 4] = 4  # pixels per cell of the branches' logits
+    dropout: Share = 0.0  # of the last feature map's channels, in training
+    encoder_gradient: Share = 1.0  # factor on the gradient from branches into the primary stream
+
+    @field_validator("taps")
+    @classmethod
+    def _distinct(cls, taps: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        if not taps or len(set(taps)) < len(taps):
+            raise ValueError(
+                "at least one tap, each once; for a net without branches use method.kind=baseline"
+            )
+        return taps
+
+
+class SupervisedConfig(Section):
+    class_weights: tuple[PositiveFloat, ...] | None = None  # one per class
+    label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    dice_weight: NonNegative = 0.0
+    branch_weight: NonNegative = 1.0  # the primary's own weight is 1
+    branch_ramp: Ramp = ((0.0, 1.0),)
+
+    _check_ramp = field_validator("branch_ramp")(_rising)
+
+
+class LogitConfig(Weighted):
+    weight: NonNegative = 1.0
+    teacher: Literal["ensemble", "primary"] = "ensemble"
+    students: Literal["all", "branches"] = "all"
+    temperature: PositiveFloat = 2.0
+    label_gate: Bool = True  # learn only where the teacher is right
+
+
+class FeatureConfig(Weighted):
+    weight: NonNegative = 0.1
+    kind: Literal["cosine", "affinity"] = "cosine"
+    width: PositiveInt = 64  # channels in which features are compared
+    pool: Literal[1, 2, 4, 8] = 4  # affinity only: grid cells per pooled cell, each way
+
+
+class AdversarialConfig(Weighted):
+    weight: NonNegative = 0.01
+    game: Literal["label", "peer"] = "label"
+    width: PositiveInt = 32  # channels of the discriminator
+    lr: PositiveFloat = 2e-4  # of the discriminator's Adam; follows no schedule
+    real_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.1  # label game: 1 of the one-hot becomes 1 - this
+
+
+class MethodConfig(Section):
+    """How the net learns. `kind` is the master switch: `baseline` builds no branches and
+    `deep_supervision` gives branches only labels; sections a kind does not use have no effect."""
+
+    kind: MethodKind = "self_distill"
+    branches: BranchesConfig = BranchesConfig()
+    supervised: SupervisedConfig = SupervisedConfig()
+    logit: LogitConfig = LogitConfig()
+    feature: FeatureConfig = FeatureConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
+    grid_stride: Literal[4, 8] = 4  # pixels per cell where sub-models are compared with each other
+
+    @property
+    def has_branches(self) -> bool:
+        return self.kind != "baseline"
+
+    @property
+    def distils(self) -> bool:
+        return self.kind == "self_distill"
+
+
+class OptimizerConfig(Section):
+    kind: Literal["adamw", "sgd"] = "adamw"
+    lr: PositiveFloat = 1e-3  # peak, of decoder, head and branches
+    encoder_lr_scale: PositiveFloat = 1.0  # the encoder's lr is this times lr
+    weight_decay: NonNegative = 1e-2  # not on biases and normalisation
+    momentum: Share = 0.9  # sgd only
+
+
+class ScheduleConfig(Section):
+    kind: Literal["one_cycle", "cosine", "poly"] = "one_cycle"
+    warmup: Annotated[Float, Field(ge=0, lt=1)] = 0.1  # share of all steps in which the lr rises
+    power: PositiveFloat = 0.9  # poly only
+
+
+class TrainConfig(Section):
+    epochs: PositiveInt = 80
+    batch_size: PositiveInt = 8  # images per step over all devices, before accumulation
+    accumulate: PositiveInt = 1  # batches per optimiser step
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip_norm: PositiveFloat | None = 5.0  # largest gradient norm; null: no clipping
+    ema_decay: Annotated[Float, Field(gt=0, lt=1)] | None = (
+        None  # per step; then the average is what is deployed
+    )
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: PositiveInt | Literal["auto"] = "auto"  # processes; auto: every GPU, or one CPU process
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    channels_last: Bool = True  # 1.3 to 1.5 times faster on CPU
+    eval_every: PositiveInt = 1  # epochs between evaluations; the last epoch is always evaluated
+    log_every: PositiveInt = 10  # steps between looks at the losses; the device runs ahead in between
+    checkpoint_minutes: PositiveFloat = 5.0  # time between `last` checkpoints inside an epoch
+    resume: Bool = False
+
+
+class ExportConfig(Section):
+    weights: Literal["last", "best"] = "last"  # best: the epoch with the highest val mIoU of the primary
+    opset: Annotated[Int, Field(ge=18)] = 18
+
+
+class Config(Section):
+    name: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[Int, Field(ge=0)] = 0
+    out: Path | None = None  # run folder; null: runs/<name>
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    method: MethodConfig = MethodConfig()
+    train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _bundled_is_lite0(self) -> "Config":
+        if self.model.encoder_weights == "bundled" and self.model.encoder != "tu-tf_efficientnet_lite0":
+            raise ValueError(
+                f"model.encoder_weights='bundled' exists for tu-tf_efficientnet_lite0 only, and model.encoder is "
+                f"{self.model.encoder!r}; use model.encoder_weights=imagenet (download) or none"
+            )
+        return self
+
+    @property
+    def run_folder(self) -> Path:
+        return self.out if self.out is not None else Path("runs") / self.name
+
+
+ARCHITECTURES: tuple[str, ...] = get_args(Architecture)

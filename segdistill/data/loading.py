@@ -1,0 +1,164 @@
+"""Deterministic loading: which samples a step sees, and in which pixels, depends on seed and position alone."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from segdistill.data.samples import LabelledImage, Samples
+from segdistill.data.transforms import EvalTransform, TrainTransform
+
+
+class Batch(NamedTuple):
+    images: Tensor  # (B, 3, H, W) float32, normalised
+    labels: Tensor  # (B, H, W) int64
+
+
+class EvalItem(NamedTuple):
+    index: int
+    image: Tensor  # (3, h, w) float32, normalised, at the network's input size
+    labels: Tensor  # (H, W) int64, at the label's own size
+
+
+class Place(NamedTuple):
+    """One sample of one epoch, what the sampler asks the data set for."""
+
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class TrainDataset(Dataset[Batch]):
+    """Augmented training samples by `Place`; it has no state that could go stale in a worker."""
+
+    samples: Samples
+    transform: TrainTransform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, place: Place) -> Batch:
+        image, mask = self.transform(self.samples.load(place.index), epoch=place.epoch, index=place.index)
+        return Batch(to_tensor(image), torch.from_numpy(mask.astype(np.int64)))
+
+
+@dataclass(frozen=True)
+class EvalDataset(Dataset[EvalItem]):
+    """Evaluation samples by index: the image resized, the labels untouched."""
+
+    samples: Samples
+    transform: EvalTransform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> EvalItem:
+        sample: LabelledImage = self.samples.load(index)
+        labels = torch.from_numpy(sample.mask.astype(np.int64))
+        return EvalItem(index, to_tensor(self.transform(sample.image)), labels)
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) float32 -> (3, H, W)"""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def epoch_order(*, seed: int, epoch: int, length: int) -> list[int]:
+    """The permutation of 0..length-1 in which an epoch visits the samples."""
+    return np.random.default_rng((seed, epoch)).permutation(length).tolist()
+
+
+class EpochBatches(Sampler[list[Place]]):
+    """One process's share of every batch of one epoch.
+
+    Batch b holds places b*B .. (b+1)*B of the epoch's order, dealt out to the processes in turn, so the
+    union over processes does not depend on their number. An epoch's last, incomplete step is left out;
+    the order being new each epoch, no sample is left out for long.
+    """
+
+    def __init__(
+        self, *, length: int, batch_size: int, accumulate: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        """
+        Args:
+            length: samples in the data set.
+            batch_size: images per batch over all processes, a multiple of `world_size`.
+            accumulate: batches per optimiser step.
+            seed: of the run.
+            rank: of this process.
+            world_size: number of processes.
+        """
+        assert batch_size % world_size == 0, "checked where the configuration is known"
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.steps = length // (batch_size * accumulate)
+        self.batches = self.steps * accumulate
+        self._epoch = 0
+        self._first_batch = 0
+
+    def start_at(self, *, epoch: int, batch: int = 0) -> None:
+        """Choose what the next iteration yields: this epoch, from this batch on."""
+        self._epoch, self._first_batch = epoch, batch
+
+    def __len__(self) -> int:
+        return self.batches - self._first_batch
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        order = epoch_order(seed=self.seed, epoch=self._epoch, length=self.length)
+        for batch in range(self._first_batch, self.batches):
+            whole = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [Place(self._epoch, index) for index in whole[self.rank :: self.world_size]]
+
+
+def train_loader(
+    dataset: TrainDataset, batches: EpochBatches, *, workers: int, pin_memory: bool
+) -> "DataLoader[Batch]":
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+    )
+
+
+def eval_loader(
+    dataset: EvalDataset, *, workers: int, rank: int = 0, world_size: int = 1
+) -> "DataLoader[EvalItem]":
+    """Single items, so that labels of different sizes need no padding.
+
+    Each process gets its share of the indexes without padding them, so that every image counts once.
+    """
+    return DataLoader(
+        dataset,
+        sampler=range(rank, len(dataset), world_size),
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+def check_batching(*, length: int, batch_size: int, accumulate: int, world_size: int) -> None:
+    """Refuse sizes that cannot work.
+
+    Raises:
+        ValueError: naming the numbers and the remedy.
+    """
+    if batch_size % world_size:
+        raise ValueError(
+            f"train.batch_size={batch_size} cannot be shared out evenly to {world_size} processes; "
+            f"use a multiple, e.g. {math.ceil(batch_size / world_size) * world_size}, or other train.devices"
+        )
+    if length < batch_size * accumulate:
+        raise ValueError(
+            f"train.batch_size={batch_size} times train.accumulate={accumulate} is more than the {length} "
+            "training images; use a smaller one"
+        )

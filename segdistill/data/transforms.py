@@ -1,0 +1,208 @@
+"""Albumentations pipelines: what a training sample goes through, and what an evaluation image does."""
+
+import difflib
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+from albumentations.core.transforms_interface import BasicTransform
+
+from segdistill.data.samples import LabelledImage
+
+# Loader processes are the parallelism here; OpenCV's own threads would fight with them and with torch.
+cv2.setNumThreads(0)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation per RGB channel on the 0..1 scale; they belong to the encoder's weights."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def transform(self) -> A.Normalize:
+        """uint8 (H, W, 3) -> float32 (H, W, 3)"""
+        return A.Normalize(mean=self.mean, std=self.std, max_pixel_value=255.0)
+
+
+class TrainTransform:
+    """Random augmentation of one sample as a pure function of (seed, epoch, index).
+
+    Neither the worker that runs it nor what ran before matters, so any number of workers and processes,
+    and a resumed run, see the same pixels.
+    """
+
+    def __init__(self, transforms: Sequence[BasicTransform], *, seed: int) -> None:
+        """
+        Args:
+            transforms: applied in this order.
+            seed: of the run.
+        """
+        self.seed = seed
+        self._compose = A.Compose(list(transforms))
+
+    def __call__(self, sample: LabelledImage, *, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Returns:
+            Image (h, w, 3) float32, normalised; mask (h, w) uint8.
+        """
+        key = (self.seed, epoch, index)
+        # Compose.set_random_seed would give every transform the same stream; this one they share.
+        self._compose.set_random_state(np.random.default_rng(key), random.Random(repr(key)))
+        out = self._compose(image=sample.image, mask=sample.mask)
+        return out["image"], out["mask"]
+
+
+class EvalTransform:
+    """Resize an image to the network's input size and normalise; the mask stays as it is."""
+
+    def __init__(self, *, size: tuple[int, int], normalisation: Normalisation) -> None:
+        height, width = size
+        self._compose = A.Compose(
+            [
+                A.Resize(height, width, interpolation=cv2.INTER_LINEAR, area_for_downscale="image"),
+                normalisation.transform(),
+            ]
+        )
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (h, w, 3) float32"""
+        return self._compose(image=image)["image"]
+
+
+class RandomScaleCrop(A.DualTransform):
+    """Random scale, then a random crop of one fixed size, in a single resampling.
+
+    At scale 1 the whole image fills the result; at scale s the result shows a window of 1/s of its height
+    and width. The window is cut out of the source before anything is resized, so large images cost no
+    more than what is kept of them. Where the window reaches beyond the image (s < 1) the result is padded.
+    """
+
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float], fill_mask: int) -> None:
+        """
+        Args:
+            size: (height, width) of the result in pixels.
+            scale: smallest and largest scale; drawn uniformly.
+            fill_mask: mask value of the padding (the image's is 0, black).
+        """
+        super().__init__(p=1.0)
+        self.size = size
+        self.scale = scale
+        self.fill_mask = fill_mask
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        scale = self.py_random.uniform(*self.scale)
+        spans = [
+            self._span(source, target, scale)
+            for source, target in zip(params["shape"][:2], self.size, strict=True)
+        ]
+        return {"rows": spans[0], "columns": spans[1]}
+
+    def _span(self, source: int, target: int, scale: float) -> tuple[int, int, int, int]:
+        """Along one axis: first and last pixel of the window in the source, first and last in the result."""
+        window = min(source, max(1, round(source / scale)))
+        shown = min(target, max(1, round(target * scale)))
+        start = self.py_random.randint(0, source - window)
+        place = self.py_random.randint(0, target - shown)
+        return start, start + window, place, place + shown
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        return self._cut(img, params, fill=0, shrink=cv2.INTER_AREA, grow=cv2.INTER_LINEAR)
+
+    def apply_to_mask(self, mask: np.ndarray, **params: Any) -> np.ndarray:
+        return self._cut(mask, params, fill=self.fill_mask, shrink=cv2.INTER_NEAREST, grow=cv2.INTER_NEAREST)
+
+    def _cut(
+        self, source: np.ndarray, params: dict[str, Any], *, fill: int, shrink: int, grow: int
+    ) -> np.ndarray:
+        top, bottom, row, row_end = params["rows"]
+        left, right, column, column_end = params["columns"]
+        height, width = row_end - row, column_end - column
+        resampling = shrink if height < bottom - top else grow
+        result = np.full((*self.size, *source.shape[2:]), fill, source.dtype)
+        window = np.ascontiguousarray(source[top:bottom, left:right])
+        result[row:row_end, column:column_end] = cv2.resize(window, (width, height), interpolation=resampling)
+        return result
+
+
+def train_transforms(
+    *,
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    flip: float,
+    colour: float,
+    blur: float,
+    ignore_index: int,
+) -> list[BasicTransform]:
+    """Random scale, crop with padding to the ignore index, flip, colour and blur.
+
+    Args:
+        size: (height, width) in pixels of the result.
+        scale: smallest and largest random scale, relative to the scale at which the whole image has `size`.
+        flip: probability of a horizontal flip.
+        colour: half-range of the brightness, contrast and saturation factors; a tenth of it for hue.
+        blur: probability of a slight Gaussian blur.
+        ignore_index: of the mask's padding.
+    """
+    transforms: list[BasicTransform] = [RandomScaleCrop(size, scale, ignore_index)]
+    if flip:
+        transforms.append(A.HorizontalFlip(p=flip))
+    if colour:
+        factors = (1 - colour, 1 + colour)
+        hue = (-0.1 * colour, 0.1 * colour)
+        transforms.append(
+            A.ColorJitter(brightness=factors, contrast=factors, saturation=factors, hue=hue, p=0.8)
+        )
+    if blur:
+        transforms.append(A.GaussianBlur(blur_limit=(3, 5), p=blur))
+    return transforms
+
+
+def crop_to(size: tuple[int, int], *, ignore_index: int) -> list[BasicTransform]:
+    """Pad to at least `size` (mask: ignore index; image: black), then crop it at a random place."""
+    height, width = size
+    return [
+        A.PadIfNeeded(
+            min_height=height,
+            min_width=width,
+            position="random",
+            border_mode=cv2.BORDER_CONSTANT,
+            fill=0,
+            fill_mask=ignore_index,
+        ),
+        A.RandomCrop(height, width),
+    ]
+
+
+def named_transforms(entries: Sequence[Mapping[str, Any]]) -> list[BasicTransform]:
+    """Any Albumentations transforms from plain data: [{name: CLAHE, p: 0.5}, ...].
+
+    Raises:
+        ValueError: naming the entry, for an unknown transform, an unknown argument or a bad value.
+    """
+    return [_named_transform(place, dict(entry)) for place, entry in enumerate(entries)]
+
+
+def _named_transform(place: int, arguments: dict[str, Any]) -> BasicTransform:
+    name = arguments.pop("name", None)
+    transform = getattr(A, str(name), None)
+    if not (isinstance(transform, type) and issubclass(transform, BasicTransform)):
+        known = [
+            n for n, value in vars(A).items() if isinstance(value, type) and issubclass(value, BasicTransform)
+        ]
+        close = difflib.get_close_matches(str(name), known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else "see the list in Albumentations' documentation"
+        raise ValueError(f"entry {place}: Albumentations has no transform named {name!r}; {hint}")
+    try:
+        # Albumentations only warns of arguments it does not know, and goes on without them.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            return transform(**arguments)
+    except (UserWarning, ValueError, TypeError) as error:
+        why = "; ".join(line.strip() for line in str(error).splitlines() if "further information" not in line)
+        raise ValueError(f"entry {place}: {name} does not accept {arguments}: {why}") from None

@@ -1,0 +1,69 @@
+"""The standard segmentation scores, from one confusion matrix over a whole split."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one predictor on one split. Shares are in 0..1, in float64.
+
+    Attributes:
+        confusion: (C, C) int64, pixels; rows are true classes, columns predicted ones.
+    """
+
+    confusion: Tensor
+
+    def __post_init__(self) -> None:
+        assert not self.confusion.is_floating_point(), "pixels are counted, not weighed"
+
+    @property
+    def iou(self) -> tuple[float, ...]:
+        """Intersection over union by class; NaN for a class with neither a true nor a predicted pixel."""
+        counts = self.confusion.double()
+        hits = counts.diagonal()
+        union = counts.sum(0) + counts.sum(1) - hits
+        return tuple((hits / union).tolist())  # 0 / 0 is NaN
+
+    @property
+    def miou(self) -> float:
+        """Mean of the IoUs that exist, as cityscapesScripts takes it; NaN if no pixel was counted."""
+        known = [iou for iou in self.iou if not math.isnan(iou)]
+        return sum(known) / len(known) if known else math.nan
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of labelled pixels with the right class; NaN if there are none."""
+        total = int(self.confusion.sum())
+        return int(self.confusion.diagonal().sum()) / total if total else math.nan
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean over the classes that occur of the share of their pixels that is found."""
+        counts = self.confusion.double()
+        recall = (counts.diagonal() / counts.sum(1)).tolist()
+        known = [share for share in recall if not math.isnan(share)]
+        return sum(known) / len(known) if known else math.nan
+
+    def as_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Plain values for JSON; what does not exist is null."""
+        return {
+            "miou": _or_none(self.miou),
+            "pixel_accuracy": _or_none(self.pixel_accuracy),
+            "mean_accuracy": _or_none(self.mean_accuracy),
+            "iou": {name: _or_none(iou) for name, iou in zip(names, self.iou, strict=True)},
+        }
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def confusion_metric(*, num_classes: int, ignore_index: int) -> MulticlassConfusionMatrix:
+    """Counts pixels in int64 and sums over processes. Validation is off: it costs more than the counting,
+    and the labels were checked before training."""
+    return MulticlassConfusionMatrix(num_classes, ignore_index=ignore_index, validate_args=False)

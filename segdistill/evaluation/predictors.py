@@ -1,0 +1,71 @@
+"""Networks as functions from images to logits, whatever runs them."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from segdistill.losses.logit import ensemble_logits
+from segdistill.models.ensemble import ENSEMBLE, PRIMARY, MultiBranchNet
+from segdistill.resolution import pad_to_multiple, upsample
+
+#: Stream name -> logits (B, C, H, W) at the image's size.
+StreamLogits = dict[str, Tensor]
+
+
+class PlainPredictor:
+    """The deployed network alone."""
+
+    def __init__(self, primary: nn.Module, *, multiple: int, device: torch.device) -> None:
+        """
+        Args:
+            primary: an smp model; it is put into evaluation mode.
+            multiple: what height and width are padded to.
+            device: where to run.
+        """
+        self.primary = primary.to(device).eval()
+        self.multiple = multiple
+        self.device = device
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> StreamLogits:
+        """images: (B, 3, H, W), normalised."""
+        height, width = images.shape[-2:]
+        padded = pad_to_multiple(images.to(self.device), self.multiple)
+        return {PRIMARY: self.primary(padded)[..., :height, :width]}
+
+
+class EnsemblePredictor:
+    """Every sub-model and their ensemble, out of one forward pass."""
+
+    def __init__(self, net: MultiBranchNet, *, multiple: int, device: torch.device) -> None:
+        self.net = net.to(device).eval()
+        self.multiple = multiple
+        self.device = device
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> StreamLogits:
+        """images: (B, 3, H, W), normalised."""
+        height, width = images.shape[-2:]
+        padded = pad_to_multiple(images.to(self.device), self.multiple)
+        out = self.net(padded)
+        streams = {PRIMARY: out.primary} | {
+            name: upsample(logits, *padded.shape[-2:]) for name, logits in out.branches.items()
+        }
+        if out.branches:
+            streams[ENSEMBLE] = ensemble_logits(list(streams.values()))
+        return {name: logits[..., :height, :width] for name, logits in streams.items()}
+
+
+class OnnxPredictor:
+    """An exported file under ONNX Runtime on the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: Tensor) -> StreamLogits:
+        """images: (B, 3, H, W), normalised."""
+        (logits,) = self.session.run(None, {"image": images.cpu().numpy().astype(np.float32)})
+        return {PRIMARY: torch.from_numpy(logits)}

@@ -1,0 +1,89 @@
+"""`primary.safetensors`: the deployed network's tensors, and in its metadata all that rebuilds it in plain smp."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from segdistill.data.taxonomy import Taxonomy
+from segdistill.data.transforms import Normalisation
+from segdistill.errors import RunFolderError
+from segdistill.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """How a deployed network is rebuilt and fed.
+
+    Attributes:
+        arch: smp's architecture name.
+        keywords: of `smp.create_model` beside `arch`; no weights are downloaded.
+        taxonomy: what its classes mean.
+        normalisation: of the input image.
+        size: (height, width) in pixels it was trained and scored at.
+        multiple: what height and width of an input are padded to.
+    """
+
+    arch: str
+    keywords: Mapping[str, Any]
+    taxonomy: Taxonomy
+    normalisation: Normalisation
+    size: tuple[int, int]
+    multiple: int
+
+    def rebuild(self) -> nn.Module:
+        """The smp model with random weights."""
+        return smp.create_model(self.arch, **self.keywords)
+
+
+def save_deployed(path: Path, primary: nn.Module, deployed: Deployed) -> None:
+    """Write tensors and description; the metadata's values are JSON."""
+    metadata = {
+        "arch": deployed.arch,
+        "keywords": dict(deployed.keywords),
+        "class_names": deployed.taxonomy.names,
+        "class_colours": deployed.taxonomy.colours,
+        "ignore_index": deployed.taxonomy.ignore_index,
+        "mean": deployed.normalisation.mean,
+        "std": deployed.normalisation.std,
+        "size": deployed.size,
+        "multiple": deployed.multiple,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in primary.state_dict().items()}
+    texts = {key: json.dumps(value) for key, value in metadata.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=texts))
+
+
+def load_deployed(path: Path) -> tuple[nn.Module, Deployed]:
+    """Rebuild a deployed network in evaluation mode.
+
+    Raises:
+        RunFolderError: if the file is missing or was not written by `save_deployed`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            texts = file.metadata() or {}
+        values = {key: json.loads(text) for key, text in texts.items()}
+        deployed = Deployed(
+            arch=values["arch"],
+            keywords=values["keywords"],
+            taxonomy=Taxonomy(
+                tuple(values["class_names"]),
+                tuple((red, green, blue) for red, green, blue in values["class_colours"]),
+                values["ignore_index"],
+            ),
+            normalisation=Normalisation(tuple(values["mean"]), tuple(values["std"])),
+            size=(values["size"][0], values["size"][1]),
+            multiple=values["multiple"],
+        )
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise RunFolderError(f"{path} is not a network deployed by segdistill: {error!r}") from None
+    model = deployed.rebuild()
+    model.load_state_dict(load_file(path), strict=True)
+    return model.eval(), deployed

@@ -1,0 +1,117 @@
+"""What the dense losses of one step look at, each made once and only if a loss asks for it."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segdistill.losses.adversarial import real_maps
+from segdistill.resolution import LabelGrid, any_valid, label_grid, pool_valid
+
+#: (maps (N, C, h, w), images (N, 3, h, w), valid (N, h, w)) -> logits (N, outputs, h, w)
+Discriminator = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class StepMaps:
+    """Labels, logits and features of one batch at label resolution and on the coarse grid.
+
+    The supervised loss works at label resolution, everything that sub-models learn from each other on
+    cells of `grid_stride` x `grid_stride` pixels, sixteen times fewer at stride 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: Tensor,
+        labels: Tensor,
+        primary_logits: Tensor,
+        branch_logits: Mapping[str, Tensor],
+        features: Mapping[str, Tensor],
+        primary_name: str,
+        ignore_index: int,
+        grid_stride: int,
+    ) -> None:
+        """
+        Args:
+            images: (B, 3, H, W), normalised.
+            labels: (B, H, W) int64.
+            primary_logits: (B, C, H, W).
+            branch_logits: name -> (B, C, H/s, W/s), s dividing the grid's stride.
+            features: name -> (B, A, H/grid_stride, W/grid_stride) of every sub-model; may be empty.
+            primary_name: the primary's key among the sub-models.
+            ignore_index: labels that carry no loss.
+            grid_stride: pixels per cell of the coarse grid.
+        """
+        self.images = images
+        self.labels = labels
+        self.primary_logits = primary_logits
+        self.branch_logits = branch_logits
+        self.features = features
+        self.primary_name = primary_name
+        self.ignore_index = ignore_index
+        self.grid_stride = grid_stride
+        self.grid_size = (labels.shape[-2] // grid_stride, labels.shape[-1] // grid_stride)
+
+    @cached_property
+    def grid_labels(self) -> LabelGrid:
+        return label_grid(
+            self.labels,
+            stride=self.grid_stride,
+            num_classes=self.primary_logits.shape[1],
+            ignore_index=self.ignore_index,
+        )
+
+    @cached_property
+    def grid_logits(self) -> dict[str, Tensor]:
+        """Every sub-model's logits on the grid, the primary first: name -> (B, C, h, w)."""
+        return {
+            name: self._to_grid(logits)
+            for name, logits in {self.primary_name: self.primary_logits, **self.branch_logits}.items()
+        }
+
+    def _to_grid(self, logits: Tensor) -> Tensor:
+        """Pool logits over valid pixels. A branch's cells may be coarser than pixels: a cell is valid
+        there as soon as one of its pixels is."""
+        height, width = self.grid_size
+        if logits.shape[-2:] == (height, width):
+            return logits
+        stride = self.labels.shape[-2] // logits.shape[-2]
+        valid = any_valid(self.labels != self.ignore_index, stride)
+        return pool_valid(logits, valid, height=height, width=width)
+
+    @cached_property
+    def grid_images(self) -> Tensor:
+        """(B, 3, h, w)"""
+        return F.avg_pool2d(self.images, self.grid_stride)
+
+    @cached_property
+    def submodel_probs(self) -> Tensor:
+        """Softmax maps of all sub-models in one batch, the primary's first: ((K+1) * B, C, h, w)."""
+        return torch.cat(list(self.grid_logits.values())).softmax(1)
+
+    @property
+    def submodels(self) -> int:
+        """K + 1"""
+        return len(self.branch_logits) + 1
+
+    @cached_property
+    def submodel_targets(self) -> Tensor:
+        """The grid's labels once for each sub-model: ((K+1) * B, h, w)."""
+        return self.grid_labels.majority.repeat(self.submodels, 1, 1)
+
+    def judge(self, discriminator: Discriminator, probs: Tensor) -> Tensor:
+        """Run maps (n * B, C, h, w) through the discriminator, each beside its image."""
+        copies = len(probs) // len(self.images)
+        valid = (self.grid_labels.majority != self.ignore_index).repeat(copies, 1, 1)
+        return discriminator(probs, self.grid_images.repeat(copies, 1, 1, 1), valid)
+
+    def real_probs(self, *, smoothing: float) -> Tensor:
+        """Ground truth as maps: (B, C, h, w)."""
+        return real_maps(
+            self.grid_labels.majority,
+            num_classes=self.primary_logits.shape[1],
+            ignore_index=self.ignore_index,
+            smoothing=smoothing,
+        )

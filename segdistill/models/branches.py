@@ -1,0 +1,86 @@
+"""Branch decoders: each makes a whole, shallower segmentation network out of part of the primary stream."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from segdistill.models.taps import MapInfo
+from segdistill.resolution import fit_to, upsample
+
+
+class BranchOutput(NamedTuple):
+    features: Tensor  # (B, width, H/stride, W/stride)
+    logits: Tensor  # (B, C, H/stride, W/stride)
+
+
+def conv_block(in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch norm, ReLU. (B, in, H, W) -> (B, out, H/stride, W/stride).
+
+    Plain convolutions: with depthwise-separable ones the branches stayed 5 mIoU points under the primary.
+    """
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class BranchDecoder(nn.Module):
+    """From a tapped feature map to logits.
+
+    Strided blocks stand in for the depth that the tap skips, down to `deepest_stride`; a top-down path
+    then climbs back to `out_stride`, adding at every octave what lies beside it: the block of the same
+    stride on the way down, or the encoder's feature through a 1x1 convolution.
+    """
+
+    def __init__(
+        self,
+        *,
+        tap: MapInfo,
+        laterals: tuple[MapInfo, ...],
+        num_classes: int,
+        width: int,
+        out_stride: int,
+        deepest_stride: int,
+        dropout: float,
+    ) -> None:
+        """
+        Args:
+            tap: the map the branch starts from.
+            laterals: shallower maps it may use, each of another stride below the tap's, finest first.
+            num_classes: C.
+            width: channels of the branch's maps.
+            out_stride: pixels per cell of the branch's logits.
+            deepest_stride: how far down the stand-in blocks go; the tap's own stride means none.
+            dropout: share of the last feature map's channels that is zeroed in training.
+        """
+        super().__init__()
+        self.entry = conv_block(tap.channels, width, kernel=1)
+        depth_blocks = (deepest_stride // tap.stride).bit_length() - 1
+        self.down = nn.ModuleList(conv_block(width, width, stride=2) for _ in range(depth_blocks))
+        self.bottleneck = conv_block(width, width)
+        self.laterals = nn.ModuleList(conv_block(info.channels, width, kernel=1) for info in laterals)
+        self.climb = nn.ModuleList(conv_block(width, width) for _ in range(depth_blocks + len(laterals)))
+        self.out_stride = out_stride
+        self.tap_stride = tap.stride
+        self.dropout = nn.Dropout2d(dropout)
+        self.head = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, tapped: Tensor, shallower: tuple[Tensor, ...]) -> BranchOutput:
+        """
+        Args:
+            tapped: (B, C_t, H/s_t, W/s_t).
+            shallower: the maps described by `laterals`, in their order.
+        """
+        beside = [lateral(maps) for lateral, maps in zip(self.laterals, shallower, strict=True)]
+        x = self.entry(tapped)
+        for block in self.down:
+            beside.append(x)
+            x = block(x)
+        x = self.bottleneck(x)
+        for block in self.climb:
+            finer = beside.pop()
+            x = block(upsample(x, *finer.shape[-2:]) + finer)
+        height, width = (size * self.tap_stride // self.out_stride for size in tapped.shape[-2:])
+        features = fit_to(x, height, width)
+        return BranchOutput(features, self.head(self.dropout(features)))

@@ -1,0 +1,183 @@
+"""The multi-branch network: primary stream and branch decoders, trained as one, deployed as the primary alone."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from segdistill.models.branches import BranchDecoder
+from segdistill.models.taps import MapInfo, TapMap, capture, read_captured
+from segdistill.resolution import fit_to
+
+#: A tap is an encoder depth (1 is the finest) or the dotted path of a module of the primary stream.
+Tap = int | str
+
+PRIMARY = "primary"
+ENSEMBLE = "ensemble"
+
+
+class EnsembleOutput(NamedTuple):
+    """Logits and features of every sub-model.
+
+    A NamedTuple and not a frozen dataclass: Fabric and DistributedDataParallel rebuild the outputs of the
+    modules they wrap, and refuse frozen dataclasses.
+    """
+
+    primary: Tensor  # (B, C, H, W)
+    branches: dict[
+        str, Tensor
+    ]  # name -> (B, C, H/s, W/s) with the branches' stride s; empty if not asked for
+    features: dict[str, Tensor]  # name, primary included -> (B, A, h, w), adapted; empty if not asked for
+
+
+class BranchSpec(NamedTuple):
+    """What is common to all branches."""
+
+    taps: tuple[Tap, ...]
+    width: int  # channels
+    stride: int  # pixels per cell of the branch logits
+    dropout: float
+    encoder_gradient: float  # 0 lets branches learn without teaching the shared layers, 1 is plain training
+
+
+def branch_name(tap: Tap) -> str:
+    """`branch3` for encoder depth 3, `branch_decoder_blocks_1` for module path `decoder.blocks.1`."""
+    return f"branch{tap}" if isinstance(tap, int) else "branch_" + tap.replace(".", "_")
+
+
+def scale_gradient(maps: Tensor, factor: float) -> Tensor:
+    """The same values, with the gradient that flows back multiplied by `factor`."""
+    if factor == 1.0:
+        return maps
+    return maps.detach() if factor == 0.0 else maps * factor + maps.detach() * (1.0 - factor)
+
+
+class MultiBranchNet(nn.Module):
+    """A primary stream with branch decoders and, for the feature loss, one adapter for each sub-model."""
+
+    def __init__(
+        self,
+        primary: nn.Module,
+        *,
+        tap_map: TapMap,
+        num_classes: int,
+        branches: BranchSpec | None,
+        adapter_width: int | None,
+        grid_stride: int,
+    ) -> None:
+        """
+        Args:
+            primary: an smp model; it is used as it is and not changed.
+            tap_map: what `survey` found in it.
+            num_classes: C.
+            branches: None for a plain network.
+            adapter_width: channels A in which features are compared; None if they never are.
+            grid_stride: pixels per cell of the adapted features.
+        """
+        super().__init__()
+        self.primary = primary
+        self.spec = branches
+        self.grid_stride = grid_stride
+        self.branches = nn.ModuleDict()
+        self.adapters = nn.ModuleDict()
+        self._taps: dict[str, Tap] = {}
+        self._laterals: dict[str, tuple[int, ...]] = {}
+        if branches is None:
+            return
+        for tap in branches.taps:
+            info = tap_info(tap_map, tap)
+            # A module of the decoder has seen the whole encoder already; an encoder tap has not.
+            deepest = max(32, info.stride) if isinstance(tap, int) else info.stride
+            laterals = lateral_depths(tap_map, below_stride=info.stride, out_stride=branches.stride)
+            name = branch_name(tap)
+            self._taps[name] = tap
+            self._laterals[name] = laterals
+            self.branches[name] = BranchDecoder(
+                tap=info,
+                laterals=tuple(tap_map.encoder[depth - 1] for depth in laterals),
+                num_classes=num_classes,
+                width=branches.width,
+                out_stride=branches.stride,
+                deepest_stride=deepest,
+                dropout=branches.dropout,
+            )
+        if adapter_width is not None:
+            widths = {PRIMARY: tap_map.decoder.channels} | dict.fromkeys(self.branches, branches.width)
+            self.adapters = nn.ModuleDict({name: adapter(n, adapter_width) for name, n in widths.items()})
+
+    @property
+    def submodels(self) -> tuple[str, ...]:
+        """Names of all sub-models, the primary first."""
+        return (PRIMARY, *self.branches)
+
+    def forward(
+        self, images: Tensor, *, with_branches: bool = True, with_features: bool = False
+    ) -> EnsembleOutput:
+        """
+        Args:
+            images: (B, 3, H, W), normalised; H and W are multiples of the encoder's stride.
+            with_branches: without them this is one forward pass of the primary.
+            with_features: also give the adapted features; needs `with_branches`.
+        """
+        if not (with_branches and self.spec):
+            return EnsembleOutput(self.primary(images), {}, {})
+        paths = tuple(tap for tap in self._taps.values() if isinstance(tap, str))
+        with capture(self.primary, paths) as seen:
+            primary_logits = self.primary(images)
+        captured = read_captured(seen)
+        shared = [scale_gradient(maps, self.spec.encoder_gradient) for maps in captured.encoder]
+
+        branch_logits: dict[str, Tensor] = {}
+        raw_features = {PRIMARY: captured.decoder}
+        for name, decoder in self.branches.items():
+            tap = self._taps[name]
+            tapped = (
+                shared[tap - 1]
+                if isinstance(tap, int)
+                else scale_gradient(captured.modules[tap], self.spec.encoder_gradient)
+            )
+            out = decoder(tapped, tuple(shared[depth - 1] for depth in self._laterals[name]))
+            branch_logits[name] = out.logits
+            raw_features[name] = out.features
+        features: dict[str, Tensor] = {}
+        if with_features:
+            height, width = (size // self.grid_stride for size in images.shape[-2:])
+            features = {
+                name: adapt(fit_to(raw_features[name], height, width))
+                for name, adapt in self.adapters.items()
+            }
+        return EnsembleOutput(primary_logits, branch_logits, features)
+
+    def deploy(self) -> nn.Module:
+        """The primary stream: the very smp module this network was built around, with nothing added."""
+        return self.primary
+
+
+def adapter(in_channels: int, out_channels: int) -> nn.Sequential:
+    """1x1 projection into the space where features are compared.
+
+    The batch norm without parameters is what keeps the comparison honest: the target is a mean of
+    adapted features, and without it all adapters could agree on one constant vector and be done.
+    """
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels, affine=False)
+    )
+
+
+def tap_info(tap_map: TapMap, tap: Tap) -> MapInfo:
+    """Describe the tapped map.
+
+    Raises:
+        ValueError: if the encoder has no feature at that depth; the message gives the depths there are.
+    """
+    if isinstance(tap, str):
+        return tap_map.modules[tap]
+    depths = [depth for depth, info in enumerate(tap_map.encoder, 1) if info.channels]
+    if tap not in depths:
+        raise ValueError(f"the encoder has no feature at depth {tap}; it has depths {depths}")
+    return tap_map.encoder[tap - 1]
+
+
+def lateral_depths(tap_map: TapMap, *, below_stride: int, out_stride: int) -> tuple[int, ...]:
+    """Depths of the encoder's features that a branch climbs past: one for each stride, the deepest of it."""
+    by_stride = {info.stride: depth for depth, info in enumerate(tap_map.encoder, 1) if info.channels}
+    return tuple(by_stride[stride] for stride in sorted(by_stride) if out_stride <= stride < below_stride)

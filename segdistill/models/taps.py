@@ -1,0 +1,111 @@
+"""Reading feature maps out of a network that knows nothing of it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class MapInfo(NamedTuple):
+    """A feature map's static description."""
+
+    channels: int
+    stride: int  # pixels of the image per cell
+
+
+class Captured(NamedTuple):
+    """What one forward pass of a primary stream let us see."""
+
+    encoder: tuple[Tensor, ...]  # encoder[d - 1]: (B, C_d, H_d, W_d), the feature of depth d
+    decoder: Tensor  # (B, D, H', W'), what the segmentation head reads
+    modules: dict[str, Tensor]  # module path -> its 4-D output
+
+
+@contextmanager
+def capture(primary: nn.Module, module_paths: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+    """Record feature maps while the block runs; hooks are gone afterwards, so the network stays a plain one.
+
+    Yields:
+        A dict that a forward pass of `primary` fills; `read_captured` turns it into a `Captured`.
+    """
+    seen: dict[str, Any] = {"modules": {}}
+
+    def see_encoder(_module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        seen["image"], seen["encoder"] = inputs[0], output
+
+    def see_head_input(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen["decoder"] = inputs[0]
+
+    def see_module(path: str) -> Any:
+        return lambda _module, _inputs, output: seen["modules"].__setitem__(path, output)
+
+    handles = [
+        primary.encoder.register_forward_hook(see_encoder),
+        primary.segmentation_head.register_forward_pre_hook(see_head_input),
+        *(primary.get_submodule(path).register_forward_hook(see_module(path)) for path in module_paths),
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def read_captured(seen: Mapping[str, Any]) -> Captured:
+    """Order what the hooks saw.
+
+    smp's convolutional encoders return [image, depth 1, depth 2, ...]; its vision transformers return
+    ([depth 1, ...], prefix tokens). Depth d means the same place in both.
+    """
+    features = seen["encoder"]
+    if isinstance(features[0], (list, tuple)):
+        features = features[0]
+    if features[0].shape == seen["image"].shape:
+        features = features[1:]
+    return Captured(tuple(features), seen["decoder"], seen["modules"])
+
+
+class TapMap(NamedTuple):
+    """Where a primary stream offers feature maps, found by one forward pass."""
+
+    encoder: tuple[MapInfo, ...]  # by depth, from depth 1; channels 0 where the encoder has no such stage
+    decoder: MapInfo
+    modules: dict[str, MapInfo]
+
+
+@torch.no_grad()
+def survey(primary: nn.Module, module_paths: tuple[str, ...], *, height: int, width: int) -> TapMap:
+    """Run an empty image through the network and note channels and stride of its maps.
+
+    Args:
+        primary: any smp model; its training mode is restored, its buffers are not touched.
+        module_paths: dotted names of further modules to look at.
+        height: of the trial image; a multiple of the encoder's stride.
+        width: likewise.
+
+    Raises:
+        ValueError: if a module path does not exist or its output is no 4-D tensor.
+    """
+    known = dict(primary.named_modules())
+    for path in module_paths:
+        if path not in known:
+            raise ValueError(f"there is no module {path!r} in the primary stream")
+    was_training = primary.training
+    primary.eval()
+    with capture(primary, module_paths) as seen:
+        primary(torch.zeros(1, 3, height, width, device=next(primary.parameters()).device))
+    primary.train(was_training)
+    captured = read_captured(seen)
+
+    def info(maps: Any, path: str) -> MapInfo:
+        if not isinstance(maps, Tensor) or maps.ndim != 4:
+            raise ValueError(f"the output of module {path!r} is not a 4-D tensor and cannot be tapped")
+        return MapInfo(maps.shape[1], round(height / maps.shape[-2]))
+
+    return TapMap(
+        encoder=tuple(info(maps, f"encoder depth {d}") for d, maps in enumerate(captured.encoder, 1)),
+        decoder=info(captured.decoder, "segmentation_head"),
+        modules={path: info(captured.modules.get(path), path) for path in module_paths},
+    )

@@ -1,0 +1,34 @@
+"""Checkpoints: one file holds the state and the resolved configuration, and is never half-written."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segdistill.errors import RunFolderError
+from segdistill.files import write_atomically
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, *, state: dict[str, Any], config: str, versions: dict[str, str]) -> None:
+    """Write tensors and primitives; `config` is the resolved YAML."""
+    content = {"format": FORMAT, "config": config, "versions": versions, "state": state}
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def load_checkpoint(path: Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Load with `weights_only=True`: no code of the file is run.
+
+    Raises:
+        RunFolderError: if the file is missing, damaged or of another format.
+    """
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise RunFolderError(f"there is no checkpoint {path}; is it the folder of a run?") from None
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        raise RunFolderError(f"the checkpoint {path} cannot be read: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RunFolderError(f"{path} is not a checkpoint of this version of segdistill (format {FORMAT})")
+    return content

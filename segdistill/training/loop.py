@@ -1,0 +1,204 @@
+"""The order of events: step, log, evaluate, save. No mathematics here."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch.utils.data import DataLoader
+
+from segdistill.data.loading import Batch, EpochBatches
+from segdistill.evaluation.metrics import Scores
+from segdistill.models.ensemble import PRIMARY
+from segdistill.seeds import stream_seed
+from segdistill.training.checkpoint import save_checkpoint
+from segdistill.training.run_log import RunLog
+from segdistill.training.state import TermSums, TrainState
+from segdistill.training.step_log import StepLog
+from segdistill.training.steps import train_step
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What `fit` needs to know beside the objects it drives."""
+
+    seed: int
+    epochs: int
+    accumulate: int  # batches per optimiser step
+    multiple: int  # what height and width are padded to
+    ignore_index: int
+    clip_norm: float | None
+    eval_every: int  # epochs
+    log_every: int  # steps
+    checkpoint_seconds: float  # between `last` checkpoints inside an epoch
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a run's checkpoints lie and what is written into them beside the state."""
+
+    folder: Path
+    config: str
+    versions: dict[str, str]
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.pt"
+
+    def save(self, path: Path, state: TrainState) -> None:
+        """Only the rank-zero process writes; the state is the same in all."""
+        if state.fabric.is_global_zero:
+            save_checkpoint(path, state=state.state_dict(), config=self.config, versions=self.versions)
+
+
+class InterruptedRunError(Exception):
+    """The run was asked to stop by a signal; its state is saved."""
+
+
+def fit(
+    state: TrainState,
+    settings: LoopSettings,
+    *,
+    loader: "DataLoader[Batch]",
+    batches: EpochBatches,
+    evaluate: Callable[[], Mapping[str, Scores]],
+    checkpoints: Checkpoints,
+    log: RunLog,
+) -> None:
+    """Train from where `state` stands to the last epoch.
+
+    Raises:
+        NonFiniteError: when a loss or gradient is not finite; checkpoints from before it are kept.
+        InterruptedRunError: after SIGINT or SIGTERM, with `last` saved at the step where the run stopped.
+    """
+    position = state.position
+    with stop_requested() as stop:
+        while position.epoch < settings.epochs:
+            started = time.monotonic()
+            train_epoch(
+                state, settings, loader=loader, batches=batches, checkpoints=checkpoints, log=log, stop=stop
+            )
+            position.epoch, position.batch = position.epoch + 1, 0
+            scores = None
+            if position.epoch % settings.eval_every == 0 or position.epoch == settings.epochs:
+                scores = evaluate()
+            better = scores is not None and note_best(state, scores[PRIMARY].miou)
+            log.epoch(
+                position=position,
+                terms=state.epoch_terms.means(),
+                learning_rates=learning_rates(state),
+                scores=scores,
+                seconds=time.monotonic() - started,
+            )
+            state.epoch_terms = TermSums()
+            if better:
+                checkpoints.save(checkpoints.best, state)
+            checkpoints.save(checkpoints.last, state)
+
+
+def train_epoch(
+    state: TrainState,
+    settings: LoopSettings,
+    *,
+    loader: "DataLoader[Batch]",
+    batches: EpochBatches,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    stop: threading.Event,
+) -> None:
+    """Go on from the position to the end of its epoch."""
+    position = state.position
+    steps = StepLog(state.fabric)
+    total_steps = settings.epochs * batches.steps
+    saved = time.monotonic()
+
+    def look() -> None:
+        for one in (seen := steps.flush()):
+            state.epoch_terms.add(dict(one.values))
+        log.steps(seen, learning_rates=learning_rates(state))
+
+    state.net.train()
+    batches.start_at(epoch=position.epoch, batch=position.batch)
+    for group in groups_of(iter(loader), settings.accumulate):
+        started = time.monotonic()
+        # Dropout is a function of the position, too: nothing random has to be saved.
+        torch.manual_seed(stream_seed(settings.seed, "step", position.step, state.fabric.global_rank))
+        values = train_step(
+            state,
+            [Batch(*state.fabric.to_device(tuple(batch))) for batch in group],
+            progress=position.step / total_steps,
+            multiple=settings.multiple,
+            ignore_index=settings.ignore_index,
+            clip_norm=settings.clip_norm,
+        )
+        if state.ensemble.scheduler and position.step + 1 < total_steps:
+            state.ensemble.scheduler.step()
+        steps.add(epoch=position.epoch, step=position.step, values=values)
+        position.step += 1
+        position.batch += len(group)
+        position.seconds += time.monotonic() - started
+        if position.step % settings.log_every == 0:
+            look()
+        due = time.monotonic() - saved > settings.checkpoint_seconds
+        if due or stop.is_set():
+            look()  # a checkpoint is only written of steps that were seen to be finite
+            checkpoints.save(checkpoints.last, state)
+            saved = time.monotonic()
+        if stop.is_set():
+            raise InterruptedRunError
+    look()
+
+
+def groups_of(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of `size` batches; the loader yields a multiple of it."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    assert not group, "an epoch is a whole number of optimiser steps"
+
+
+def note_best(state: TrainState, miou: float) -> bool:
+    """Remember the epoch just done if no earlier one scored higher; NaN never does."""
+    position = state.position
+    if miou > (position.best_miou if position.best_miou is not None else -1.0):
+        position.best_miou, position.best_epoch = miou, position.epoch
+        return True
+    return False
+
+
+def learning_rates(state: TrainState) -> dict[str, float]:
+    """Of the encoder and of the rest, which is the decoder, the head and the branches."""
+    groups = state.ensemble.optimizer.param_groups
+    return {"encoder": float(groups[0]["lr"]), "decoder": float(groups[-1]["lr"])}
+
+
+@contextmanager
+def stop_requested() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that a run ends between two steps; a second one kills it."""
+    stop = threading.Event()
+    previous = {}
+
+    def request(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, previous[number])
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,184 @@
+"""What a run writes while it goes on: progress bar, one line an epoch, `metrics.jsonl`, TensorBoard."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from segdistill.evaluation.metrics import Scores
+from segdistill.files import write_atomically
+from segdistill.models.ensemble import ENSEMBLE, PRIMARY
+from segdistill.training.state import Position
+from segdistill.training.step_log import StepValues
+
+
+def miou_by_stream(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """`{primary, branches: {...}, ensemble}`; null where there is no such stream or no score."""
+    values = {name: None if math.isnan(one.miou) else one.miou for name, one in scores.items()}
+    return {
+        "primary": values.get(PRIMARY),
+        "branches": {name: value for name, value in values.items() if name not in (PRIMARY, ENSEMBLE)},
+        "ensemble": values.get(ENSEMBLE),
+    }
+
+
+class RunLog:
+    """The rank-zero process's voice. Every other process gets `enabled=False` and stays silent."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        class_names: tuple[str, ...],
+        position: Position,
+        enabled: bool,
+        console: Console,
+    ) -> None:
+        """
+        Args:
+            folder: of the run.
+            epochs: of the whole run.
+            steps_per_epoch: optimiser steps.
+            class_names: of the classes.
+            position: where the run starts or resumes; later lines of an earlier try are dropped.
+            enabled: whether this process writes at all.
+            console: for the bar and the lines.
+        """
+        self.epochs = epochs
+        self.total_steps = epochs * steps_per_epoch
+        self.class_names = class_names
+        self.enabled = enabled
+        self.console = console
+        self.metrics_path = folder / "metrics.jsonl"
+        self._miou = ""
+        self._started = time.monotonic()
+        self._first_step = position.step
+        if not enabled:
+            return
+        self._keep_lines_before(position.epoch)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=position.step or None)
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]} left"),
+            TextColumn("{task.fields[terms]}"),
+            TextColumn("{task.fields[miou]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self.task = self.progress.add_task(
+            "train", total=self.total_steps, completed=position.step, epoch="", left="?", terms="", miou=""
+        )
+        self.progress.start()
+
+    def steps(self, steps: list[StepValues], *, learning_rates: Mapping[str, float]) -> None:
+        """Show and store the values of recent steps."""
+        if not (self.enabled and steps):
+            return
+        for one in steps:
+            for name, value in one.values.items():
+                self.writer.add_scalar(f"train/{name}", value, one.step)
+        for name, rate in learning_rates.items():
+            self.writer.add_scalar(f"lr/{name}", rate, steps[-1].step)
+        last = steps[-1]
+        self.progress.update(
+            self.task,
+            completed=last.step + 1,
+            epoch=f"{last.epoch + 1}/{self.epochs}",
+            left=self._time_left(last.step + 1),
+            terms=" ".join(f"{name} {value:.3g}" for name, value in last.values.items()),
+            miou=self._miou,
+        )
+
+    def epoch(
+        self,
+        *,
+        position: Position,
+        terms: Mapping[str, float],
+        learning_rates: Mapping[str, float],
+        scores: Mapping[str, Scores] | None,
+        seconds: float,
+    ) -> None:
+        """Store one finished epoch and say it in a line."""
+        if not self.enabled:
+            return
+        row: dict[str, Any] = {
+            "epoch": position.epoch,
+            "step": position.step,
+            "seconds": round(seconds, 3),
+            "lr": dict(learning_rates),
+            "train": dict(terms),
+            "val": None,
+        }
+        line = [f"epoch {position.epoch}/{self.epochs}", _terms_text(terms)]
+        if scores is not None:
+            miou = miou_by_stream(scores)
+            row["val"] = {"miou": miou, **_flat(scores[PRIMARY].as_dict(self.class_names))}
+            self._miou = _miou_text(miou)
+            line.append(self._miou)
+            for name, one in scores.items():
+                self.writer.add_scalar(f"val_miou/{name}", one.miou, position.step)
+            for name, iou in zip(self.class_names, scores[PRIMARY].iou, strict=True):
+                self.writer.add_scalar(f"val_iou/{name}", iou, position.step)
+        line += [f"{seconds:.0f} s", f"{self._time_left(position.step)} left"]
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.flush()
+        self.writer.flush()
+        self.console.print("  ".join(line), highlight=False)
+
+    def close(self) -> None:
+        if self.enabled:
+            self.progress.stop()
+            self.writer.close()
+
+    def _time_left(self, step: int) -> str:
+        done = step - self._first_step
+        if done <= 0:
+            return "?"
+        return _duration((time.monotonic() - self._started) / done * (self.total_steps - step))
+
+    def _keep_lines_before(self, epoch: int) -> None:
+        """Drop what an interrupted try wrote about epochs that are now done again."""
+        if not self.metrics_path.exists():
+            return
+        lines = self.metrics_path.read_text().splitlines(keepends=True)
+        kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch)
+        write_atomically(self.metrics_path, lambda temporary: temporary.write_text(kept) and None)
+
+
+def _flat(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The primary's scores beside the mIoU of all streams, without its own mIoU a second time."""
+    return {key: value for key, value in scores.items() if key != "miou"}
+
+
+def _terms_text(terms: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:.3f}" for name, value in terms.items())
+
+
+def _miou_text(miou: Mapping[str, Any]) -> str:
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    others = [f"{name} {percent(value)}" for name, value in miou["branches"].items()]
+    if others:
+        others.append(f"ensemble {percent(miou['ensemble'])}")
+    return f"mIoU {percent(miou['primary'])}" + (f" ({', '.join(others)})" if others else "")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,115 @@
+"""Everything a run is made of and everything that changes while it goes on."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from segdistill.losses.objective import Objective
+from segdistill.losses.terms import Adversarial
+from segdistill.models.ensemble import MultiBranchNet
+from segdistill.training.ema import Ema
+
+
+@dataclass
+class Player:
+    """A network, its optimiser and its learning rate."""
+
+    module: nn.Module  # as Fabric set it up
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+
+
+@dataclass
+class Position:
+    """Where a run stands: what a resumed run needs beside tensors."""
+
+    epoch: int = 0
+    batch: int = 0  # of this epoch, the next one to be seen
+    step: int = 0  # optimiser steps done
+    seconds: float = 0.0  # spent in training steps so far
+    best_miou: float | None = None  # of the primary, on val
+    best_epoch: int | None = None
+
+
+@dataclass
+class TermSums:
+    """Sums of the logged values over the current epoch, by name."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
+
+
+@dataclass
+class TrainState:
+    """One training run.
+
+    Attributes:
+        ensemble: the player that becomes the product.
+        discriminator: its opponent, or None if the adversarial loss has no weight.
+        ema: running average of the ensemble's network, or None.
+        position: see `Position`.
+        epoch_terms: the current epoch's logged values.
+    """
+
+    fabric: Fabric
+    net: MultiBranchNet  # the ensemble's network without Fabric's wrapper
+    ensemble: Player
+    discriminator: Player | None
+    objective: Objective
+    adversarial: Adversarial | None
+    ema: Ema | None
+    position: Position = field(default_factory=Position)
+    epoch_terms: TermSums = field(default_factory=TermSums)
+
+    @property
+    def scored_net(self) -> MultiBranchNet:
+        """The network that is evaluated and deployed: the running average if there is one."""
+        return self.net if self.ema is None else self.ema.average
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and primitives only, so that `weights_only=True` loads it.
+
+        There is no random state: dropout is seeded anew at every step from (seed, step, process), and order
+        and augmentation are functions of the position.
+        """
+        return {
+            "ensemble": self.ensemble.state_dict(),
+            "discriminator": self.discriminator.state_dict() if self.discriminator else None,
+            "ema": self.ema.average.state_dict() if self.ema else None,
+            "position": dict(vars(self.position)),
+            "epoch_terms": {"sums": dict(self.epoch_terms.sums), "counts": dict(self.epoch_terms.counts)},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.ensemble.load_state_dict(state["ensemble"])
+        if self.discriminator:
+            self.discriminator.load_state_dict(state["discriminator"])
+        if self.ema:
+            self.ema.average.load_state_dict(state["ema"])
+        self.position = Position(**state["position"])
+        self.epoch_terms = TermSums(**state["epoch_terms"])

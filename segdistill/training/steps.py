@@ -1,0 +1,112 @@
+"""One training step: the ensemble's move, then the discriminator's."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from segdistill.data.loading import Batch
+from segdistill.losses.maps import StepMaps
+from segdistill.losses.objective import Needs
+from segdistill.models.ensemble import PRIMARY
+from segdistill.resolution import pad_to_multiple
+from segdistill.training.state import TrainState
+
+#: Logged values of a step that are no loss terms.
+GRADIENT_NORM = "gradient_norm"
+DISCRIMINATOR_LOSS = "discriminator"
+DISCRIMINATOR_ACCURACY = "discriminator_accuracy"
+
+
+def train_step(
+    state: TrainState,
+    batches: Sequence[Batch],
+    *,
+    progress: float,
+    multiple: int,
+    ignore_index: int,
+    clip_norm: float | None,
+) -> dict[str, Tensor]:
+    """Both players move once.
+
+    Args:
+        state: changed in place.
+        batches: the step's batches, whose gradients are averaged; already on the device.
+        progress: share (0..1) of all steps that are done.
+        multiple: what height and width are padded to.
+        ignore_index: of the labels, and of their padding.
+        clip_norm: largest norm of the ensemble's gradient, or None.
+
+    Returns:
+        Named scalars, detached and still on the device: nothing here waits for it.
+    """
+    needs = state.objective.needs(progress)
+    seen: list[StepMaps] = []
+    logged: list[dict[str, Tensor]] = []
+    if state.discriminator:
+        state.discriminator.module.requires_grad_(False)
+    for place, batch in enumerate(batches):
+        waits = place < len(batches) - 1
+        with state.fabric.no_backward_sync(state.ensemble.module, enabled=waits):
+            maps = forward(state, batch, needs=needs, multiple=multiple, ignore_index=ignore_index)
+            total, values = state.objective(maps, progress)
+            state.fabric.backward(total / len(batches))
+        seen.append(maps)
+        logged.append(values | {"total": total.detach()})
+    norm = gradient_norm(state, clip_norm)
+    state.ensemble.optimizer.step()
+    state.ensemble.optimizer.zero_grad(set_to_none=True)
+    values = {name: torch.stack([one[name] for one in logged]).mean() for name in logged[0]}
+    values[GRADIENT_NORM] = norm
+    if Needs.DISCRIMINATOR in needs:
+        values |= discriminator_step(state, seen)
+    if state.ema:
+        state.ema.update(state.net, updates=state.position.step)
+    return values
+
+
+def forward(state: TrainState, batch: Batch, *, needs: Needs, multiple: int, ignore_index: int) -> StepMaps:
+    """Run the ensemble on one batch, as far as the objective needs it."""
+    images = pad_to_multiple(batch.images, multiple)
+    labels = pad_to_multiple(batch.labels, multiple, value=ignore_index)
+    out = state.ensemble.module(
+        images, with_branches=Needs.BRANCHES in needs, with_features=Needs.FEATURES in needs
+    )
+    return StepMaps(
+        images=images,
+        labels=labels,
+        primary_logits=out.primary,
+        branch_logits=out.branches,
+        features=out.features,
+        primary_name=PRIMARY,
+        ignore_index=ignore_index,
+        grid_stride=state.net.grid_stride,
+    )
+
+
+def gradient_norm(state: TrainState, clip_norm: float | None) -> Tensor:
+    """L2 norm of the ensemble's gradient before clipping; clips it if asked to."""
+    limit = clip_norm if clip_norm is not None else float("inf")
+    return torch.nn.utils.clip_grad_norm_(
+        state.ensemble.module.parameters(), limit, error_if_nonfinite=False
+    ).detach()
+
+
+def discriminator_step(state: TrainState, seen: Sequence[StepMaps]) -> dict[str, Tensor]:
+    """The discriminator learns from the very maps the ensemble was just judged by, detached."""
+    player, game = state.discriminator, state.adversarial
+    assert player, "the objective asked for a discriminator"
+    assert game
+    player.module.requires_grad_(True)
+    verdicts = []
+    for place, maps in enumerate(seen):
+        with state.fabric.no_backward_sync(player.module, enabled=place < len(seen) - 1):
+            verdict = game.opponent(maps)
+            state.fabric.backward(verdict.loss / len(seen))
+        verdicts.append(verdict)
+    player.optimizer.step()
+    player.optimizer.zero_grad(set_to_none=True)
+    return {
+        DISCRIMINATOR_LOSS: torch.stack([verdict.loss.detach() for verdict in verdicts]).mean(),
+        DISCRIMINATOR_ACCURACY: torch.stack([verdict.accuracy for verdict in verdicts]).mean(),
+    }

@@ -1,0 +1,117 @@
+"""The check of a data set names every bad file at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segdistill.data.checks import LINES_PER_KIND, check_pairs
+from segdistill.data.files import Pair, PairedFiles
+from segdistill.data.samples import CachedSamples
+from segdistill.data.taxonomy import CAMVID
+from segdistill.errors import DataError
+
+SIZE = (60, 80)  # height, width
+MakePair = Callable[..., Pair]
+
+
+@pytest.fixture
+def make_pair(tmp_path: Path) -> MakePair:
+    """Write a sound pair, or one with the given mask."""
+    rng = np.random.default_rng(0)
+
+    def make(name: str, mask: np.ndarray | None = None, image_suffix: str = "png") -> Pair:
+        pair = Pair(name, tmp_path / f"{name}.{image_suffix}", tmp_path / f"{name}_mask.png")
+        Image.fromarray(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)).save(pair.image)
+        drawn = rng.integers(0, 12, SIZE, dtype=np.uint8) if mask is None else mask
+        Image.fromarray(drawn).save(pair.mask)
+        return pair
+
+    return make
+
+
+def cut_short(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def test_sound_pairs_pass_and_are_kept_on_demand(make_pair: MakePair) -> None:
+    files = PairedFiles((make_pair("a"), make_pair("b")), CAMVID)
+    seen: list[tuple[int, int]] = []
+    assert check_pairs(files.pairs, CAMVID, progress=lambda done, total: seen.append((done, total))) == ()
+    assert seen == [(1, 2), (2, 2)]
+    cached = CachedSamples(files, check_pairs(files.pairs, CAMVID, keep=True))
+    assert len(cached) == 2
+    for index in range(2):
+        np.testing.assert_array_equal(cached.load(index).image, files.load(index).image)
+        np.testing.assert_array_equal(cached.load(index).mask, files.load(index).mask)
+
+
+def test_every_bad_file_is_named_in_one_message(make_pair: MakePair, tmp_path: Path) -> None:
+    foreign = np.zeros(SIZE, np.uint8)
+    foreign[0, :3], foreign[1, 0] = 12, 200
+    pairs = {
+        "sound": make_pair("sound"),
+        "jpeg_cut": make_pair("jpeg_cut", image_suffix="jpg"),
+        "png_cut": make_pair("png_cut"),
+        "mask_cut": make_pair("mask_cut"),
+        "zero_bytes": make_pair("zero_bytes"),
+        "both_bad": make_pair("both_bad"),
+        "no_mask": make_pair("no_mask"),
+        "rgb_mask": make_pair("rgb_mask", np.zeros((*SIZE, 3), np.uint8)),
+        "small_mask": make_pair("small_mask", np.zeros((30, 40), np.uint8)),
+        "foreign": make_pair("foreign", foreign),
+        "void": make_pair("void", np.full(SIZE, 11, np.uint8)),
+    }
+    cut_short(pairs["jpeg_cut"].image)
+    cut_short(pairs["png_cut"].image)
+    cut_short(pairs["mask_cut"].mask)
+    pairs["zero_bytes"].image.write_bytes(b"")
+    pairs["both_bad"].image.write_text("no image")
+    pairs["both_bad"].mask.write_text("no mask")
+    pairs["no_mask"].mask.unlink()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    with pytest.raises(DataError) as caught:
+        check_pairs(tuple(pairs.values()), CAMVID, keep=True)
+
+    message = str(caught.value)
+    assert message.startswith("11 problems in 10 of 11 labelled images\n")
+    for path in (
+        pairs["jpeg_cut"].image,
+        pairs["png_cut"].image,
+        pairs["mask_cut"].mask,
+        pairs["both_bad"].image,
+        pairs["both_bad"].mask,
+    ):
+        assert f"  {path}: " in message
+    assert f"  {pairs['zero_bytes'].image}: the file is empty (0 bytes)" in message
+    assert f"  {pairs['no_mask'].mask}: no such file" in message
+    assert f"  {pairs['rgb_mask'].mask}: this is a colour image" in message
+    assert f"  {pairs['small_mask'].mask}: mask 40x30, image 80x60" in message
+    assert (
+        f"  {pairs['foreign'].mask}: 12 (3 px), 200 (1 px); allowed: 0 to 10, and 11 for ignored" in message
+    )
+    assert f"  {pairs['void'].mask}: every pixel is 11" in message
+    assert str(pairs["sound"].image.with_suffix("")) not in message
+    for title in (
+        "not readable (8)",
+        "differ in size (1)",
+        "outside the classes (1)",
+        "no labelled pixel (1)",
+    ):
+        assert title in message
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_long_lists_are_cut(make_pair: MakePair) -> None:
+    bad = make_pair("bad", np.arange(60 * 80, dtype=np.int64).reshape(SIZE).astype(np.uint8))
+    with pytest.raises(DataError) as caught:
+        check_pairs([bad] * (LINES_PER_KIND + 5), CAMVID)
+    message = str(caught.value)
+    assert f"{LINES_PER_KIND + 5} problems" in message
+    assert message.count("bad_mask.png") == LINES_PER_KIND
+    assert message.endswith("  ... and 5 more")
+    assert "21 (19 px) ... and 234 more values" in message

@@ -1,0 +1,8 @@
+"""`segdistill export` without installing the console command."""
+
+import sys
+
+from segdistill.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["export", *sys.argv[1:]]))

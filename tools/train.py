@@ -1,0 +1,8 @@
+"""`segdistill train` without installing the console command."""
+
+import sys
+
+from segdistill.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
