@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, Strategy
 from rich.console import Console
 from rich.progress import track
-from torch import nn
+from segmentation_models_pytorch.base import SegmentationModel
 
 from segdistill.config import Config, Weighted
 from segdistill.data.camvid import ensure_camvid, find_pairs
@@ -115,7 +115,7 @@ def build_train_dataset(config: Config, samples: Samples) -> TrainDataset:
         )
     else:
         try:
-            transforms = named_transforms(augment.custom)
+            transforms = named_transforms(augment.custom, ignore_index=ignore_index)
         except ValueError as error:
             raise ConfigError(f"data.augment.custom: {error}") from None
         transforms += crop_to(size, ignore_index=ignore_index)
@@ -165,13 +165,13 @@ def build_net(config: Config) -> MultiBranchNet:
             num_classes=build_taxonomy(config).num_classes,
             branches=_branch_spec(config),
             adapter_width=method.feature.width if method.distils and method.feature.weight else None,
-            grid_stride=method.grid_stride,
+            feature_stride=method.feature.stride,
         )
     except ValueError as error:
         raise ConfigError(f"method.branches.taps = {list(method.branches.taps)}: {error}") from None
 
 
-def _survey(config: Config, primary: nn.Module) -> TapMap:
+def _survey(config: Config, primary: SegmentationModel) -> TapMap:
     multiple = input_multiple(primary)
     height, width = (math.ceil(size / multiple) * multiple for size in config.data.size)
     paths = tuple(tap for tap in config.method.branches.taps if isinstance(tap, str))
@@ -191,7 +191,7 @@ def _branch_spec(config: Config) -> BranchSpec | None:
     )
 
 
-def build_deployed(config: Config, primary: nn.Module) -> Deployed:
+def build_deployed(config: Config, primary: SegmentationModel) -> Deployed:
     """How the trained primary is rebuilt in plain smp."""
     options = dict(config.model.options)
     if config.model.arch == "dpt":
@@ -357,6 +357,7 @@ def build_loop_settings(config: Config, *, multiple: int) -> LoopSettings:
         accumulate=train.accumulate,
         multiple=multiple,
         ignore_index=build_taxonomy(config).ignore_index,
+        grid_stride=config.method.grid_stride,
         clip_norm=train.clip_norm,
         eval_every=train.eval_every,
         log_every=train.log_every,

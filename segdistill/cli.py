@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segdistill.errors import UserError
+from segdistill.errors import InterruptedRunError, UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -23,9 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments, console)
     except UserError as error:
-        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/] ", end="")
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except InterruptedRunError as interruption:
+        print(interruption, file=sys.stderr)
+        return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

@@ -176,7 +176,8 @@ class FeatureConfig(Weighted):
     weight: NonNegative = 0.1
     kind: Literal["cosine", "affinity"] = "cosine"
     width: PositiveInt = 64  # channels in which features are compared
-    pool: Literal[1, 2, 4, 8] = 4  # affinity only: grid cells per pooled cell, each way
+    stride: Literal[4, 8, 16] = 8  # pixels per cell where features are compared
+    pool: Literal[1, 2] = 2  # affinity only: cells per pooled cell, each way
 
 
 class AdversarialConfig(Weighted):
@@ -197,7 +198,7 @@ class MethodConfig(Section):
     logit: LogitConfig = LogitConfig()
     feature: FeatureConfig = FeatureConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
-    grid_stride: Literal[4, 8] = 4  # pixels per cell where sub-models are compared with each other
+    grid_stride: Literal[4, 8] = 4  # pixels per cell where logits are compared and judged
 
     @property
     def has_branches(self) -> bool:

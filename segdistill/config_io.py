@@ -14,13 +14,19 @@ from segdistill.errors import ConfigError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without its surprises: equal keys are refused, 1e-3 is a number, only true and false are booleans."""
+    """YAML without its surprises: equal keys are refused, 1e-3 is a number, 010 and 1:30 are none, only true
+    and false are booleans, and a run may be named 2024-01-31."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                raise ConfigError(
+                    f"{node.start_mark.name}, line {line}: keys are plain words; lists, sections and '<<' "
+                    "cannot be keys"
+                )
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise ConfigError(
                     f"{node.start_mark.name}, line {line}: key {key!r} was already given in line {seen[key]}; "
@@ -30,11 +36,14 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_OWN_RESOLVERS = {"tag:yaml.org,2002:float", "tag:yaml.org,2002:bool"}
+_OWN_RESOLVERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "timestamp")}
 _StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _OWN_RESOLVERS]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9]\d*)$"), list("-+0123456789")
+)
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
@@ -45,6 +54,15 @@ _StrictLoader.add_implicit_resolver(
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
+
+
+class _StrictDumper(yaml.SafeDumper):
+    """Quotes whatever `_StrictLoader` would not read as text, e.g. a run named 1e-3."""
+
+
+for _first, _resolvers in _StrictLoader.yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        _StrictDumper.add_implicit_resolver(_tag, _pattern, [_first])
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -58,7 +76,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: listing every problem with its key, value and remedy.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -73,7 +91,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_yaml(text: str, *, source: str) -> Any:
     """Parse YAML strictly; `source` names it in errors."""
-    loader = _StrictLoader(text)
+    try:
+        loader = _StrictLoader(text)
+    except yaml.YAMLError as error:  # a control character
+        raise ConfigError(f"{source} is not a text file: {error}") from None
     loader.name = source
     try:
         return loader.get_single_data()
@@ -85,7 +106,13 @@ def parse_yaml(text: str, *, source: str) -> Any:
 
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
+    return yaml.dump(
+        config.model_dump(mode="json"),
+        Dumper=_StrictDumper,
+        sort_keys=False,
+        default_flow_style=None,
+        width=100,
+    )
 
 
 def _apply(override: str, values: dict[str, Any]) -> None:
@@ -111,35 +138,68 @@ def validate_config(values: dict[str, Any], *, source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        problems = dict.fromkeys(_explain(dict(one)) for one in error.errors())
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise ConfigError("\n  ".join([f"{count} in the configuration {source}:", *problems])) from None
+        # A field that may be of several types gives an error for each of them: one line says what would do.
+        problems: dict[str, list[str]] = {}
+        for one in error.errors():
+            subject, problem = _explain(dict(one))
+            problems.setdefault(subject, [])
+            if problem not in problems[subject]:
+                problems[subject].append(problem)
+        lines = [
+            subject + " or ".join(found).replace(" or should be ", " or ")
+            for subject, found in problems.items()
+        ]
+        count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
+        raise ConfigError("\n  ".join([f"{count} in the configuration {source}:", *lines])) from None
 
 
-def _explain(error: dict[str, Any]) -> str:
-    """One line: key, value, what is wrong, remedy."""
+def _explain(error: dict[str, Any]) -> tuple[str, str]:
+    """The key with its value, and what is wrong with it and what would be right."""
     # Union members and validators put their own words into the path; keys and indexes are what users know.
     path = _known_path(error["loc"])
-    key = ".".join(map(str, path)) or "configuration"
+    key = ".".join(map(str, path))
+    value = error["input"]
+    subject = f"{key} = {value!r}: "
     context = error.get("ctx", {})
     match error["type"]:
-        case "extra_forbidden":
+        case "extra_forbidden" | "invalid_key":
             section = _section_at(path[:-1])
             names = list(section.model_fields) if section else []
-            return f"{key}: unknown key{_did_you_mean(str(path[-1]), names)} (keys here: {', '.join(names)})"
+            close = _did_you_mean(str(path[-1]), names)
+            return f"{key}: ", f"unknown key{close} (keys here: {', '.join(names)})"
+        case "missing" if isinstance(path[-1], int):
+            return f"{key}: ", "this list is too short"
         case "missing":
-            return f"{key}: this key is required"
+            return f"{key}: ", "this key is required"
         case "literal_error":
-            expected = [word.strip("'") for word in re.split(r", | or ", context["expected"])]
-            close = _did_you_mean(str(error["input"]), expected)
-            return f"{key} = {error['input']!r}: not one of {', '.join(expected)}{close}"
+            return subject, _one_of(value, context["expected"])
         case "value_error":
-            message = str(context["error"])
-            return message if not path else f"{key} = {error['input']!r}: {message}"
+            return subject if path else "", str(context["error"])
         case "model_type" | "model_attributes_type":
-            return f"{key} = {error['input']!r}: should be a section with keys"
+            return subject, "should be a section with keys"
+        case "string_type":
+            return subject, "should be text (in quotes if it looks like a number)"
+        case "tuple_type":
+            return subject, "should be a list"
+        case "dict_type":
+            return subject, "should be a section of key: value lines"
+        case "path_type":
+            return subject, "should be a path"
+        case "too_long":
+            return subject, f"should be a list of {context['max_length']}"
+        case "string_pattern_mismatch":
+            return subject, f"should match {context['pattern']}"
         case _:
-            return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+            return subject, error["msg"].removeprefix("Input ")
+
+
+def _one_of(value: Any, expected: str) -> str:
+    """`expected` is pydantic's list of the allowed values: "'a', 'b' or 'c'"."""
+    words = [word.strip("'") for word in re.split(r", | or ", expected)]
+    what = f"should be one of {', '.join(words)}" if len(words) > 1 else f"should be {words[0]}"
+    if isinstance(value, str) and value in words:
+        return f"{what}, without quotes"
+    return what + _did_you_mean(str(value), words)
 
 
 def _did_you_mean(word: str, names: list[str]) -> str:

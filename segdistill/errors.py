@@ -27,3 +27,7 @@ class RunFolderError(UserError):
 
 class ExportError(UserError):
     """An exported file could not be made or failed its check."""
+
+
+class InterruptedRunError(Exception):
+    """The run was asked to stop by a signal; its state is saved. No mistake of anybody: exit code 130."""

@@ -3,8 +3,6 @@
 Shapes: B images, C classes, H x W pixels, h x w grid cells, s = H / h = W / w (a whole number).
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,9 +25,14 @@ def pad_to_multiple(maps: Tensor, multiple: int, *, value: float = 0.0) -> Tenso
 
 
 def fit_to(maps: Tensor, height: int, width: int) -> Tensor:
-    """Bring feature maps (B, D, H, W) to (B, D, height, width): area average down, bilinear up."""
+    """Bring feature maps (B, D, H, W) to (B, D, height, width): area average down, bilinear up.
+
+    Down, the new size divides the old one.
+    """
     if maps.shape[-2] > height:
-        return F.adaptive_avg_pool2d(maps, (height, width))
+        stride = maps.shape[-2] // height
+        assert maps.shape[-2:] == (height * stride, width * stride), "the new size divides the old one"
+        return F.avg_pool2d(maps, stride)
     return upsample(maps, height, width)
 
 
@@ -40,23 +43,38 @@ def upsample(maps: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
 
 
-class LabelGrid(NamedTuple):
-    """Labels on cells of s x s pixels."""
+def label_votes(labels: Tensor, *, stride: int, num_classes: int, ignore_index: int) -> Tensor:
+    """How many pixels of each class lie in every cell of `stride` x `stride` pixels.
 
-    majority: Tensor  # (B, h, w) int64: most frequent label of the cell's valid pixels; ignore_index if none
-    interior: Tensor  # (B, h, w) int64: the same, but ignore_index as soon as one pixel is ignored
+    Args:
+        labels: (B, H, W) int64 in 0..C-1 or the ignore index.
+        stride: of the cells; divides H and W.
+        num_classes: C.
+        ignore_index: pixels with this label are not counted.
+
+    Returns:
+        (B, C, h, w) float; sums over C to the number of valid pixels in the cell.
+    """
+    classes = torch.where(labels == ignore_index, num_classes, labels).unsqueeze(1)
+    pixels = F.pixel_unshuffle(classes, stride)  # (B, s*s, h, w)
+    votes = torch.zeros(
+        pixels.shape[0], num_classes + 1, *pixels.shape[-2:], device=labels.device, dtype=torch.float32
+    )
+    votes.scatter_add_(1, pixels, torch.ones_like(pixels, dtype=torch.float32))
+    return votes[:, :num_classes]
 
 
-def label_grid(labels: Tensor, *, stride: int, num_classes: int, ignore_index: int) -> LabelGrid:
-    """Pool labels (B, H, W) onto cells of `stride` x `stride` pixels by majority (lowest class wins a tie)."""
-    valid = labels != ignore_index
-    one_hot = F.one_hot(torch.where(valid, labels, num_classes), num_classes + 1)[..., :num_classes]
-    votes = F.avg_pool2d(one_hot.permute(0, 3, 1, 2).float(), stride)  # (B, C, h, w)
-    share = votes.sum(1)  # of valid pixels in the cell
-    majority = torch.where(share > 0, votes.argmax(1), ignore_index)
-    # A whole cell sums to 1 up to rounding; one ignored pixel of s*s is missing at least 1 / s^2.
-    interior = torch.where(share > 1 - 0.5 / stride**2, majority, ignore_index)
-    return LabelGrid(majority, interior)
+def majority_labels(votes: Tensor, *, ignore_index: int) -> Tensor:
+    """The most frequent label of every cell: votes (B, C, h, w) -> (B, h, w) int64.
+
+    Of equally frequent labels the lowest; the ignore index where no pixel is valid.
+    """
+    return torch.where(votes.sum(1) > 0, votes.argmax(1), ignore_index)
+
+
+def interior_labels(votes: Tensor, *, stride: int, ignore_index: int) -> Tensor:
+    """`majority_labels`, but the ignore index as soon as one of the cell's stride x stride pixels is ignored."""
+    return torch.where(votes.sum(1) == stride**2, votes.argmax(1), ignore_index)
 
 
 def pool_valid(maps: Tensor, valid: Tensor, *, height: int, width: int) -> Tensor:

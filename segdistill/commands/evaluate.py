@@ -10,7 +10,7 @@ from rich.progress import Progress
 from segdistill.build import build_eval_dataset, build_net, build_samples, worker_count
 from segdistill.commands.run_folder import RunFolder, versions
 from segdistill.commands.tables import stream_table
-from segdistill.commands.train import protocol
+from segdistill.commands.train import protocol, scored_weights
 from segdistill.config import Config
 from segdistill.data.loading import eval_loader
 from segdistill.evaluation.evaluator import evaluate
@@ -82,6 +82,5 @@ def load_predictor(
     # The checkpoint holds all weights; the pretrained ones need not be had again.
     bare = config.model_copy(update={"model": config.model.model_copy(update={"encoder_weights": "none"})})
     net = build_net(bare)
-    saved = content["state"]
-    net.load_state_dict(saved["ema"] or saved["ensemble"]["module"])
+    net.load_state_dict(scored_weights(content))
     return EnsemblePredictor(net, multiple=input_multiple(net.primary), device=device)

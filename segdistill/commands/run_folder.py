@@ -9,7 +9,7 @@ from typing import Any
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError, RunFolderError
-from segdistill.files import write_atomically
+from segdistill.files import write_text
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.loop import Checkpoints
 
@@ -74,21 +74,16 @@ class RunFolder:
             )
         return load_config(self.config)
 
-    def prepare(self, config: Config, *, overwrite: bool) -> dict[str, Any] | None:
-        """Make the folder ready for this run.
-
-        Returns:
-            The checkpoint's content to go on from, or None for a run from the start.
+    def check(self, config: Config, *, overwrite: bool) -> None:
+        """Refuse, before any work is done, what would lose or mix up results.
 
         Raises:
-            RunFolderError: if another run's results would be lost.
+            RunFolderError: if the folder holds another run, or something that is no run.
             ConfigError: if a run would be resumed with other settings.
         """
         if config.train.resume:
-            last = self.checkpoints(config).last
-            if last.is_file():
+            if self.config.exists():
                 self._same_settings(config)
-                return load_checkpoint(last)
         elif self.config.exists():
             if not overwrite:
                 finished = "a finished" if self.summary.exists() else "an unfinished"
@@ -96,20 +91,25 @@ class RunFolder:
                     f"{self.path} already holds {finished} run. Go on with it by --resume, keep it and choose "
                     "another folder by out=DIR or name=NAME, or replace it by --overwrite"
                 )
-            self._clear()
         elif self.path.exists() and any(self.path.iterdir()):
             raise RunFolderError(
                 f"{self.path} is not empty and is no run's folder; choose another by out=DIR"
             )
-        write_atomically(self.config, lambda temporary: temporary.write_text(dump_config(config)) and None)
-        return None
 
-    def _clear(self) -> None:
-        for path in self.path.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    def begin(self, config: Config) -> None:
+        """Write the resolved configuration; a run from the start first clears what `check` allowed it to."""
+        if self.config.exists() and not config.train.resume:
+            for path in self.path.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        write_text(self.config, dump_config(config))
+
+    def last_state(self, config: Config) -> dict[str, Any] | None:
+        """The state to go on from; None for a run from the start, or if no checkpoint was written yet."""
+        last = self.checkpoints(config).last
+        return load_checkpoint(last)["state"] if config.train.resume and last.is_file() else None
 
     def _same_settings(self, config: Config) -> None:
         before = _flatten(self.load_config().model_dump(mode="json"))

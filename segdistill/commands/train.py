@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segdistill.build import (
@@ -26,6 +26,7 @@ from segdistill.config import Config
 from segdistill.data.loading import (
     EpochBatches,
     EvalDataset,
+    TrainDataset,
     check_batching,
     eval_loader,
     train_loader,
@@ -40,7 +41,7 @@ from segdistill.models.ensemble import PRIMARY
 from segdistill.models.primary import input_multiple
 from segdistill.resolution import pad_to_multiple
 from segdistill.training.checkpoint import load_checkpoint
-from segdistill.training.loop import Checkpoints, fit
+from segdistill.training.loop import fit
 from segdistill.training.run_log import RunLog, miou_by_stream
 from segdistill.training.state import TrainState
 
@@ -52,53 +53,71 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
         UserError: with one message, for everything a user can put right.
     """
     folder = RunFolder(config.run_folder)
+    folder.check(config, overwrite=overwrite)
     if config.train.resume and folder.summary.exists():
         console.print(f"{folder.path} holds a finished run; nothing is left to do")
         return
     fabric = build_fabric(config)
     fabric.launch()
     console = console if fabric.is_global_zero else Console(quiet=True)
+
     with fabric.rank_zero_first():
         train_samples = build_samples(config, "train", console=console)
         val_samples = build_samples(config, "val", console=console)
-    batches = epoch_batches(config, fabric, length=len(train_samples))
     train_set, val_set = build_train_dataset(config, train_samples), build_eval_dataset(config, val_samples)
+    batches = epoch_batches(config, fabric, length=len(train_set), val_length=len(val_set))
     state = build_state(config, fabric, total_steps=config.train.epochs * batches.steps)
+
+    saved = folder.last_state(config)
+    if saved is not None:
+        state.load_state_dict(saved)
+    fabric.barrier()  # every process has read the folder before the first one writes to it
+    if fabric.is_global_zero:
+        folder.begin(config)
+    say_what_runs(config, state, console=console, images=(len(train_set), len(val_set)))
+    scores = fit_and_score(config, folder, state, train_set, batches, val_set, console=console)
+    if fabric.is_global_zero:
+        deploy(config, folder, state, scores, val_set, console=console)
+    fabric.barrier()
+
+
+def fit_and_score(
+    config: Config,
+    folder: RunFolder,
+    state: TrainState,
+    train_set: TrainDataset,
+    batches: EpochBatches,
+    val_set: EvalDataset,
+    *,
+    console: Console,
+) -> dict[str, Scores]:
+    """Train to the end, put the weights that are to be deployed into `state.scored_net`, and score them."""
+    fabric = state.fabric
+    on_gpu = fabric.device.type == "cuda"
+    workers = worker_count(config, on_gpu=on_gpu)
     multiple = input_multiple(state.net.primary)
-
-    with fabric.rank_zero_first():
-        # The other processes find the folder as the first one left it: begun, and theirs to go on in.
-        resumed = folder.prepare(config, overwrite=overwrite) if fabric.is_global_zero else None
-        if not fabric.is_global_zero and config.train.resume:
-            last = folder.checkpoints(config).last
-            resumed = load_checkpoint(last) if last.is_file() else None
-    if resumed is not None:
-        state.load_state_dict(resumed["state"])
-        console.print(f"resuming after step {state.position.step} of epoch {state.position.epoch + 1}")
-
-    workers = worker_count(config, on_gpu=fabric.device.type == "cuda")
+    taxonomy = val_set.samples.taxonomy
     validation = eval_loader(val_set, workers=workers, rank=fabric.global_rank, world_size=fabric.world_size)
+    predictor = EnsemblePredictor(state.scored_net, multiple=multiple, device=fabric.device)
 
     def score() -> dict[str, Scores]:
-        predictor = EnsemblePredictor(state.scored_net, multiple=multiple, device=fabric.device)
-        return evaluate(predictor, validation, val_samples.taxonomy)
+        return evaluate(predictor, validation, taxonomy)
 
+    checkpoints = folder.checkpoints(config)
     log = RunLog(
         folder.path,
         epochs=config.train.epochs,
         steps_per_epoch=batches.steps,
-        class_names=val_samples.taxonomy.names,
+        class_names=taxonomy.names,
         position=state.position,
         enabled=fabric.is_global_zero,
         console=console,
     )
-    say_what_runs(config, state, console=console, images=(len(train_samples), len(val_samples)))
-    checkpoints = folder.checkpoints(config)
     try:
         fit(
             state,
             build_loop_settings(config, multiple=multiple),
-            loader=train_loader(train_set, batches, workers=workers, pin_memory=fabric.device.type == "cuda"),
+            loader=train_loader(train_set, batches, workers=workers, pin_memory=on_gpu),
             batches=batches,
             evaluate=score,
             checkpoints=checkpoints,
@@ -107,16 +126,17 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
     finally:
         log.close()
     if config.export.weights == "best":
-        use_best(state, checkpoints)
-    scores = score()
-    if fabric.is_global_zero:
-        deploy(config, folder, state, scores, val_set, console=console)
-    fabric.barrier()
+        state.scored_net.load_state_dict(scored_weights(load_checkpoint(checkpoints.best)))
+    return score()
 
 
-def epoch_batches(config: Config, fabric: Fabric, *, length: int) -> EpochBatches:
+def epoch_batches(config: Config, fabric: Fabric, *, length: int, val_length: int) -> EpochBatches:
     """Raises ConfigError if images, batch size and processes do not go together."""
     batch_size, accumulate = config.train.batch_size, config.train.accumulate
+    if val_length < fabric.world_size:
+        raise ConfigError(
+            f"train.devices={fabric.world_size} is more than the {val_length} validation images; use fewer"
+        )
     try:
         check_batching(
             length=length, batch_size=batch_size, accumulate=accumulate, world_size=fabric.world_size
@@ -150,14 +170,14 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
         f"{extra / 1e6:.2f} M ({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M",
         highlight=False,
     )
-    console.print(f"run folder {config.run_folder}", highlight=False)
+    start = f", resuming after step {state.position.step}" if state.position.step else ""
+    console.print(f"run folder {config.run_folder}{start}", highlight=False)
 
 
-def use_best(state: TrainState, checkpoints: Checkpoints) -> None:
-    """Put the weights of the best epoch into the network that is scored."""
-    content = load_checkpoint(checkpoints.best)
-    saved = content["state"]
-    state.scored_net.load_state_dict(saved["ema"] or saved["ensemble"]["module"])
+def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """A checkpoint's network as it is scored and deployed: the running average if there is one."""
+    state = checkpoint["state"]
+    return state["ema"] or state["ensemble"]["module"]
 
 
 def deploy(

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.transforms import EvalTransform, TrainTransform
+from segdistill.seeds import stream_seed
 
 
 class Batch(NamedTuple):
@@ -19,13 +20,15 @@ class Batch(NamedTuple):
     labels: Tensor  # (B, H, W) int64
 
 
-class EvalItem(NamedTuple):
+@dataclass(frozen=True)
+class EvalItem:
     index: int
     image: Tensor  # (3, h, w) float32, normalised, at the network's input size
     labels: Tensor  # (H, W) int64, at the label's own size
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """One sample of one epoch, what the sampler asks the data set for."""
 
     epoch: int
@@ -70,7 +73,7 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 def epoch_order(*, seed: int, epoch: int, length: int) -> list[int]:
     """The permutation of 0..length-1 in which an epoch visits the samples."""
-    return np.random.default_rng((seed, epoch)).permutation(length).tolist()
+    return np.random.default_rng(stream_seed(seed, "order", epoch)).permutation(length).tolist()
 
 
 class EpochBatches(Sampler[list[Place]]):

@@ -1,6 +1,7 @@
 """Albumentations pipelines: what a training sample goes through, and what an evaluation image does."""
 
 import difflib
+import inspect
 import random
 import warnings
 from collections.abc import Mapping, Sequence
@@ -115,7 +116,9 @@ class RandomScaleCrop(A.DualTransform):
         return self._cut(img, params, fill=0, shrink=cv2.INTER_AREA, grow=cv2.INTER_LINEAR)
 
     def apply_to_mask(self, mask: np.ndarray, **params: Any) -> np.ndarray:
-        return self._cut(mask, params, fill=self.fill_mask, shrink=cv2.INTER_NEAREST, grow=cv2.INTER_NEAREST)
+        # cv2's INTER_NEAREST takes a cell's corner and would shift masks against images by up to half a pixel.
+        nearest = cv2.INTER_NEAREST_EXACT
+        return self._cut(mask, params, fill=self.fill_mask, shrink=nearest, grow=nearest)
 
     def _cut(
         self, source: np.ndarray, params: dict[str, Any], *, fill: int, shrink: int, grow: int
@@ -179,30 +182,43 @@ def crop_to(size: tuple[int, int], *, ignore_index: int) -> list[BasicTransform]
     ]
 
 
-def named_transforms(entries: Sequence[Mapping[str, Any]]) -> list[BasicTransform]:
+def named_transforms(entries: Sequence[Mapping[str, Any]], *, ignore_index: int) -> list[BasicTransform]:
     """Any Albumentations transforms from plain data: [{name: CLAHE, p: 0.5}, ...].
+
+    Args:
+        entries: name and keyword arguments of each.
+        ignore_index: what a transform that pads fills masks with, unless its `fill_mask` is given.
 
     Raises:
         ValueError: naming the entry, for an unknown transform, an unknown argument or a bad value.
     """
-    return [_named_transform(place, dict(entry)) for place, entry in enumerate(entries)]
+    return [
+        _named_transform(place, dict(entry), ignore_index=ignore_index) for place, entry in enumerate(entries)
+    ]
 
 
-def _named_transform(place: int, arguments: dict[str, Any]) -> BasicTransform:
+def _named_transform(place: int, arguments: dict[str, Any], *, ignore_index: int) -> BasicTransform:
     name = arguments.pop("name", None)
-    transform = getattr(A, str(name), None)
-    if not (isinstance(transform, type) and issubclass(transform, BasicTransform)):
-        known = [
-            n for n, value in vars(A).items() if isinstance(value, type) and issubclass(value, BasicTransform)
-        ]
+    known = {
+        key: value
+        for key, value in vars(A).items()
+        if isinstance(value, type)
+        and issubclass(value, BasicTransform)
+        and value.__module__.startswith("albumentations.augmentations")
+    }
+    if name not in known:
         close = difflib.get_close_matches(str(name), known, 1)
         hint = f"did you mean {close[0]!r}?" if close else "see the list in Albumentations' documentation"
         raise ValueError(f"entry {place}: Albumentations has no transform named {name!r}; {hint}")
+    parameter = inspect.signature(known[name].__init__).parameters.get("fill_mask")
+    # Albumentations pads masks with 0, which is a class.
+    pads = parameter is not None and parameter.default == 0
+    padding = {"fill_mask": ignore_index} if pads else {}
     try:
         # Albumentations only warns of arguments it does not know, and goes on without them.
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            return transform(**arguments)
-    except (UserWarning, ValueError, TypeError) as error:
+            return known[name](**(padding | arguments))
+    except (UserWarning, ValueError, TypeError, NotImplementedError) as error:
         why = "; ".join(line.strip() for line in str(error).splitlines() if "further information" not in line)
         raise ValueError(f"entry {place}: {name} does not accept {arguments}: {why}") from None

@@ -23,7 +23,7 @@ def evaluate(
 
     Args:
         predict: (1, 3, h, w) normalised image -> logits of every stream.
-        items: this process's share of the split; the counts of all processes are summed.
+        items: this process's share of the split, not empty; the counts of all processes are summed.
         taxonomy: classes and ignore index.
         progress: called with the number of images done.
 
@@ -40,4 +40,5 @@ def evaluate(
             prediction = upsample(logits.float(), *item.labels.shape[-2:]).argmax(1)  # (1, H, W)
             metrics[name].update(prediction, item.labels.unsqueeze(0).to(logits.device))
         progress(done)
+    assert metrics, "every process has an image: the others wait for its counts"
     return {name: Scores(metric.compute().cpu()) for name, metric in metrics.items()}

@@ -41,13 +41,14 @@ class EnsemblePredictor:
     """Every sub-model and their ensemble, out of one forward pass."""
 
     def __init__(self, net: MultiBranchNet, *, multiple: int, device: torch.device) -> None:
-        self.net = net.to(device).eval()
+        self.net = net.to(device)
         self.multiple = multiple
         self.device = device
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> StreamLogits:
-        """images: (B, 3, H, W), normalised."""
+        """images: (B, 3, H, W), normalised. The network is left in evaluation mode."""
+        self.net.eval()
         height, width = images.shape[-2:]
         padded = pad_to_multiple(images.to(self.device), self.multiple)
         out = self.net(padded)

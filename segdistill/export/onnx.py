@@ -53,24 +53,26 @@ def with_static_padding(module: nn.Module) -> nn.Module:
 
 
 def _static_same(conv: Conv2dSame) -> nn.Sequential:
-    pads: list[int] = []
-    for kernel, stride, dilation in zip(
-        reversed(conv.kernel_size), reversed(conv.stride), reversed(conv.dilation), strict=True
-    ):
-        total = max((kernel - 1) * dilation + 1 - stride, 0)
-        pads += [total // 2, total - total // 2]
+    (kernel_y, kernel_x), (stride_y, stride_x), (dilation_y, dilation_x) = (
+        conv.kernel_size,
+        conv.stride,
+        conv.dilation,
+    )
+    total_y = max((kernel_y - 1) * dilation_y + 1 - stride_y, 0)
+    total_x = max((kernel_x - 1) * dilation_x + 1 - stride_x, 0)
     plain = nn.Conv2d(
         conv.in_channels,
         conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
+        (kernel_y, kernel_x),
+        (stride_y, stride_x),
         0,
-        conv.dilation,
+        (dilation_y, dilation_x),
         conv.groups,
         conv.bias is not None,
     )
     plain.weight, plain.bias = conv.weight, conv.bias
-    return nn.Sequential(nn.ZeroPad2d(tuple(pads)), plain)
+    pad = nn.ZeroPad2d((total_x // 2, total_x - total_x // 2, total_y // 2, total_y - total_y // 2))
+    return nn.Sequential(pad, plain)
 
 
 def export_onnx(path: Path, primary: nn.Module, deployed: Deployed, *, opset: int) -> None:

@@ -34,7 +34,8 @@ def cosine_distance(
     Returns:
         Scalar in 0..2; 0, and still differentiable, if nothing is valid.
     """
-    cosine = F.cosine_similarity(features, ensemble_features.detach(), dim=1)
+    # eps bounds the gradient where a dead decoder makes a feature exactly zero.
+    cosine = F.cosine_similarity(features, ensemble_features.detach(), dim=1, eps=1e-4)
     return mean_valid(1 - cosine, target, ignore_index=ignore_index)
 
 

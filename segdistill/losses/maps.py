@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.losses.adversarial import real_maps
-from segdistill.resolution import LabelGrid, any_valid, label_grid, pool_valid
+from segdistill.resolution import any_valid, interior_labels, label_votes, majority_labels, pool_valid
 
 #: (maps (N, C, h, w), images (N, 3, h, w), valid (N, h, w)) -> logits (N, outputs, h, w)
 Discriminator = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -39,7 +39,7 @@ class StepMaps:
             labels: (B, H, W) int64.
             primary_logits: (B, C, H, W).
             branch_logits: name -> (B, C, H/s, W/s), s dividing the grid's stride.
-            features: name -> (B, A, H/grid_stride, W/grid_stride) of every sub-model; may be empty.
+            features: name -> (B, A, h', w') of every sub-model, all of one size; may be empty.
             primary_name: the primary's key among the sub-models.
             ignore_index: labels that carry no loss.
             grid_stride: pixels per cell of the coarse grid.
@@ -55,13 +55,31 @@ class StepMaps:
         self.grid_size = (labels.shape[-2] // grid_stride, labels.shape[-1] // grid_stride)
 
     @cached_property
-    def grid_labels(self) -> LabelGrid:
-        return label_grid(
-            self.labels,
-            stride=self.grid_stride,
-            num_classes=self.primary_logits.shape[1],
-            ignore_index=self.ignore_index,
-        )
+    def _votes(self) -> dict[int, Tensor]:
+        return {}
+
+    def votes(self, stride: int) -> Tensor:
+        """Labels counted on cells of this stride: (B, C, H/stride, W/stride), see `label_votes`."""
+        if stride not in self._votes:
+            self._votes[stride] = label_votes(
+                self.labels,
+                stride=stride,
+                num_classes=self.primary_logits.shape[1],
+                ignore_index=self.ignore_index,
+            )
+        return self._votes[stride]
+
+    @cached_property
+    def grid_labels(self) -> Tensor:
+        """The majority label of every cell of the coarse grid: (B, h, w) int64."""
+        return majority_labels(self.votes(self.grid_stride), ignore_index=self.ignore_index)
+
+    @cached_property
+    def feature_labels(self) -> Tensor:
+        """Labels at the features' size, (B, h', w'); features were pooled before the labels were known, so
+        only cells without an ignored pixel count."""
+        stride = self.labels.shape[-2] // next(iter(self.features.values())).shape[-2]
+        return interior_labels(self.votes(stride), stride=stride, ignore_index=self.ignore_index)
 
     @cached_property
     def grid_logits(self) -> dict[str, Tensor]:
@@ -99,18 +117,18 @@ class StepMaps:
     @cached_property
     def submodel_targets(self) -> Tensor:
         """The grid's labels once for each sub-model: ((K+1) * B, h, w)."""
-        return self.grid_labels.majority.repeat(self.submodels, 1, 1)
+        return self.grid_labels.repeat(self.submodels, 1, 1)
 
     def judge(self, discriminator: Discriminator, probs: Tensor) -> Tensor:
         """Run maps (n * B, C, h, w) through the discriminator, each beside its image."""
         copies = len(probs) // len(self.images)
-        valid = (self.grid_labels.majority != self.ignore_index).repeat(copies, 1, 1)
+        valid = (self.grid_labels != self.ignore_index).repeat(copies, 1, 1)
         return discriminator(probs, self.grid_images.repeat(copies, 1, 1, 1), valid)
 
     def real_probs(self, *, smoothing: float) -> Tensor:
         """Ground truth as maps: (B, C, h, w)."""
         return real_maps(
-            self.grid_labels.majority,
+            self.grid_labels,
             num_classes=self.primary_logits.shape[1],
             ignore_index=self.ignore_index,
             smoothing=smoothing,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Flag, auto
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,21 +26,8 @@ class Schedule:
 
     def at(self, progress: float) -> float:
         """The weight after this share (0..1) of all optimiser steps."""
-        return self.weight * self._factor(progress)
-
-    def _factor(self, progress: float) -> float:
-        before, after = None, None
-        for point in self.points:
-            if point[0] <= progress:
-                before = point
-            elif after is None:
-                after = point
-        if before is None or after is None:
-            point = before or after
-            assert point is not None, "a schedule has at least one point"
-            return point[1]
-        share = (progress - before[0]) / (after[0] - before[0])
-        return before[1] + share * (after[1] - before[1])
+        places, factors = zip(*self.points, strict=True)
+        return self.weight * float(np.interp(progress, places, factors))
 
 
 class Needs(Flag):

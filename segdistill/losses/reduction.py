@@ -15,5 +15,5 @@ def mean_valid(values: Tensor, target: Tensor, *, ignore_index: int) -> Tensor:
         Scalar; 0, and still differentiable, if nothing is valid.
     """
     valid = target != ignore_index
-    # masked_fill and not a product: 0 * inf would be NaN, in the value and in the gradient.
+    # masked_fill and not a product: 0 * inf would be NaN.
     return values.masked_fill(~valid, 0.0).sum() / valid.sum().clamp_min(1)

@@ -27,7 +27,8 @@ def cross_entropy(
         target: (B, *spatial) int64.
         ignore_index: places with this label carry no loss and no gradient.
         class_weights: (C,); the mean becomes a weighted mean, as in torch.
-        label_smoothing: e in 0..1 (Szegedy et al., arXiv:1512.00567, sec. 7).
+        label_smoothing: e in 0..1 (Szegedy et al., arXiv:1512.00567, sec. 7). With class weights too, torch
+            weighs the smoothing part class by class, this by the label's weight.
 
     Returns:
         Scalar in nats; 0, and still differentiable, if nothing is valid (torch's own gives NaN there).
@@ -45,28 +46,53 @@ def cross_entropy(
     return weighted / mean_weight.clamp_min(torch.finfo(mean_weight.dtype).tiny)
 
 
-def dice_loss(logits: Tensor, target: Tensor, *, ignore_index: int) -> Tensor:
+def votes_cross_entropy(
+    logits: Tensor, votes: Tensor, *, class_weights: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of coarse logits with all the labels that lie in each of their cells.
+
+        sum_cells sum_c w_c n_c ((1 - e) * -log p_c + e / C * sum_j -log p_j)  /  sum_cells sum_c w_c n_c
+
+    It equals `cross_entropy` of the logits after nearest-neighbour upsampling to the labels' size, without
+    the upsampling: sixteen times less work at stride 4.
+
+    Args:
+        logits: (B, C, h, w).
+        votes: (B, C, h, w), valid pixels n_c of each class in the cell.
+        class_weights: w (C,).
+        label_smoothing: e in 0..1.
+
+    Returns:
+        Scalar in nats; 0, and still differentiable, if nothing is valid.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    if class_weights is not None:
+        votes = votes * class_weights.view(1, -1, *([1] * (votes.ndim - 2)))
+    loss = -(votes * log_p).sum()
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * (votes.sum(1) * log_p.mean(1)).sum()
+    total = votes.sum()
+    return loss / torch.where(total > 0, total, 1.0)
+
+
+def dice_loss(logits: Tensor, votes: Tensor) -> Tensor:
     """Soft Dice loss over the batch, averaged over the classes that occur in its labels.
 
-        1 - mean_c 2 sum_i p_ic y_ic / (sum_i p_ic + sum_i y_ic)      (Milletari et al., arXiv:1606.04797, eq. 1,
-                                                                       without squares in the denominator)
+        1 - mean_c 2 sum_i p_ic n_ic / (sum_i p_ic n_i + sum_i n_ic)
+        (Milletari et al., arXiv:1606.04797, sec. 3, without the squares)
 
     Args:
         logits: (B, C, *spatial).
-        target: (B, *spatial) int64.
-        ignore_index: places with this label carry no loss and no gradient.
+        votes: (B, C, *spatial), valid pixels of each class in the cell; one-hot at label resolution.
 
     Returns:
         Scalar in 0..1; 0, and still differentiable, if nothing is valid.
     """
-    num_classes = logits.shape[1]
-    valid = target != ignore_index
-    one_hot = F.one_hot(torch.where(valid, target, num_classes), num_classes + 1)[..., :num_classes]
-    truth = one_hot.movedim(-1, 1).to(logits.dtype)  # (B, C, *spatial); zero where ignored
-    probs = logits.softmax(1).masked_fill(~valid.unsqueeze(1), 0.0)
     places = [0, *range(2, logits.ndim)]
-    overlap = (probs * truth).sum(places)  # (C,)
-    truth_size = truth.sum(places)
-    dice = 2 * overlap / (probs.sum(places) + truth_size).clamp_min(torch.finfo(logits.dtype).tiny)
+    valid = votes.sum(1, keepdim=True)  # n_i
+    probs = logits.softmax(1)
+    truth_size = votes.sum(places)  # (C,)
+    overlap = (probs * votes).sum(places)
+    dice = 2 * overlap / ((probs * valid).sum(places) + truth_size).clamp_min(torch.finfo(probs.dtype).tiny)
     present = (truth_size > 0).to(logits.dtype)
     return ((1 - dice) * present).sum() / present.sum().clamp_min(1)

@@ -17,8 +17,7 @@ from segdistill.losses.adversarial import (
 from segdistill.losses.feature import affinity_distance, cosine_distance, mean_direction
 from segdistill.losses.logit import ensemble_logits, logit_distillation, teacher_is_right
 from segdistill.losses.maps import Discriminator, StepMaps
-from segdistill.losses.supervised import cross_entropy, dice_loss
-from segdistill.resolution import upsample
+from segdistill.losses.supervised import cross_entropy, dice_loss, votes_cross_entropy
 
 Game = Literal["label", "peer"]
 
@@ -29,7 +28,7 @@ def mean_of(losses: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Supervised:
-    """Cross-entropy plus weighted Dice with the labels at label resolution.
+    """Cross-entropy plus weighted Dice with the labels.
 
     Attributes:
         class_weights: one per class, or None.
@@ -42,26 +41,30 @@ class Supervised:
     dice_weight: float
 
     def primary(self, maps: StepMaps) -> Tensor:
-        return self._loss(maps.primary_logits, maps)
-
-    def branches(self, maps: StepMaps) -> Tensor:
-        height, width = maps.labels.shape[-2:]
-        return mean_of(
-            [self._loss(upsample(logits, height, width), maps) for logits in maps.branch_logits.values()]
-        )
-
-    def _loss(self, logits: Tensor, maps: StepMaps) -> Tensor:
-        weights = self.class_weights
+        """At label resolution."""
+        logits = maps.primary_logits
         loss = cross_entropy(
             logits,
             maps.labels,
             ignore_index=maps.ignore_index,
-            class_weights=None if weights is None else logits.new_tensor(weights),
+            class_weights=self._weights(logits),
             label_smoothing=self.label_smoothing,
         )
-        if self.dice_weight:
-            loss = loss + self.dice_weight * dice_loss(logits, maps.labels, ignore_index=maps.ignore_index)
-        return loss
+        return loss + self.dice_weight * dice_loss(logits, maps.votes(1)) if self.dice_weight else loss
+
+    def branches(self, maps: StepMaps) -> Tensor:
+        """At the branches' own resolution, with every label in the cell."""
+        return mean_of([self._branch(logits, maps) for logits in maps.branch_logits.values()])
+
+    def _branch(self, logits: Tensor, maps: StepMaps) -> Tensor:
+        votes = maps.votes(maps.labels.shape[-2] // logits.shape[-2])
+        loss = votes_cross_entropy(
+            logits, votes, class_weights=self._weights(logits), label_smoothing=self.label_smoothing
+        )
+        return loss + self.dice_weight * dice_loss(logits, votes) if self.dice_weight else loss
+
+    def _weights(self, logits: Tensor) -> Tensor | None:
+        return None if self.class_weights is None else logits.new_tensor(self.class_weights)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class LogitDistillation:
                 teacher = ensemble_logits(list(logits.values()))
             case "primary":
                 teacher = primary.detach()
-        target = maps.grid_labels.majority
+        target = maps.grid_labels
         learns = self.students == "all" and self.teacher != "primary"
         return mean_of(
             [
@@ -120,8 +123,7 @@ class FeatureSimilarity:
 
     def __call__(self, maps: StepMaps) -> Tensor:
         features = list(maps.features.values())
-        # Features were pooled before the labels were known, so only cells without ignored pixels count.
-        target = maps.grid_labels.interior
+        target = maps.feature_labels
         match self.kind:
             case "cosine":
                 ensemble = mean_direction(features)
@@ -173,7 +175,7 @@ class Adversarial:
                 return label_game_discriminator(
                     judgement[: len(real)],
                     judgement[len(real) :],
-                    maps.grid_labels.majority,
+                    maps.grid_labels,
                     targets,
                     ignore_index=maps.ignore_index,
                 )

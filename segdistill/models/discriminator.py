@@ -12,7 +12,7 @@ class PixelDiscriminator(nn.Module):
 
     Spectral norm keeps it Lipschitz (Miyato et al., arXiv:1802.05957); there is no batch norm, because
     real and fake maps would leak into each other through its statistics. It works at half the
-    resolution of the map it gets, sees about 60 cells of it, and interpolates its verdict back.
+    resolution of the map it gets, sees about 30 cells of it each way, and interpolates its verdict back.
     """
 
     def __init__(self, *, num_classes: int, outputs: int, width: int) -> None:

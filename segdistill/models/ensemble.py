@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 
 from segdistill.models.branches import BranchDecoder
@@ -56,13 +57,13 @@ class MultiBranchNet(nn.Module):
 
     def __init__(
         self,
-        primary: nn.Module,
+        primary: SegmentationModel,
         *,
         tap_map: TapMap,
         num_classes: int,
         branches: BranchSpec | None,
         adapter_width: int | None,
-        grid_stride: int,
+        feature_stride: int,
     ) -> None:
         """
         Args:
@@ -71,12 +72,12 @@ class MultiBranchNet(nn.Module):
             num_classes: C.
             branches: None for a plain network.
             adapter_width: channels A in which features are compared; None if they never are.
-            grid_stride: pixels per cell of the adapted features.
+            feature_stride: pixels per cell of the adapted features.
         """
         super().__init__()
         self.primary = primary
         self.spec = branches
-        self.grid_stride = grid_stride
+        self.feature_stride = feature_stride
         self.branches = nn.ModuleDict()
         self.adapters = nn.ModuleDict()
         self._taps: dict[str, Tap] = {}
@@ -140,14 +141,14 @@ class MultiBranchNet(nn.Module):
             raw_features[name] = out.features
         features: dict[str, Tensor] = {}
         if with_features:
-            height, width = (size // self.grid_stride for size in images.shape[-2:])
+            height, width = (size // self.feature_stride for size in images.shape[-2:])
             features = {
                 name: adapt(fit_to(raw_features[name], height, width))
                 for name, adapt in self.adapters.items()
             }
         return EnsembleOutput(primary_logits, branch_logits, features)
 
-    def deploy(self) -> nn.Module:
+    def deploy(self) -> SegmentationModel:
         """The primary stream: the very smp module this network was built around, with nothing added."""
         return self.primary
 

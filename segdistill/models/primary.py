@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,8 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from segmentation_models_pytorch.base import SegmentationModel
+from torch import Tensor
 
 from segdistill.errors import WeightsError
 
@@ -30,7 +31,7 @@ class ColourStatistics(NamedTuple):
 
 def build_primary(
     *, arch: str, encoder: str, encoder_weights: str, num_classes: int, options: Mapping[str, Any]
-) -> nn.Module:
+) -> SegmentationModel:
     """Build the network that will be deployed.
 
     Args:
@@ -51,7 +52,7 @@ def build_primary(
         keywords.setdefault("dynamic_img_size", True)
     check_options(arch, keywords)
 
-    def create(weights: str | None) -> nn.Module:
+    def create(weights: str | None) -> SegmentationModel:
         return smp.create_model(arch, encoder, encoder_weights=weights, classes=num_classes, **keywords)
 
     if encoder_weights == "imagenet":
@@ -89,12 +90,12 @@ def check_options(arch: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"{arch} takes no {', '.join(unknown)}; it takes {', '.join(known)}")
 
 
-def input_multiple(primary: nn.Module) -> int:
+def input_multiple(primary: SegmentationModel) -> int:
     """What the image's height and width are padded to: the encoder's stride and the deepest branch's."""
     return math.lcm(int(primary.encoder.output_stride), 32)
 
 
-def load_encoder(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+def load_encoder(model: SegmentationModel, tensors: Mapping[str, Tensor], *, source: str) -> None:
     """Fill the encoder; every one of its tensors has to be there in its shape.
 
     Raises:
@@ -169,11 +170,15 @@ def colour_statistics(*, encoder: str, encoder_weights: str) -> ColourStatistics
     if encoder.startswith("tu-"):
         settings = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
         if settings is not None:
-            return ColourStatistics(settings.mean, settings.std)
+            return ColourStatistics(_three(settings.mean), _three(settings.std))
     return imagenet
 
 
 def _triple(text: str) -> Triple:
     """`[0.5, 0.5, 0.5]`, as the exporter writes it."""
-    first, second, third = (float(part) for part in text.strip("[]()").split(","))
+    return _three([float(part) for part in text.strip("[]()").split(",")])
+
+
+def _three(values: Sequence[float]) -> Triple:
+    first, second, third = values
     return first, second, third

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 
 
@@ -24,7 +25,7 @@ class Captured(NamedTuple):
 
 
 @contextmanager
-def capture(primary: nn.Module, module_paths: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+def capture(primary: SegmentationModel, module_paths: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
     """Record feature maps while the block runs; hooks are gone afterwards, so the network stays a plain one.
 
     Yields:
@@ -42,8 +43,8 @@ def capture(primary: nn.Module, module_paths: tuple[str, ...] = ()) -> Iterator[
         return lambda _module, _inputs, output: seen["modules"].__setitem__(path, output)
 
     handles = [
-        primary.encoder.register_forward_hook(see_encoder),
-        primary.segmentation_head.register_forward_pre_hook(see_head_input),
+        primary.get_submodule("encoder").register_forward_hook(see_encoder),
+        primary.get_submodule("segmentation_head").register_forward_pre_hook(see_head_input),
         *(primary.get_submodule(path).register_forward_hook(see_module(path)) for path in module_paths),
     ]
     try:
@@ -76,7 +77,7 @@ class TapMap(NamedTuple):
 
 
 @torch.no_grad()
-def survey(primary: nn.Module, module_paths: tuple[str, ...], *, height: int, width: int) -> TapMap:
+def survey(primary: SegmentationModel, module_paths: tuple[str, ...], *, height: int, width: int) -> TapMap:
     """Run an empty image through the network and note channels and stride of its maps.
 
     Args:

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from segdistill.data.loading import Batch, EpochBatches
+from segdistill.errors import InterruptedRunError
 from segdistill.evaluation.metrics import Scores
 from segdistill.models.ensemble import PRIMARY
 from segdistill.seeds import stream_seed
@@ -32,6 +34,7 @@ class LoopSettings:
     accumulate: int  # batches per optimiser step
     multiple: int  # what height and width are padded to
     ignore_index: int
+    grid_stride: int  # pixels per cell where sub-models are compared
     clip_norm: float | None
     eval_every: int  # epochs
     log_every: int  # steps
@@ -58,10 +61,6 @@ class Checkpoints:
         """Only the rank-zero process writes; the state is the same in all."""
         if state.fabric.is_global_zero:
             save_checkpoint(path, state=state.state_dict(), config=self.config, versions=self.versions)
-
-
-class InterruptedRunError(Exception):
-    """The run was asked to stop by a signal; its state is saved."""
 
 
 def fit(
@@ -138,6 +137,7 @@ def train_epoch(
             progress=position.step / total_steps,
             multiple=settings.multiple,
             ignore_index=settings.ignore_index,
+            grid_stride=settings.grid_stride,
             clip_norm=settings.clip_norm,
         )
         if state.ensemble.scheduler and position.step + 1 < total_steps:
@@ -154,7 +154,7 @@ def train_epoch(
             checkpoints.save(checkpoints.last, state)
             saved = time.monotonic()
         if stop.is_set():
-            raise InterruptedRunError
+            raise InterruptedRunError("interrupted; everything up to here is saved, --resume goes on")
     look()
 
 
@@ -188,11 +188,11 @@ def learning_rates(state: TrainState) -> dict[str, float]:
 def stop_requested() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, so that a run ends between two steps; a second one kills it."""
     stop = threading.Event()
-    previous = {}
+    previous: dict[signal.Signals, Any] = {}
 
     def request(number: int, frame: FrameType | None) -> None:
         stop.set()
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from segdistill.models.ensemble import MultiBranchNet
 
@@ -36,6 +36,7 @@ def parameter_groups(
 def build_optimizer(
     kind: Literal["adamw", "sgd"], groups: list[dict[str, object]], *, momentum: float
 ) -> Optimizer:
+    """`momentum` is SGD's alone (Nesterov's, if there is any); the groups carry lr and weight decay."""
     match kind:
         case "adamw":
             return AdamW(groups)
@@ -59,22 +60,32 @@ def build_scheduler(
     """One learning-rate change after every optimiser step; all kinds rise for a share `warmup` of the steps.
 
     Args:
-        kind: `one_cycle` (Smith, arXiv:1708.07120: cosine up, cosine down, momentum the other way round),
+        kind: `one_cycle` (a cosine up from 1/25 of the peak and a cosine down to 1/250000 of it, as torch's
+            OneCycleLR after Smith, arXiv:1708.07120, but the momentum stays the one that was asked for),
             `cosine` or `poly`, both after a linear rise.
         optimizer: its groups' `lr` are the peaks.
         total_steps: of the whole training.
         warmup: 0..1.
         power: of `poly`: (1 - t)^power.
     """
-    if kind == "one_cycle":
-        peaks = [float(group["lr"]) for group in optimizer.param_groups]
-        return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)
-    warmup_steps = round(warmup * total_steps)
 
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        left = 1 - (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return max(left, 0.0) ** power if kind == "poly" else (1 - math.cos(math.pi * left)) / 2
+    def one_cycle(step: int) -> float:
+        peak = max(warmup * total_steps - 1, 0.0)
+        if step < peak:
+            return _cosine(1 / 25, 1.0, step / peak)
+        last = total_steps - 1
+        return _cosine(1.0, 1 / 25 / 1e4, (step - peak) / (last - peak)) if last > peak else 1.0
 
-    return LambdaLR(optimizer, factor)
+    def falling(step: int) -> float:
+        rise = round(warmup * total_steps)
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        done = min((step - rise) / max(1, total_steps - rise), 1.0)
+        return (1 - done) ** power if kind == "poly" else _cosine(1.0, 0.0, done)
+
+    return LambdaLR(optimizer, one_cycle if kind == "one_cycle" else falling)
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    """From `start` (share 0) to `end` (share 1) along half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from segdistill.evaluation.metrics import Scores
-from segdistill.files import write_atomically
+from segdistill.files import write_text
 from segdistill.models.ensemble import ENSEMBLE, PRIMARY
 from segdistill.training.state import Position
 from segdistill.training.step_log import StepValues
@@ -154,7 +154,7 @@ class RunLog:
             return
         lines = self.metrics_path.read_text().splitlines(keepends=True)
         kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch)
-        write_atomically(self.metrics_path, lambda temporary: temporary.write_text(kept) and None)
+        write_text(self.metrics_path, kept)
 
 
 def _flat(scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_fabric import Fabric
-from torch import nn
+from lightning_fabric.wrappers import _FabricModule
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -18,7 +18,7 @@ from segdistill.training.ema import Ema
 class Player:
     """A network, its optimiser and its learning rate."""
 
-    module: nn.Module  # as Fabric set it up
+    module: _FabricModule  # as Fabric set it up
     optimizer: Optimizer
     scheduler: LRScheduler | None
 
@@ -56,9 +56,11 @@ class TermSums:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
+        """The newest step's names come first, in its order: terms may join or leave during an epoch."""
+        sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
+        counts = {name: self.counts.get(name, 0) + 1 for name in values}
+        self.sums = sums | {name: value for name, value in self.sums.items() if name not in sums}
+        self.counts = counts | {name: value for name, value in self.counts.items() if name not in counts}
 
     def means(self) -> dict[str, float]:
         return {name: total / self.counts[name] for name, total in self.sums.items()}

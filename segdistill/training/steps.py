@@ -25,6 +25,7 @@ def train_step(
     progress: float,
     multiple: int,
     ignore_index: int,
+    grid_stride: int,
     clip_norm: float | None,
 ) -> dict[str, Tensor]:
     """Both players move once.
@@ -35,6 +36,7 @@ def train_step(
         progress: share (0..1) of all steps that are done.
         multiple: what height and width are padded to.
         ignore_index: of the labels, and of their padding.
+        grid_stride: pixels per cell where sub-models are compared.
         clip_norm: largest norm of the ensemble's gradient, or None.
 
     Returns:
@@ -48,7 +50,14 @@ def train_step(
     for place, batch in enumerate(batches):
         waits = place < len(batches) - 1
         with state.fabric.no_backward_sync(state.ensemble.module, enabled=waits):
-            maps = forward(state, batch, needs=needs, multiple=multiple, ignore_index=ignore_index)
+            maps = forward(
+                state,
+                batch,
+                needs=needs,
+                multiple=multiple,
+                ignore_index=ignore_index,
+                grid_stride=grid_stride,
+            )
             total, values = state.objective(maps, progress)
             state.fabric.backward(total / len(batches))
         seen.append(maps)
@@ -57,7 +66,7 @@ def train_step(
     state.ensemble.optimizer.step()
     state.ensemble.optimizer.zero_grad(set_to_none=True)
     values = {name: torch.stack([one[name] for one in logged]).mean() for name in logged[0]}
-    values[GRADIENT_NORM] = norm
+    values |= {GRADIENT_NORM: norm}
     if Needs.DISCRIMINATOR in needs:
         values |= discriminator_step(state, seen)
     if state.ema:
@@ -65,7 +74,9 @@ def train_step(
     return values
 
 
-def forward(state: TrainState, batch: Batch, *, needs: Needs, multiple: int, ignore_index: int) -> StepMaps:
+def forward(
+    state: TrainState, batch: Batch, *, needs: Needs, multiple: int, ignore_index: int, grid_stride: int
+) -> StepMaps:
     """Run the ensemble on one batch, as far as the objective needs it."""
     images = pad_to_multiple(batch.images, multiple)
     labels = pad_to_multiple(batch.labels, multiple, value=ignore_index)
@@ -80,7 +91,7 @@ def forward(state: TrainState, batch: Batch, *, needs: Needs, multiple: int, ign
         features=out.features,
         primary_name=PRIMARY,
         ignore_index=ignore_index,
-        grid_stride=state.net.grid_stride,
+        grid_stride=grid_stride,
     )
 
 

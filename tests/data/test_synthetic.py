@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from segdistill.data.samples import LabelledImage, Samples
-from segdistill.data.synthetic import ROAD, SKY, SyntheticStreets, render_scene
+from segdistill.data.street.labels import BUILDING, ROAD, SKY
+from segdistill.data.street.plan import LEFT, RIGHT
+from segdistill.data.street.scene import Scene
+from segdistill.data.street.walls import facade, paint_wall
+from segdistill.data.synthetic import SyntheticStreets, render_scene
 from segdistill.data.taxonomy import CAMVID
 
 HEIGHT, WIDTH = 60, 80  # statistics do not need more
@@ -115,6 +119,33 @@ def test_sky_is_above_road(masks: np.ndarray) -> None:
     highest_road = np.where(masks == ROAD, rows, HEIGHT).min(axis=1)
     # A winter tree or a fence never shows sky below the horizon: the whole ground is painted.
     assert (lowest_sky < highest_road).mean() > 0.99
+
+
+@pytest.mark.parametrize("side", [LEFT, RIGHT])
+def test_a_wall_fills_the_outline_of_its_projection(side: int) -> None:
+    """Drawn column by column in perspective, it agrees with the polygon between its four corners."""
+    scene = Scene.empty(np.random.default_rng(0), 240, 320)
+    x, near, far, height = side * 5.0, 16.0, 60.0, 4.0
+    ends = (x, near), (x, far)
+    paint_wall(scene, *ends, height_m=height, texture=facade(scene), facing_x=-side, label=BUILDING)
+    corners = [(x, 0, near), (x, 0, far), (x, height, far), (x, height, near)]
+    outline = np.zeros_like(scene.mask)
+    cv2.fillPoly(outline, [np.rint(scene.camera.project(np.array(corners))).astype(np.int32)], (1,))
+    wall, square = (scene.mask == BUILDING).astype(np.uint8), np.ones((3, 3), np.uint8)
+    assert wall.sum() > 4000
+    assert (cv2.erode(outline, square) <= wall).all(), "but for a pixel at the edge it covers the outline"
+    assert (wall <= cv2.dilate(outline, square)).all()
+    assert scene.image[wall == 0].max() == 0, "nothing is painted beside the wall"
+
+
+def test_the_ground_is_where_the_camera_sees_it() -> None:
+    """`Camera.ground` inverts `Camera.pixel`."""
+    camera = Scene.empty(np.random.default_rng(0), HEIGHT, WIDTH).camera
+    rows, columns = np.arange(90, 120), np.arange(160)
+    x, z = camera.ground(rows, columns)
+    u, v = camera.pixel(x, np.zeros_like(x), z)
+    np.testing.assert_allclose(u - 0.5, np.broadcast_to(columns, x.shape), atol=1e-3)
+    np.testing.assert_allclose(v - 0.5, np.broadcast_to(rows[:, None], x.shape), atol=1e-3)
 
 
 def test_colour_does_not_give_the_class_away(masks: np.ndarray) -> None:

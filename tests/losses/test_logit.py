@@ -1,0 +1,168 @@
+"""Logit distillation against values by hand and scipy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import rel_entr, softmax
+from torch import Tensor
+
+from segdistill.losses.logit import ensemble_logits, logit_distillation, teacher_is_right
+
+CLASSES = 4
+SPATIAL = pytest.mark.parametrize("spatial", [(), (5,), (4, 6)], ids=["classifier", "line", "image"])
+
+
+def random_case(
+    spatial: tuple[int, ...], *, ignore_index: int = 255, batch: int = 6
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Student, teacher (B, C, *spatial), both asking for a gradient, and labels partly ignored."""
+    rng = torch.Generator().manual_seed(2)
+    student, teacher = (
+        (3 * torch.randn(batch, CLASSES, *spatial, generator=rng, dtype=torch.float64)).requires_grad_()
+        for _ in range(2)
+    )
+    target = torch.randint(CLASSES, (batch, *spatial), generator=rng)
+    target[torch.rand(target.shape, generator=rng) < 0.33] = ignore_index
+    target[0], target[-1] = ignore_index, 1
+    return student, teacher, target
+
+
+def gradient(value: Tensor, of: Tensor) -> Tensor:
+    return torch.autograd.grad(value, of)[0]
+
+
+def one_place(*logits: float) -> Tensor:
+    return torch.tensor(logits, dtype=torch.float64).reshape(1, -1, 1, 1)
+
+
+def test_one_pixel_by_hand() -> None:
+    # T = 2, p = (3/4, 1/4), q = (1/2, 1/2):
+    # 4 * (3/4 ln 3/2 + 1/4 ln 1/2) = 3 ln 3/2 - ln 2 = 0.5232. Its gradient is T (q - p) = (-1/2, 1/2).
+    teacher = one_place(2 * math.log(3), 0.0)
+    student = one_place(7.0, 7.0).requires_grad_()
+    target = torch.zeros(1, 1, 1, dtype=torch.int64)
+    loss = logit_distillation(student, teacher, target, temperature=2.0, ignore_index=255)
+    assert loss.item() == pytest.approx(0.5232, abs=5e-5)
+    assert loss.item() == pytest.approx(3 * math.log(1.5) - math.log(2))
+    torch.testing.assert_close(gradient(loss, student), one_place(-0.5, 0.5))
+    everything_ignored = torch.full_like(target, 255)
+    loss = logit_distillation(student, teacher, everything_ignored, temperature=2.0, ignore_index=255)
+    assert loss.item() == 0.0
+    assert not gradient(loss, student).any()
+
+
+def test_the_divergence_is_from_the_teacher_and_not_to_it() -> None:
+    # T = 1, p = (1/2, 1/2), q = (3/4, 1/4): 1/2 ln 2/3 + 1/2 ln 2 = 1/2 ln 4/3, not 3/4 ln 3/2 + 1/4 ln 1/2.
+    student, teacher = one_place(math.log(3), 0.0), one_place(0.0, 0.0)
+    target = torch.zeros(1, 1, 1, dtype=torch.int64)
+    loss = logit_distillation(student, teacher, target, temperature=1.0, ignore_index=255)
+    assert loss.item() == pytest.approx(0.5 * math.log(4 / 3))
+
+
+@SPATIAL
+@pytest.mark.parametrize("ignore_index", [255, 4])
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 0.5])
+def test_value_and_gradient_equal_scipy(
+    spatial: tuple[int, ...], ignore_index: int, temperature: float
+) -> None:
+    student, teacher, target = random_case(spatial, ignore_index=ignore_index)
+    p = softmax(teacher.detach().numpy() / temperature, axis=1)
+    q = softmax(student.detach().numpy() / temperature, axis=1)
+    valid = (target != ignore_index).numpy()
+    value = temperature**2 * rel_entr(p, q).sum(1)[valid].mean()
+    slope = temperature * (q - p) * np.expand_dims(valid, 1) / valid.sum()
+
+    loss = logit_distillation(student, teacher, target, temperature=temperature, ignore_index=ignore_index)
+    assert loss.item() == pytest.approx(value)
+    torch.testing.assert_close(gradient(loss, student), torch.from_numpy(slope))
+
+
+def test_it_passes_the_gradient_check() -> None:
+    student, teacher, target = random_case((2, 2), batch=3)
+    gate = teacher_is_right(teacher, target)
+    assert torch.autograd.gradcheck(
+        lambda z: logit_distillation(z, teacher, target, temperature=3.0, ignore_index=255, gate=gate),
+        student,
+    )
+
+
+def test_a_student_that_equals_the_teacher_has_nothing_to_learn() -> None:
+    student, _, target = random_case((4, 6))
+    loss = logit_distillation(student, student.detach() + 5.0, target, temperature=2.0, ignore_index=255)
+    assert loss.item() == pytest.approx(0.0, abs=1e-14)
+    assert gradient(loss, student).abs().max() < 1e-14
+
+
+@SPATIAL
+def test_no_gradient_reaches_the_teacher(spatial: tuple[int, ...]) -> None:
+    student, teacher, target = random_case(spatial)
+    loss = logit_distillation(student, teacher, target, temperature=2.0, ignore_index=255)
+    to_student, to_teacher = torch.autograd.grad(loss, (student, teacher), allow_unused=True)
+    assert to_student.abs().max() > 1e-3
+    assert to_teacher is None
+
+
+@SPATIAL
+def test_ignored_places_have_no_say_and_no_gradient(spatial: tuple[int, ...]) -> None:
+    student, teacher, target = random_case(spatial)
+    ignored = (target == 255).unsqueeze(1).expand_as(student)
+    expected = logit_distillation(student, teacher, target, temperature=2.0, ignore_index=255)
+    for huge in (1e3, -1e30):
+        noise = huge * torch.randn(2, int(ignored.sum()), dtype=torch.float64)
+        changed, other_teacher = student.detach().clone(), teacher.detach().clone()
+        changed[ignored], other_teacher[ignored] = noise
+        changed.requires_grad_()
+        loss = logit_distillation(changed, other_teacher, target, temperature=2.0, ignore_index=255)
+        assert torch.equal(loss, expected)
+        grad = gradient(loss, changed)
+        assert not grad[ignored].any()
+        assert grad[~ignored].abs().max() > 1e-3
+
+
+@SPATIAL
+def test_nothing_valid_gives_0_and_a_zero_gradient(spatial: tuple[int, ...]) -> None:
+    student, teacher, target = random_case(spatial)
+    nothing = torch.full_like(target, 255)
+    loss = logit_distillation(student, teacher, nothing, temperature=2.0, ignore_index=255)
+    assert loss.item() == 0.0
+    loss.backward()
+    assert student.grad is not None
+    assert not student.grad.any()
+
+
+def test_a_closed_gate_counts_as_0_in_the_mean_over_all_valid_places() -> None:
+    # Three places with divergence 1/2 ln 4/3 each (see above), gate open, open, closed, and a fourth, ignored:
+    # the mean is 2/3 of it.
+    student = one_place(math.log(3), 0.0).expand(1, 2, 1, 4).clone().requires_grad_()
+    target = torch.tensor([[[0, 1, 0, 255]]])
+    gate = torch.tensor([[[True, True, False, True]]])
+    loss = logit_distillation(
+        student, torch.zeros_like(student), target, temperature=1.0, ignore_index=255, gate=gate
+    )
+    assert loss.item() == pytest.approx(2 / 3 * 0.5 * math.log(4 / 3))
+    grad = gradient(loss, student)
+    assert not grad[..., 2:].any()
+    assert grad[..., :2].all()
+
+
+def test_the_teacher_is_right_where_its_likeliest_class_is_the_label() -> None:
+    teacher = torch.tensor([[0.0, 2.0, 1.0], [5.0, 2.0, 1.0], [0.0, 0.0, 9.0]])
+    assert teacher_is_right(teacher, torch.tensor([1, 1, 255])).tolist() == [True, False, False]
+    teacher = teacher.T.reshape(1, 3, 3, 1)  # the same places as one image
+    assert teacher_is_right(teacher, torch.tensor([[[1], [1], [2]]])).flatten().tolist() == [
+        True,
+        False,
+        True,
+    ]
+
+
+@SPATIAL
+def test_the_ensemble_is_the_mean_of_the_logits_without_gradient(spatial: tuple[int, ...]) -> None:
+    first, second, _ = random_case(spatial)
+    third = first * 2 + second
+    mean = ensemble_logits([first, second, third])
+    expected = (first.detach().numpy() + second.detach().numpy() + third.detach().numpy()) / 3
+    torch.testing.assert_close(mean, torch.from_numpy(expected))
+    assert not mean.requires_grad

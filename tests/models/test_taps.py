@@ -1,0 +1,146 @@
+"""Reading feature maps out of a plain network."""
+
+from typing import Any
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from segdistill.models.taps import Captured, MapInfo, capture, read_captured, survey
+
+PATHS = ("decoder.blocks.1", "encoder.layer2")
+
+
+@pytest.fixture(scope="module")
+def unet() -> nn.Module:
+    return smp.create_model(
+        "unet", "resnet18", encoder_weights=None, classes=4, decoder_channels=[32, 16, 16, 8, 8]
+    ).eval()
+
+
+def hook_count(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def test_survey_of_a_known_network(unet: nn.Module) -> None:
+    tap_map = survey(unet, PATHS, height=64, width=96)
+    assert tap_map.encoder == tuple(
+        MapInfo(channels, stride) for channels, stride in [(64, 2), (64, 4), (128, 8), (256, 16), (512, 32)]
+    )
+    assert tap_map.decoder == MapInfo(8, 1)
+    assert tap_map.modules == {"decoder.blocks.1": MapInfo(16, 8), "encoder.layer2": MapInfo(128, 8)}
+
+
+def test_survey_of_a_transformer() -> None:
+    dpt = smp.create_model(
+        "dpt",
+        "tu-vit_tiny_patch16_224",
+        encoder_weights=None,
+        classes=4,
+        dynamic_img_size=True,
+        decoder_intermediate_channels=[8, 16, 32, 32],
+        decoder_fusion_channels=16,
+    )
+    tap_map = survey(dpt, (), height=64, width=96)
+    assert tap_map.encoder == (MapInfo(192, 16),) * 4
+    assert tap_map.decoder.channels == 16
+
+
+def test_survey_of_an_encoder_without_a_stage() -> None:
+    net = smp.create_model("unet", "mit_b0", encoder_weights=None, classes=4)
+    assert [info.channels for info in survey(net, (), height=64, width=64).encoder] == [0, 32, 64, 160, 256]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_survey_leaves_no_trace(unet: nn.Module, training: bool) -> None:
+    unet.train(training)
+    before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    torch.manual_seed(5)
+    random_state = torch.get_rng_state()
+    survey(unet, PATHS, height=64, width=64)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert unet.training is training
+    assert all(module.training is training for module in unet.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in unet.state_dict().items())
+    assert hook_count(unet) == 0
+    unet.eval()
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("decoder.blocks.7", r"there is no module 'decoder\.blocks\.7' in the primary stream"),
+        ("encoder", r"the output of module 'encoder' is not a 4-D tensor"),
+        ("encoder.layer2.0.downsample.9", "there is no module"),
+    ],
+)
+def test_survey_of_what_cannot_be_tapped(unet: nn.Module, path: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        survey(unet, (path,), height=64, width=64)
+    assert hook_count(unet) == 0
+
+
+def test_module_that_is_never_run_cannot_be_tapped() -> None:
+    # PSPNet looks at three stages of its encoder and holds all of them.
+    pspnet = smp.create_model("pspnet", "resnet18", encoder_weights=None, classes=4)
+    with pytest.raises(ValueError, match=r"'encoder\.layer4' is not a 4-D tensor"):
+        survey(pspnet, ("encoder.layer4",), height=64, width=64)
+
+
+def test_capture_sees_what_the_modules_give(unet: nn.Module) -> None:
+    images = torch.randn(2, 3, 64, 32)
+    with capture(unet, PATHS) as seen, torch.no_grad():
+        logits = unet(images)
+    captured = read_captured(seen)
+    with torch.no_grad():
+        features = unet.encoder(images)
+        assert torch.equal(features[0], images)
+        assert len(captured.encoder) == 5
+        for ours, theirs in zip(captured.encoder, features[1:], strict=True):
+            assert torch.equal(ours, theirs)
+        assert torch.equal(captured.modules["encoder.layer2"], features[3])
+        assert torch.equal(captured.decoder, unet.decoder(features))
+        assert torch.equal(unet.segmentation_head(captured.decoder), logits)
+        assert torch.equal(logits, unet(images))
+    assert captured.modules["decoder.blocks.1"].shape == (2, 16, 8, 4)
+
+
+def test_hooks_are_there_only_inside_the_block(unet: nn.Module) -> None:
+    assert hook_count(unet) == 0
+    with capture(unet, PATHS):
+        assert hook_count(unet) == 4
+    assert hook_count(unet) == 0
+
+    def fail() -> None:
+        with capture(unet, PATHS):
+            raise KeyError("on the way")
+
+    with pytest.raises(KeyError, match="on the way"):
+        fail()
+    assert hook_count(unet) == 0
+
+
+def test_gradient_flows_through_captured_maps(unet: nn.Module) -> None:
+    with capture(unet, ("decoder.blocks.1",)) as seen:
+        unet(torch.randn(1, 3, 32, 32))
+    read_captured(seen).modules["decoder.blocks.1"].sum().backward()
+    assert unet.encoder.conv1.weight.grad is not None
+    assert unet.encoder.conv1.weight.grad.abs().sum() > 0
+    assert unet.segmentation_head[0].weight.grad is None
+    unet.zero_grad()
+
+
+def test_both_layouts_of_encoder_outputs_mean_the_same_depths() -> None:
+    image = torch.zeros(1, 3, 32, 32)
+    stages = [torch.full((1, depth, 32 >> depth, 32 >> depth), float(depth)) for depth in (1, 2, 3)]
+    decoder = torch.zeros(1, 8, 32, 32)
+
+    def read(output: Any) -> Captured:
+        return read_captured({"image": image, "encoder": output, "decoder": decoder, "modules": {}})
+
+    for output in ([image, *stages], stages, (stages, [None, None, None])):
+        captured = read(output)
+        assert len(captured.encoder) == 3
+        assert all(a is b for a, b in zip(captured.encoder, stages, strict=True))
+        assert isinstance(captured.decoder, Tensor)

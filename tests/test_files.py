@@ -1,0 +1,97 @@
+"""Atomic writing: the old file or the new one, never a part, never a leftover."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from segdistill.files import write_atomically, write_json, write_text
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o002])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_writes_and_makes_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.bin"
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"new") and None)
+    assert path.read_bytes() == b"new"
+    assert os.listdir(path.parent) == ["c.bin"]
+
+
+def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    path.write_bytes(b"old")
+
+    def write(temporary: Path) -> None:
+        assert temporary.parent == path.parent  # the same file system, so that replacing is atomic
+        assert temporary.suffix == ".pt"
+        temporary.write_bytes(b"half")
+        assert path.read_bytes() == b"old"
+        temporary.write_bytes(b"whole")
+
+    write_atomically(path, write)
+    assert path.read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "c.pt"
+    path.write_bytes(b"old")
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(b"half")
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+def test_a_failure_before_there_was_a_file(tmp_path: Path) -> None:
+    def write(temporary: Path) -> None:
+        temporary.unlink()
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "c.pt", write)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_mode_follows_the_umask(tmp_path: Path, umask: int) -> None:
+    write_text(tmp_path / "a.txt", "a")
+    (tmp_path / "plain.txt").write_text("a")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"a.txt": 0o666 & ~umask, "plain.txt": 0o666 & ~umask}
+    assert os.umask(umask) == umask  # and the process's own is what it was
+
+
+def test_text_is_utf8(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "é")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9"
+    write_text(tmp_path / "a.txt", "")
+    assert (tmp_path / "a.txt").read_bytes() == b""
+
+
+def test_json(tmp_path: Path) -> None:
+    value = {"b": [1, 2.5, None], "a": "é"}
+    write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text()
+    assert text.endswith("}\n")
+    assert json.loads(text) == value
+    assert list(json.loads(text)) == ["b", "a"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_has_no_nan(tmp_path: Path, number: float) -> None:
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": [number]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}

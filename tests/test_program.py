@@ -1,0 +1,286 @@
+"""The program as users start it: `tools/*.py` in processes of their own, on tiny data, to the last file."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.training
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "name": "tiny",
+    "data": {"kind": "synthetic", "size": [64, 96], "synthetic": {"train_images": 14, "val_images": 5}},
+    "model": {
+        "encoder": "tu-mobilenetv3_small_050",
+        "encoder_weights": "none",
+        "options": {"decoder_channels": [32, 24, 16, 12, 8]},
+    },
+    "method": {"branches": {"taps": [3, 4], "width": 16}, "adversarial": {"width": 8}},
+    "train": {"epochs": 3, "batch_size": 4, "accelerator": "cpu", "log_every": 1},
+}
+
+
+def start(tool: str, *arguments: str | Path, cwd: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(tool: str, *arguments: str | Path, cwd: Path, code: int = 0) -> tuple[str, str]:
+    process = start(tool, *arguments, cwd=cwd)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+    return out, err
+
+
+def write_config(path: Path, **changes: Any) -> Path:
+    path.write_text(yaml.safe_dump(TINY | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("program")
+    write_config(folder / "tiny.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(workplace: Path) -> Path:
+    """One uninterrupted run: `runs/tiny`, the default folder."""
+    out, _ = run("train", "tiny.yaml", cwd=workplace)
+    assert "mIoU" in out
+    return workplace / "runs" / "tiny"
+
+
+def test_a_run_folder_holds_what_is_promised(finished: Path) -> None:
+    files = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    promised = {
+        "config.yaml",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints/last.pt",
+        "checkpoints/best.pt",
+        "primary.safetensors",
+        "primary.onnx",
+    }
+    assert promised <= files
+    assert all(name in promised or name.startswith("tensorboard/") for name in files), "nothing else is left"
+    assert len((finished / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_summary_agrees_with_the_last_epoch_and_counts_what_is_deployed(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    last = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    assert summary["miou"] == last["val"]["miou"]
+    assert set(summary["miou"]["branches"]) == {"branch3", "branch4"}
+    assert summary["iou"] == last["val"]["iou"]
+    plain = smp.create_model("unet", TINY["model"]["encoder"], encoder_weights=None, classes=11, **OPTIONS)
+    assert summary["parameters"] == sum(p.numel() for p in plain.parameters())
+    assert summary["macs"] > 0
+    assert summary["steps"] == 9
+    assert summary["seed"] == 0
+    assert summary["protocol"]["split"] == "val"
+    assert summary["protocol"]["images"] == 5
+    assert summary["onnx"]["max_logit_difference"] <= 1e-4
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0] or summary["versions"]["torch"]
+
+
+OPTIONS: dict[str, Any] = TINY["model"]["options"]  # type: ignore[index]
+
+
+def test_primary_safetensors_is_a_plain_smp_model(finished: Path) -> None:
+    path = finished / "primary.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = {key: json.loads(value) for key, value in file.metadata().items()}
+    plain = smp.create_model(metadata["arch"], **metadata["keywords"])
+    plain.load_state_dict(load_file(path), strict=True)
+    checkpoint = torch.load(finished / "checkpoints" / "last.pt", weights_only=True)
+    trained = checkpoint["state"]["ensemble"]["module"]
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, trained[f"primary.{name}"]), name
+    assert metadata["class_names"][0] == "sky"
+    assert metadata["mean"] == pytest.approx([0.485, 0.456, 0.406]), "random weights: ImageNet's statistics"
+
+
+def test_evaluate_repeats_the_runs_own_score_from_the_deployed_file(finished: Path, workplace: Path) -> None:
+    out, _ = run("evaluate", finished, "--split", "val", cwd=workplace)
+    scores = json.loads((finished / "evaluation_val_deployed.json").read_text())
+    summary = json.loads((finished / "summary.json").read_text())
+    assert scores["miou"]["primary"] == summary["miou"]["primary"]
+    assert scores["streams"]["primary"]["pixel_accuracy"] == summary["pixel_accuracy"]
+    for word in ("sky", "bicyclist", "mIoU", "pixel accuracy"):
+        assert word in out
+
+
+def test_evaluate_scores_branches_and_ensemble_of_a_checkpoint(finished: Path, workplace: Path) -> None:
+    target = workplace / "last.json"
+    run("evaluate", finished, "--weights", "last", "--out", target, cwd=workplace)
+    scores = json.loads(target.read_text())
+    assert scores["miou"] == json.loads((finished / "summary.json").read_text())["miou"]
+
+
+def test_export_makes_the_onnx_file_again(finished: Path, workplace: Path) -> None:
+    before = (finished / "primary.onnx").stat().st_size
+    target = workplace / "again.onnx"
+    out, _ = run("export", finished, "--out", target, cwd=workplace)
+    assert target.stat().st_size == before
+    assert "ONNX Runtime" in out
+    assert {path.name for path in workplace.glob("*.onnx*")} | {
+        path.name for path in workplace.glob(".*onnx*")
+    } == {"again.onnx"}, "one file, nothing beside it"
+
+
+def test_a_killed_run_resumes_to_the_bit_equal_end(finished: Path, workplace: Path) -> None:
+    arguments = ("tiny.yaml", "out=killed", "train.checkpoint_minutes=0.0001")
+    process = start("train", *arguments, cwd=workplace)
+    last = workplace / "killed" / "checkpoints" / "last.pt"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if last.exists():
+            position = torch.load(last, weights_only=True)["state"]["position"]
+            if position["epoch"] >= 1 and position["batch"] > 0:
+                break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    position = torch.load(last, weights_only=True)["state"]["position"]
+    assert not (workplace / "killed" / "summary.json").exists()
+    assert 3 < position["step"] < 9, "killed in the middle"
+
+    run("train", *arguments, "--resume", cwd=workplace)
+    ours, theirs = (load_file(path / "primary.safetensors") for path in (workplace / "killed", finished))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    rows = [
+        [json.loads(line) | {"seconds": 0} for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (workplace / "killed", finished)
+    ]
+    assert rows[0] == rows[1]
+
+    out, _ = run("train", *arguments, "--resume", cwd=workplace)
+    assert "finished" in out, "resuming a finished run changes nothing"
+
+
+def test_two_processes_train_in_step_and_count_every_image_once(finished: Path, workplace: Path) -> None:
+    run("train", "tiny.yaml", "out=two", "train.devices=2", "train.epochs=1", cwd=workplace)
+    folder = workplace / "two"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["processes"] == 2
+    assert summary["steps"] == 3, "the batch is shared out, not multiplied"
+    # Five images on two processes: one process scoring the same weights has to find the same numbers.
+    run("evaluate", folder, "--weights", "last", cwd=workplace)
+    scores = json.loads((folder / "evaluation_val_last.json").read_text())
+    assert scores["miou"] == summary["miou"]
+
+
+def test_the_saved_config_trains_again_to_the_same_numbers(finished: Path, workplace: Path) -> None:
+    run("train", finished / "config.yaml", "out=again", "train.epochs=3", cwd=workplace)
+    ours = json.loads((workplace / "again" / "summary.json").read_text())
+    theirs = json.loads((finished / "summary.json").read_text())
+    assert ours["miou"] == theirs["miou"]
+    assert not math.isnan(ours["miou"]["primary"])
+
+
+MISTAKES = {
+    "misspelt key": (["train.epoch=3"], ["train.epoch", "did you mean 'epochs'"]),
+    "misspelt kind": (["method.kind=self_distil"], ["method.kind", "did you mean 'self_distill'"]),
+    "no tap there": (
+        ["method.branches.taps=[3, 7]", "out=x1"],
+        ["method.branches.taps", "depth 7", "[1, 2, 3, 4, 5]"],
+    ),
+    "no module there": (
+        ["method.branches.taps=[decoder.block]", "out=x2"],
+        ["method.branches.taps", "'decoder.block'"],
+    ),
+    "batch too large": (["train.batch_size=15", "out=x3"], ["train.batch_size=15", "14 training images"]),
+    "uneven processes": (
+        ["train.devices=3", "train.batch_size=4", "out=x4"],
+        ["train.batch_size=4", "3 processes"],
+    ),
+    "weights of another net": (
+        ["model.encoder_weights=bundled"],
+        ["model.encoder_weights", "tu-tf_efficientnet_lite0"],
+    ),
+    "no weights file": (
+        ["model.encoder_weights=nowhere.safetensors", "out=x5"],
+        ["nowhere.safetensors", "model.encoder_weights=none"],
+    ),
+    "unknown smp option": (
+        ["model.options={decoder_chanels: [1]}", "out=x6"],
+        ["decoder_chanels"],
+    ),
+    "bad transform": (
+        ["data.augment.custom=[{name: Flup}]", "out=x7"],
+        ["data.augment.custom", "'Flup'"],
+    ),
+    "class weights": (
+        ["method.supervised.class_weights=[1.0, 2.0]", "out=x8"],
+        ["method.supervised.class_weights", "11"],
+    ),
+    "no CamVid and no network": (
+        ["data.kind=camvid", "data.root=nowhere", "out=x9"],
+        ["data.root=", "prepare_data.py camvid --archive", "synthetic"],
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_one_message_with_exit_code_2(workplace: Path, mistake: str) -> None:
+    overrides, words = MISTAKES[mistake]
+    _, err = run("train", "tiny.yaml", *overrides, cwd=workplace, code=2)
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    folders = [Path(o.removeprefix("out=")) for o in overrides if o.startswith("out=")]
+    assert not any((workplace / folder / "config.yaml").exists() for folder in folders), "nothing was begun"
+
+
+def test_a_finished_run_is_not_overwritten_unasked(finished: Path, workplace: Path) -> None:
+    before = (finished / "summary.json").read_bytes()
+    _, err = run("train", "tiny.yaml", cwd=workplace, code=2)
+    assert "--resume" in err
+    assert "--overwrite" in err
+    assert (finished / "summary.json").read_bytes() == before
+
+
+def test_resuming_with_other_settings_is_refused(workplace: Path) -> None:
+    folder = workplace / "other"
+    process = start("train", "tiny.yaml", f"out={folder}", cwd=workplace)
+    while not (folder / "checkpoints" / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "--resume" in err
+    _, err = run(
+        "train", "tiny.yaml", f"out={folder}", "--resume", "train.optimizer.lr=0.5", cwd=workplace, code=2
+    )
+    assert "train.optimizer.lr: 0.001 when it was started, 0.5 now" in err
+
+
+def test_a_folder_that_is_no_run_is_told_so(workplace: Path) -> None:
+    for tool in ("evaluate", "export"):
+        _, err = run(tool, workplace, cwd=workplace, code=2)
+        assert "config.yaml" in err
+        assert "Traceback" not in err

@@ -1,0 +1,299 @@
+"""The training loop on tiny data, in this process: resuming, interruption, non-finite losses, fair pairs."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from segdistill.build import (
+    build_eval_dataset,
+    build_fabric,
+    build_loop_settings,
+    build_samples,
+    build_state,
+    build_train_dataset,
+)
+from segdistill.commands.run_folder import RunFolder
+from segdistill.commands.train import epoch_batches
+from segdistill.config import Config
+from segdistill.data.loading import Batch, eval_loader, train_loader
+from segdistill.errors import InterruptedRunError, NonFiniteError
+from segdistill.evaluation.evaluator import evaluate
+from segdistill.evaluation.predictors import EnsemblePredictor
+from segdistill.losses.objective import Objective, Schedule, Term
+from segdistill.models.primary import input_multiple
+from segdistill.training.checkpoint import load_checkpoint
+from segdistill.training.loop import fit
+from segdistill.training.run_log import RunLog
+from segdistill.training.state import TrainState
+
+pytestmark = pytest.mark.training
+QUIET = Console(quiet=True)
+
+
+class WatchedLoader:
+    """Keeps every batch it hands on."""
+
+    def __init__(self, loader: Any, seen: list[Batch], before_batch: Callable[[], None]) -> None:
+        self.loader, self.seen, self.before_batch = loader, seen, before_batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            self.before_batch()
+            self.seen.append(batch)
+            yield batch
+
+
+class Run:
+    """What `segdistill train` does up to the export, with a hook before every batch."""
+
+    def __init__(self, config: Config, *, before_batch: Callable[[], None] = lambda: None) -> None:
+        self.config = config
+        self.folder = RunFolder(config.run_folder)
+        fabric = build_fabric(config)
+        samples = build_samples(config, "train", console=QUIET)
+        self.batches = epoch_batches(config, fabric, length=len(samples), val_length=5)
+        self.state: TrainState = build_state(
+            config, fabric, total_steps=config.train.epochs * self.batches.steps
+        )
+        self.seen: list[Batch] = []
+        loader = train_loader(build_train_dataset(config, samples), self.batches, workers=0, pin_memory=False)
+
+        self.loader: Any = WatchedLoader(loader, self.seen, before_batch)
+        val = build_samples(config, "val", console=QUIET)
+        validation = eval_loader(build_eval_dataset(config, val), workers=0)
+        self.multiple = input_multiple(self.state.net.primary)
+
+        def score() -> Any:
+            predictor = EnsemblePredictor(
+                self.state.scored_net, multiple=self.multiple, device=torch.device("cpu")
+            )
+            return evaluate(predictor, validation, val.taxonomy)
+
+        self.score = score
+        self.names = val.taxonomy.names
+
+    def go(self) -> "Run":
+        self.folder.check(self.config, overwrite=False)
+        saved = self.folder.last_state(self.config)
+        if saved is not None:
+            self.state.load_state_dict(saved)
+        self.folder.begin(self.config)
+        log = RunLog(
+            self.folder.path,
+            epochs=self.config.train.epochs,
+            steps_per_epoch=self.batches.steps,
+            class_names=self.names,
+            position=self.state.position,
+            enabled=True,
+            console=QUIET,
+        )
+        try:
+            fit(
+                self.state,
+                build_loop_settings(self.config, multiple=self.multiple),
+                loader=self.loader,
+                batches=self.batches,
+                evaluate=self.score,
+                checkpoints=self.folder.checkpoints(self.config),
+                log=log,
+            )
+        finally:
+            log.close()
+        return self
+
+    def metrics(self) -> list[dict[str, Any]]:
+        rows = [json.loads(line) for line in (self.folder.path / "metrics.jsonl").read_text().splitlines()]
+        for row in rows:
+            del row["seconds"]
+        return rows
+
+
+def assert_same_tensors(ours: Any, theirs: Any, path: str = "state") -> None:
+    """Bit-equal tensors, equal primitives, whatever the nesting."""
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), path
+        for key in ours:
+            if key != "seconds":
+                assert_same_tensors(ours[key], theirs[key], f"{path}.{key}")
+    elif isinstance(ours, (list, tuple)):
+        assert len(ours) == len(theirs), path
+        for place, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            assert_same_tensors(one, other, f"{path}[{place}]")
+    elif isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), path
+    else:
+        assert ours == theirs, path
+
+
+SETTINGS = {
+    "one_cycle": {},
+    "ema_poly_accumulate": {
+        "train": {
+            "ema_decay": 0.9,
+            "accumulate": 2,
+            "batch_size": 2,
+            "schedule": {"kind": "poly"},
+            "optimizer": {"kind": "sgd", "lr": 0.01},
+        },
+        "method": {"adversarial": {"game": "peer"}, "feature": {"kind": "affinity"}},
+        "model": {"arch": "deeplabv3plus", "options": {"decoder_channels": 16}},  # has dropout
+    },
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_run_stopped_inside_an_epoch_resumes_to_the_bit_equal_end(
+    tiny_config: Callable[..., Config], tmp_path: Path, setting: str
+) -> None:
+    config = tiny_config(**SETTINGS[setting])
+    whole = Run(config.model_copy(update={"out": tmp_path / "whole"})).go()
+
+    batches_seen = 0
+
+    def stop_in_second_epoch() -> None:
+        nonlocal batches_seen
+        batches_seen += 1
+        if batches_seen == whole.batches.batches + config.train.accumulate + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    cut = config.model_copy(update={"out": tmp_path / "cut"})
+    stopped = Run(cut, before_batch=stop_in_second_epoch)
+    with pytest.raises(InterruptedRunError):
+        stopped.go()
+    assert stopped.state.position.epoch == 1
+    assert 0 < stopped.state.position.batch < stopped.batches.batches, "stopped in the middle of an epoch"
+
+    resumed = Run(cut.model_copy(update={"train": cut.train.model_copy(update={"resume": True})})).go()
+
+    assert_same_tensors(resumed.state.state_dict(), whole.state.state_dict())
+    assert resumed.metrics() == whole.metrics()
+    for one, other in zip(stopped.seen + resumed.seen, whole.seen, strict=False):
+        assert torch.equal(one.images, other.images)
+
+
+@pytest.mark.parametrize("place", ["loss", "gradient"])
+def test_a_non_finite_value_stops_the_run_names_it_and_keeps_the_good_checkpoint(
+    tiny_config: Callable[..., Config], place: str
+) -> None:
+    run = Run(tiny_config())
+    calls = 0
+
+    def turns_bad(maps: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        value = maps.primary_logits.mean()
+        if calls <= run.batches.batches + 1:
+            return value * 0
+        if place == "loss":
+            return value / 0
+        return (value - value.detach()).abs().sqrt()  # finite value, infinite slope
+
+    extra = Term("turns_bad", Schedule(1.0), turns_bad)
+    run.state.objective = Objective((*run.state.objective.terms, extra))
+    named = "turns_bad" if place == "loss" else "gradient_norm"
+    with pytest.raises(NonFiniteError, match=rf"{named} became .* in epoch 2, step {run.batches.steps + 2};"):
+        run.go()
+
+    checkpoint = load_checkpoint(run.folder.checkpoints(run.config).last)
+    assert checkpoint["state"]["position"]["epoch"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint["state"]["ensemble"]["module"].values())
+
+
+def test_all_kinds_see_the_same_batches_and_start_from_the_same_primary(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    runs = {}
+    for kind in ("baseline", "deep_supervision", "self_distill"):
+        config = tiny_config(method={"kind": kind}, train={"epochs": 1}, out=str(tmp_path / kind))
+        run = Run(config)
+        first = {key: value.clone() for key, value in run.state.net.primary.state_dict().items()}
+        runs[kind] = (run.go(), first)
+    baseline, first_weights = runs["baseline"]
+    for run, weights in runs.values():
+        assert_same_tensors(weights, first_weights)
+        assert len(run.seen) == len(baseline.seen) > 0
+        for one, other in zip(run.seen, baseline.seen, strict=True):
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.labels, other.labels)
+
+
+def test_a_baseline_is_plain_training_with_torch_and_smp_alone(tiny_config: Callable[..., Config]) -> None:
+    config = tiny_config(
+        method={"kind": "baseline"},
+        train={"epochs": 2, "schedule": {"kind": "poly", "warmup": 0.0}, "clip_norm": None},
+    )
+    run = Run(config)
+    import segmentation_models_pytorch as smp
+
+    plain = smp.create_model(
+        "unet",
+        "tu-mobilenetv3_small_050",
+        encoder_weights=None,
+        classes=11,
+        decoder_channels=[32, 24, 16, 12, 8],
+    ).to(memory_format=torch.channels_last)
+    plain.load_state_dict(run.state.net.primary.state_dict())
+    run.go()
+    decayed = [p for p in plain.parameters() if p.ndim > 1]
+    others = [p for p in plain.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}], lr=1e-3
+    )
+    plain.train()
+    for step, batch in enumerate(run.seen):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * (1 - step / len(run.seen)) ** 0.9
+        loss = torch.nn.functional.cross_entropy(plain(batch.images), batch.labels, ignore_index=11)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for (name, ours), theirs in zip(
+        run.state.net.primary.state_dict().items(), plain.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-4, msg=name)
+
+
+def test_an_all_void_batch_gives_zero_and_training_goes_on(tiny_config: Callable[..., Config]) -> None:
+    from segdistill.training.steps import train_step
+
+    run = Run(tiny_config())
+    images = torch.randn(4, 3, 64, 96)
+    void = Batch(images, torch.full((4, 64, 96), 11))
+    keywords = {"progress": 0.5, "multiple": 32, "ignore_index": 11, "grid_stride": 4, "clip_norm": 1.0}
+    values = train_step(run.state, [void], **keywords)
+    for name in ("primary", "branches", "logit", "feature", "adversarial", "total", "discriminator"):
+        assert values[name] == 0, name
+    labels = torch.randint(0, 11, (4, 64, 96))
+    values = train_step(run.state, [Batch(images, labels)], **keywords)
+    assert all(torch.isfinite(value) for value in values.values())
+    assert values["primary"] > 0
+
+
+def test_an_epoch_row_holds_every_term_every_stream_and_every_class(
+    tiny_config: Callable[..., Config],
+) -> None:
+    run = Run(tiny_config(train={"epochs": 2})).go()
+    rows = run.metrics()
+    assert [row["epoch"] for row in rows] == [1, 2]
+    terms = {"primary", "branches", "logit", "feature", "adversarial", "total"}
+    assert terms | {"gradient_norm", "discriminator", "discriminator_accuracy"} == set(rows[1]["train"])
+    assert set(rows[1]["lr"]) == {"encoder", "decoder"}
+    assert set(rows[1]["val"]["miou"]["branches"]) == {"branch3", "branch4"}
+    assert 0 <= rows[1]["val"]["miou"]["primary"] <= 1
+    assert 0 <= rows[1]["val"]["miou"]["ensemble"] <= 1
+    assert list(rows[1]["val"]["iou"]) == list(run.names)
+    events = list((run.folder.path / "tensorboard").glob("events.*"))
+    assert events
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run.folder.path / "tensorboard")).Reload()
+    tags = set(board.Tags()["scalars"])
+    assert {f"train/{name}" for name in rows[1]["train"]} <= tags
+    assert {"val_miou/primary", "val_miou/branch3", "val_miou/ensemble", "val_iou/pole", "lr/encoder"} <= tags
