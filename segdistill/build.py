@@ -32,7 +32,7 @@ from segdistill.losses.objective import Needs, Objective, Schedule, Term
 from segdistill.losses.terms import Adversarial, FeatureSimilarity, LogitDistillation, Supervised
 from segdistill.models.discriminator import PixelDiscriminator
 from segdistill.models.ensemble import BranchSpec, MultiBranchNet
-from segdistill.models.primary import build_primary, colour_statistics, input_multiple
+from segdistill.models.primary import build_primary, colour_statistics, input_multiple, smp_keywords
 from segdistill.models.taps import TapMap, survey
 from segdistill.seeds import stream_seed
 from segdistill.training.ema import Ema
@@ -175,7 +175,13 @@ def _survey(config: Config, primary: SegmentationModel) -> TapMap:
     multiple = input_multiple(primary)
     height, width = (math.ceil(size / multiple) * multiple for size in config.data.size)
     paths = tuple(tap for tap in config.method.branches.taps if isinstance(tap, str))
-    return survey(primary, paths if config.method.has_branches else (), height=height, width=width)
+    try:
+        return survey(primary, paths if config.method.has_branches else (), height=height, width=width)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"data.size = {list(config.data.size)}: {config.model.arch} on {config.model.encoder} cannot take images "
+            f"of {height}x{width} ({str(error).splitlines()[0]}); use larger ones"
+        ) from None
 
 
 def _branch_spec(config: Config) -> BranchSpec | None:
@@ -193,18 +199,16 @@ def _branch_spec(config: Config) -> BranchSpec | None:
 
 def build_deployed(config: Config, primary: SegmentationModel) -> Deployed:
     """How the trained primary is rebuilt in plain smp."""
-    options = dict(config.model.options)
-    if config.model.arch == "dpt":
-        options.setdefault("dynamic_img_size", True)
+    model = config.model
     taxonomy = build_taxonomy(config)
     keywords = {
-        "encoder_name": config.model.encoder,
+        "encoder_name": model.encoder,
         "encoder_weights": None,
         "classes": taxonomy.num_classes,
-        **options,
+        **smp_keywords(arch=model.arch, encoder=model.encoder, options=model.options),
     }
     return Deployed(
-        arch=config.model.arch,
+        arch=model.arch,
         keywords=keywords,
         taxonomy=taxonomy,
         normalisation=build_normalisation(config),
@@ -281,15 +285,15 @@ def build_discriminator(config: Config, *, submodels: int) -> PixelDiscriminator
 
 
 def build_fabric(config: Config) -> Fabric:
-    """Device, precision and processes. Parameters that a step does not use exist only with branches, whose
-    losses may have no weight yet or any more."""
+    """Device, precision and processes."""
     train = config.train
     accelerator = train.accelerator
     on_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     devices = (1 if on_cpu else "auto") if train.devices == "auto" else train.devices
     strategy: str | Strategy = "auto"
     if devices != 1 and (on_cpu or torch.cuda.device_count() > 1):
-        strategy = DDPStrategy(find_unused_parameters=config.method.has_branches)
+        # Branches may have no weight yet or any more, and some encoders hold stages that smp never runs.
+        strategy = DDPStrategy(find_unused_parameters=True)
     try:
         return Fabric(
             accelerator="cpu" if on_cpu else accelerator,

@@ -45,7 +45,7 @@ def start(tool: str, *arguments: str | Path, cwd: Path) -> "subprocess.Popen[str
 
 def run(tool: str, *arguments: str | Path, cwd: Path, code: int = 0) -> tuple[str, str]:
     process = start(tool, *arguments, cwd=cwd)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out, err
 

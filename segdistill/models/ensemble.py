@@ -46,7 +46,7 @@ def branch_name(tap: Tap) -> str:
 
 
 def scale_gradient(maps: Tensor, factor: float) -> Tensor:
-    """The same values, with the gradient that flows back multiplied by `factor`."""
+    """The same values (up to rounding), with the gradient that flows back multiplied by `factor`."""
     if factor == 1.0:
         return maps
     return maps.detach() if factor == 0.0 else maps * factor + maps.detach() * (1.0 - factor)

@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,24 +47,12 @@ def build_primary(
         WeightsError: if the weights cannot be had or do not fit.
         ValueError: if smp does not accept the combination.
     """
-    keywords = dict(options)
-    if arch == "dpt":
-        # smp's transformer encoders take one image size unless told otherwise.
-        keywords.setdefault("dynamic_img_size", True)
-    check_options(arch, keywords)
+    keywords = smp_keywords(arch=arch, encoder=encoder, options=options)
 
     def create(weights: str | None) -> SegmentationModel:
         return smp.create_model(arch, encoder, encoder_weights=weights, classes=num_classes, **keywords)
 
-    if encoder_weights == "imagenet":
-        try:
-            return create("imagenet")
-        except (OSError, RuntimeError, KeyError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise WeightsError(
-                f"model.encoder_weights=imagenet: the weights of {encoder!r} could not be loaded "
-                f"({type(error).__name__}: {reason}). Download needs the model hub; {_WITHOUT}"
-            ) from None
+    # Without weights first: what smp refuses here is no matter of the download.
     try:
         model = create(None)
     except (TypeError, ValueError, KeyError, AssertionError, AttributeError) as error:
@@ -71,6 +60,15 @@ def build_primary(
     match encoder_weights:
         case "none":
             pass
+        case "imagenet":
+            try:
+                model = create("imagenet")
+            except (OSError, RuntimeError, KeyError) as error:
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise WeightsError(
+                    f"model.encoder_weights=imagenet: the weights of {encoder!r} could not be loaded "
+                    f"({type(error).__name__}: {reason}). Download needs the model hub; {_WITHOUT}"
+                ) from None
         case "bundled":
             load_encoder(model, bundled_lite0(), source="the bundled weights")
         case path:
@@ -78,16 +76,21 @@ def build_primary(
     return model
 
 
-def check_options(arch: str, options: Mapping[str, Any]) -> None:
-    """Refuse keyword arguments that nothing takes, where that can be known (timm's are passed on unseen)."""
+def smp_keywords(*, arch: str, encoder: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of the smp class that the user's options amount to.
+
+    Raises:
+        ValueError: for an option that smp would silently drop. With timm's encoders (`tu-`) every unknown
+            one goes to timm, which refuses it itself.
+    """
     parameters = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[arch].__init__).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return
-    if unknown := sorted(set(options) - set(parameters)):
-        known = sorted(
-            set(parameters) - {"self", "encoder_name", "encoder_weights", "classes", "in_channels"}
-        )
-        raise ValueError(f"{arch} takes no {', '.join(unknown)}; it takes {', '.join(known)}")
+    if not encoder.startswith("tu-") and (unknown := sorted(set(options) - set(parameters))):
+        ours = {"self", "kwargs", "encoder_name", "encoder_weights", "classes", "in_channels"}
+        known = ", ".join(name for name in parameters if name not in ours)
+        raise ValueError(f"options: {arch} takes no {', '.join(unknown)}; it takes {known}")
+    # smp's transformer encoders take one image size unless told otherwise.
+    defaults = {"dynamic_img_size": True} if arch == "dpt" else {}
+    return defaults | dict(options)
 
 
 def input_multiple(primary: SegmentationModel) -> int:
@@ -102,7 +105,8 @@ def load_encoder(model: SegmentationModel, tensors: Mapping[str, Tensor], *, sou
         WeightsError: naming the first tensor that is missing or has another shape.
     """
     own = model.encoder.state_dict()
-    prefix = "encoder." if all("encoder." + key in tensors for key in own) else ""
+    whole_model = not any(key in tensors for key in own)
+    prefix = "encoder." if whole_model and any(key.startswith("encoder.") for key in tensors) else ""
     for key, tensor in own.items():
         found = tensors.get(prefix + key)
         if found is None and key.endswith("num_batches_tracked"):
@@ -146,9 +150,15 @@ def bundled_lite0() -> dict[str, Tensor]:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Raises WeightsError if the file is missing or no safetensors file."""
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            yield file
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"model.encoder_weights: cannot read {path}: {error}; {_WITHOUT}") from None
 
@@ -163,10 +173,16 @@ def colour_statistics(*, encoder: str, encoder_weights: str) -> ColourStatistics
     if encoder_weights == "none":
         return imagenet
     if encoder_weights.endswith(".safetensors"):
-        with safe_open(Path(encoder_weights), framework="pt") as file:
+        with _opened(Path(encoder_weights)) as file:
             metadata = file.metadata() or {}
         if "mean" in metadata and "std" in metadata:
-            return ColourStatistics(_triple(metadata["mean"]), _triple(metadata["std"]))
+            try:
+                return ColourStatistics(_triple(metadata["mean"]), _triple(metadata["std"]))
+            except ValueError:
+                raise WeightsError(
+                    f"model.encoder_weights: {encoder_weights} gives mean {metadata['mean']!r} and std "
+                    f"{metadata['std']!r} in its metadata; both should be three numbers, or neither be there"
+                ) from None
     if encoder.startswith("tu-"):
         settings = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
         if settings is not None:
