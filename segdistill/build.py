@@ -14,7 +14,7 @@ from segdistill.config import Config, Weighted
 from segdistill.data.camvid import ensure_camvid, find_pairs
 from segdistill.data.checks import check_pairs
 from segdistill.data.files import PairedFiles
-from segdistill.data.loading import EvalDataset, TrainDataset
+from segdistill.data.loading import EvalDataset, Place, TrainDataset
 from segdistill.data.samples import CachedSamples, Samples
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID, Taxonomy
@@ -26,7 +26,7 @@ from segdistill.data.transforms import (
     named_transforms,
     train_transforms,
 )
-from segdistill.errors import ConfigError, DataError
+from segdistill.errors import ConfigError
 from segdistill.export.weights import Deployed
 from segdistill.losses.objective import Needs, Objective, Schedule, Term
 from segdistill.losses.terms import Adversarial, FeatureSimilarity, LogitDistillation, Supervised
@@ -86,8 +86,6 @@ def _synthetic(config: Config, split: str, *, console: Console) -> Samples:
 def _camvid(config: Config, split: str, *, console: Console) -> Samples:
     root = ensure_camvid(config.data.root, splits=(split,))
     files = PairedFiles(find_pairs(root, split), build_taxonomy(config))
-    if not files.pairs:
-        raise DataError(f"{root / split} holds no images; name another folder by data.root=DIR")
     with console.status(f"checking {len(files)} {split} images in {root}"):
         decoded = check_pairs(files.pairs, files.taxonomy, keep=config.data.cache)
     return CachedSamples(files, decoded) if config.data.cache else files
@@ -120,12 +118,22 @@ def build_train_dataset(config: Config, samples: Samples) -> TrainDataset:
             raise ConfigError(f"data.augment.custom: {error}") from None
         transforms += crop_to(size, ignore_index=ignore_index)
     transforms.append(build_normalisation(config).transform())
-    return TrainDataset(samples, TrainTransform(transforms, seed=config.seed))
+    dataset = TrainDataset(samples, TrainTransform(transforms, seed=config.seed))
+    try:
+        dataset[Place(epoch=0, index=0)]
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(
+            f"data.augment: the transforms fail on {samples.name(0)}: {type(error).__name__}: {error}"
+        ) from None
+    return dataset
 
 
-def build_eval_dataset(config: Config, samples: Samples) -> EvalDataset:
-    transform = EvalTransform(size=config.data.size, normalisation=build_normalisation(config))
-    return EvalDataset(samples, transform)
+def build_eval_dataset(
+    config: Config, samples: Samples, *, normalisation: Normalisation | None = None
+) -> EvalDataset:
+    """`normalisation`: of a network that is deployed already; by default that of the encoder's weights."""
+    how = normalisation if normalisation is not None else build_normalisation(config)
+    return EvalDataset(samples, EvalTransform(size=config.data.size, normalisation=how))
 
 
 def worker_count(config: Config, *, on_gpu: bool) -> int:
@@ -288,7 +296,8 @@ def build_fabric(config: Config) -> Fabric:
     """Device, precision and processes."""
     train = config.train
     accelerator = train.accelerator
-    on_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    none_here = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and none_here)
     devices = (1 if on_cpu else "auto") if train.devices == "auto" else train.devices
     strategy: str | Strategy = "auto"
     if devices != 1 and (on_cpu or torch.cuda.device_count() > 1):

@@ -18,12 +18,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, 2 for an error the user can put right (its message is printed alone), 130 after an interruption.
     """
-    arguments = parser().parse_args(argv)
+    arguments = parse(argv)
     console = Console(soft_wrap=True)
     try:
         arguments.run(arguments, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        print(
+            f"error: {error} (is there such a folder, may it be written to, is the disk full?)",
+            file=sys.stderr,
+        )
         return USER_ERROR
     except InterruptedRunError as interruption:
         print(interruption, file=sys.stderr)
@@ -33,7 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand on either side of an option, which argparse alone does not allow."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    strangers = [word for word in rest if word.startswith("-") or "overrides" not in arguments]
+    if strangers:
+        top.error(f"unrecognized arguments: {' '.join(strangers)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
 def parser() -> argparse.ArgumentParser:
+    """Every command with its arguments."""
     top = argparse.ArgumentParser(prog="segdistill", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 

@@ -171,6 +171,7 @@ def test_a_killed_run_resumes_to_the_bit_equal_end(finished: Path, workplace: Pa
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
+    assert not list((workplace / "killed" / "checkpoints").glob(".*")), "nothing half-written is left"
     rows = [
         [json.loads(line) | {"seconds": 0} for line in (path / "metrics.jsonl").read_text().splitlines()]
         for path in (workplace / "killed", finished)
@@ -265,7 +266,8 @@ def test_a_finished_run_is_not_overwritten_unasked(finished: Path, workplace: Pa
 
 def test_resuming_with_other_settings_is_refused(workplace: Path) -> None:
     folder = workplace / "other"
-    process = start("train", "tiny.yaml", f"out={folder}", cwd=workplace)
+    long = "train.epochs=500"  # it is still training when it is interrupted
+    process = start("train", "tiny.yaml", f"out={folder}", long, cwd=workplace)
     while not (folder / "checkpoints" / "last.pt").exists():
         assert process.poll() is None
         time.sleep(0.02)
@@ -274,7 +276,14 @@ def test_resuming_with_other_settings_is_refused(workplace: Path) -> None:
     assert process.returncode == 130
     assert "--resume" in err
     _, err = run(
-        "train", "tiny.yaml", f"out={folder}", "--resume", "train.optimizer.lr=0.5", cwd=workplace, code=2
+        "train",
+        "tiny.yaml",
+        long,
+        f"out={folder}",
+        "--resume",
+        "train.optimizer.lr=0.5",
+        cwd=workplace,
+        code=2,
     )
     assert "train.optimizer.lr: 0.001 when it was started, 0.5 now" in err
 

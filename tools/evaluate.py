@@ -1,4 +1,4 @@
-"""`segdistill evaluate` without installing the console command."""
+"""`segdistill evaluate` as a script."""
 
 import sys
 

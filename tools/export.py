@@ -1,4 +1,4 @@
-"""`segdistill export` without installing the console command."""
+"""`segdistill export` as a script."""
 
 import sys
 

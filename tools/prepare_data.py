@@ -1,4 +1,4 @@
-"""`segdistill prepare-data` without installing the console command."""
+"""`segdistill prepare-data` as a script."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`segdistill train` without installing the console command."""
+"""`segdistill train` as a script."""
 
 import sys
 

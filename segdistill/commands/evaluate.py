@@ -7,12 +7,19 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from segdistill.build import build_eval_dataset, build_net, build_samples, worker_count
+from segdistill.build import (
+    build_eval_dataset,
+    build_net,
+    build_normalisation,
+    build_samples,
+    worker_count,
+)
 from segdistill.commands.run_folder import RunFolder, versions
 from segdistill.commands.tables import stream_table
 from segdistill.commands.train import protocol, scored_weights
 from segdistill.config import Config
 from segdistill.data.loading import eval_loader
+from segdistill.data.transforms import Normalisation
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
 from segdistill.export.weights import load_deployed
@@ -38,8 +45,9 @@ def evaluate_run(path: Path, *, split: str, weights: Weights, out: Path | None, 
     folder = RunFolder(path)
     config = folder.load_config()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    predictor = load_predictor(folder, config, weights=weights, device=device)
-    dataset = build_eval_dataset(config, build_samples(config, split, console=console))
+    predictor, normalisation = load_predictor(folder, config, weights=weights, device=device)
+    samples = build_samples(config, split, console=console)
+    dataset = build_eval_dataset(config, samples, normalisation=normalisation)
     loader = eval_loader(dataset, workers=worker_count(config, on_gpu=device.type == "cuda"))
     taxonomy = dataset.samples.taxonomy
     with Progress(console=console, transient=True) as progress:
@@ -68,19 +76,21 @@ def evaluate_run(path: Path, *, split: str, weights: Weights, out: Path | None, 
 
 def load_predictor(
     folder: RunFolder, config: Config, *, weights: Weights, device: torch.device
-) -> PlainPredictor | EnsemblePredictor:
-    """The network whose scores are asked for.
+) -> tuple[PlainPredictor | EnsemblePredictor, Normalisation]:
+    """The network whose scores are asked for, and how its images are normalised.
 
     Raises:
         RunFolderError: if its file is missing or damaged.
     """
     if weights == "deployed":
         primary, deployed = load_deployed(folder.primary)
-        return PlainPredictor(primary, multiple=deployed.multiple, device=device)
+        predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)
+        return predictor, deployed.normalisation
     checkpoints = folder.checkpoints(config)
     content = load_checkpoint(checkpoints.last if weights == "last" else checkpoints.best)
     # The checkpoint holds all weights; the pretrained ones need not be had again.
     bare = config.model_copy(update={"model": config.model.model_copy(update={"encoder_weights": "none"})})
     net = build_net(bare)
     net.load_state_dict(scored_weights(content))
-    return EnsemblePredictor(net, multiple=input_multiple(net.primary), device=device)
+    ensemble = EnsemblePredictor(net, multiple=input_multiple(net.primary), device=device)
+    return ensemble, build_normalisation(config)

@@ -42,7 +42,7 @@ def export_run(path: Path, *, out: Path | None, opset: int | None, console: Cons
         out or folder.onnx,
         primary,
         deployed,
-        build_eval_dataset(config, samples),
+        build_eval_dataset(config, samples, normalisation=deployed.normalisation),
         opset=opset or config.export.opset,
         console=console,
     )

@@ -26,6 +26,16 @@ _FREE_KEYS = frozenset(
         "train.checkpoint_minutes",
     }
 )
+#: What runs, evaluations and exports leave in the folder; `--overwrite` touches nothing else.
+_WRITTEN = (
+    "config.yaml",
+    "metrics.jsonl",
+    "summary.json",
+    "primary.*",
+    "checkpoints",
+    "tensorboard",
+    "evaluation_*.json",
+)
 _PACKAGES = (
     "segdistill",
     "torch",
@@ -99,12 +109,16 @@ class RunFolder:
     def begin(self, config: Config) -> None:
         """Write the resolved configuration; a run from the start first clears what `check` allowed it to."""
         if self.config.exists() and not config.train.resume:
-            for path in self.path.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-        write_text(self.config, dump_config(config))
+            for pattern in _WRITTEN:
+                for path in self.path.glob(pattern):
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+        for half_written in self.checkpoints(config).folder.glob(".*.pt"):  # by a killed run
+            half_written.unlink()
+        fresh = config.model_copy(update={"train": config.train.model_copy(update={"resume": False})})
+        write_text(self.config, dump_config(fresh))
 
     def last_state(self, config: Config) -> dict[str, Any] | None:
         """The state to go on from; None for a run from the start, or if no checkpoint was written yet."""
@@ -114,9 +128,11 @@ class RunFolder:
     def _same_settings(self, config: Config) -> None:
         before = _flatten(self.load_config().model_dump(mode="json"))
         now = _flatten(config.model_dump(mode="json"))
-        changed = [key for key in now if key not in _FREE_KEYS and before.get(key) != now[key]]
+        changed = [key for key in sorted({*before, *now} - _FREE_KEYS) if before.get(key) != now.get(key)]
         if changed:
-            lines = [f"{key}: {before.get(key)!r} when it was started, {now[key]!r} now" for key in changed]
+            lines = [
+                f"{key}: {before.get(key)!r} when it was started, {now.get(key)!r} now" for key in changed
+            ]
             raise ConfigError(
                 "\n  ".join([f"{self.path} cannot be resumed with other settings:", *lines])
                 + f"\nresume with the same ones ({self.config}), or start a new run by name=NAME"

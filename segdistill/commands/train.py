@@ -94,13 +94,14 @@ def fit_and_score(
     """Train to the end, put the weights that are to be deployed into `state.scored_net`, and score them."""
     fabric = state.fabric
     on_gpu = fabric.device.type == "cuda"
-    workers = worker_count(config, on_gpu=on_gpu)
+    workers = worker_count(config, on_gpu=on_gpu) // (fabric.world_size if config.data.workers is None else 1)
     multiple = input_multiple(state.net.primary)
     taxonomy = val_set.samples.taxonomy
     validation = eval_loader(val_set, workers=workers, rank=fabric.global_rank, world_size=fabric.world_size)
     predictor = EnsemblePredictor(state.scored_net, multiple=multiple, device=fabric.device)
 
     def score() -> dict[str, Scores]:
+        share_buffers(state)
         return evaluate(predictor, validation, taxonomy)
 
     checkpoints = folder.checkpoints(config)
@@ -114,7 +115,7 @@ def fit_and_score(
         console=console,
     )
     try:
-        fit(
+        last_scores = fit(
             state,
             build_loop_settings(config, multiple=multiple),
             loader=train_loader(train_set, batches, workers=workers, pin_memory=on_gpu),
@@ -125,9 +126,19 @@ def fit_and_score(
         )
     finally:
         log.close()
+    if config.export.weights == "last" and last_scores is not None:
+        return dict(last_scores)
     if config.export.weights == "best":
+        fabric.barrier()  # the first process has written the file
         state.scored_net.load_state_dict(scored_weights(load_checkpoint(checkpoints.best)))
     return score()
+
+
+def share_buffers(state: TrainState) -> None:
+    """Batch-norm statistics differ between processes. The first one's are saved, so they are what is scored."""
+    if state.fabric.world_size > 1:
+        for buffer in state.scored_net.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def epoch_batches(config: Config, fabric: Fabric, *, length: int, val_length: int) -> EpochBatches:
@@ -193,9 +204,6 @@ def deploy(
     primary = state.scored_net.deploy().cpu().to(memory_format=torch.contiguous_format).eval()
     deployed = build_deployed(config, primary)
     save_deployed(folder.primary, primary, deployed)
-    parity = export_checked(
-        folder.onnx, primary, deployed, val_set, opset=config.export.opset, console=console
-    )
     summary = {
         "name": config.name,
         "method": config.method.kind,
@@ -214,14 +222,21 @@ def deploy(
             "per_step": round(state.position.seconds / state.position.step, 5),
         },
         "steps": state.position.step,
-        "onnx": {"bytes": os.path.getsize(folder.onnx), **parity.as_dict()},
+        "onnx": None,
         "versions": versions(),
         "device": state.fabric.device.type,
         "processes": state.fabric.world_size,
         "protocol": protocol(config, split="val", images=len(val_set)),
     }
+    # Scores first: an export that fails must not cost them.
     write_json(folder.summary, summary)
     console.print(stream_table(scores, deployed.taxonomy.names))
+    parity = export_checked(
+        folder.onnx, primary, deployed, val_set, opset=config.export.opset, console=console
+    )
+    write_json(
+        folder.summary, summary | {"onnx": {"bytes": os.path.getsize(folder.onnx), **parity.as_dict()}}
+    )
     console.print(
         f"deployed: {count_parameters(primary) / 1e6:.2f} M parameters, {summary['macs'] / 1e9:.2f} GMACs at "
         f"{deployed.size[0]}x{deployed.size[1]}; {folder.primary.name}, {folder.onnx.name} and "

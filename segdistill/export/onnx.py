@@ -18,6 +18,8 @@ from segdistill.export.weights import Deployed
 from segdistill.files import write_atomically
 
 INPUT, OUTPUT = "image", "logits"
+#: torch's exporter writes no older one.
+OLDEST_OPSET = 18
 
 
 class ExportGraph(nn.Module):
@@ -87,6 +89,9 @@ def export_onnx(path: Path, primary: nn.Module, deployed: Deployed, *, opset: in
     Raises:
         ExportError: if torch cannot export this architecture; the message gives torch's reason.
     """
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ExportError(f"opset {opset} cannot be written; choose one of {OLDEST_OPSET} to {newest}")
     graph = ExportGraph(with_static_padding(copy.deepcopy(primary)), multiple=deployed.multiple).cpu().eval()
     height, width = deployed.size
     # A batch of 1 would be taken for a constant.

@@ -48,27 +48,22 @@ def build_primary(
         ValueError: if smp does not accept the combination.
     """
     keywords = smp_keywords(arch=arch, encoder=encoder, options=options)
-
-    def create(weights: str | None) -> SegmentationModel:
-        return smp.create_model(arch, encoder, encoder_weights=weights, classes=num_classes, **keywords)
-
-    # Without weights first: what smp refuses here is no matter of the download.
+    hub_weights = "imagenet" if encoder_weights == "imagenet" else None
     try:
-        model = create(None)
+        model = smp.create_model(arch, encoder, encoder_weights=hub_weights, classes=num_classes, **keywords)
+    except (OSError, RuntimeError) as error:
+        if hub_weights is None:
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"model.encoder_weights=imagenet: the weights of {encoder!r} could not be loaded "
+            f"({type(error).__name__}: {reason}). Download needs the model hub; {_WITHOUT}"
+        ) from None
     except (TypeError, ValueError, KeyError, AssertionError, AttributeError) as error:
         raise ValueError(f"smp cannot build {arch!r} on {encoder!r} with {dict(options)}: {error}") from error
     match encoder_weights:
-        case "none":
+        case "none" | "imagenet":
             pass
-        case "imagenet":
-            try:
-                model = create("imagenet")
-            except (OSError, RuntimeError, KeyError) as error:
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                raise WeightsError(
-                    f"model.encoder_weights=imagenet: the weights of {encoder!r} could not be loaded "
-                    f"({type(error).__name__}: {reason}). Download needs the model hub; {_WITHOUT}"
-                ) from None
         case "bundled":
             load_encoder(model, bundled_lite0(), source="the bundled weights")
         case path:

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from segdistill.data.loading import Batch, EpochBatches
@@ -58,7 +59,7 @@ class Checkpoints:
         return self.folder / "best.pt"
 
     def save(self, path: Path, state: TrainState) -> None:
-        """Only the rank-zero process writes; the state is the same in all."""
+        """Only the rank-zero process writes; its batch-norm statistics are the ones that count."""
         if state.fabric.is_global_zero:
             save_checkpoint(path, state=state.state_dict(), config=self.config, versions=self.versions)
 
@@ -72,14 +73,18 @@ def fit(
     evaluate: Callable[[], Mapping[str, Scores]],
     checkpoints: Checkpoints,
     log: RunLog,
-) -> None:
+) -> Mapping[str, Scores] | None:
     """Train from where `state` stands to the last epoch.
+
+    Returns:
+        The scores of the last epoch; None if there was nothing left to train.
 
     Raises:
         NonFiniteError: when a loss or gradient is not finite; checkpoints from before it are kept.
         InterruptedRunError: after SIGINT or SIGTERM, with `last` saved at the step where the run stopped.
     """
     position = state.position
+    scores: Mapping[str, Scores] | None = None
     with stop_requested() as stop:
         while position.epoch < settings.epochs:
             started = time.monotonic()
@@ -102,6 +107,7 @@ def fit(
             if better:
                 checkpoints.save(checkpoints.best, state)
             checkpoints.save(checkpoints.last, state)
+    return scores
 
 
 def train_epoch(
@@ -118,7 +124,7 @@ def train_epoch(
     position = state.position
     steps = StepLog(state.fabric)
     total_steps = settings.epochs * batches.steps
-    saved = time.monotonic()
+    saved = turn = time.monotonic()
 
     def look() -> None:
         for one in (seen := steps.flush()):
@@ -128,7 +134,6 @@ def train_epoch(
     state.net.train()
     batches.start_at(epoch=position.epoch, batch=position.batch)
     for group in groups_of(iter(loader), settings.accumulate):
-        started = time.monotonic()
         # Dropout is a function of the position, too: nothing random has to be saved.
         torch.manual_seed(stream_seed(settings.seed, "step", position.step, state.fabric.global_rank))
         values = train_step(
@@ -145,17 +150,32 @@ def train_epoch(
         steps.add(epoch=position.epoch, step=position.step, values=values)
         position.step += 1
         position.batch += len(group)
-        position.seconds += time.monotonic() - started
-        if position.step % settings.log_every == 0:
+        regular = position.step % settings.log_every == 0
+        if regular:
             look()
-        due = time.monotonic() - saved > settings.checkpoint_seconds
-        if due or stop.is_set():
+        now = time.monotonic()
+        position.seconds, turn = position.seconds + now - turn, now
+        if state.fabric.world_size > 1 and not regular:
+            continue  # processes agree only where all of them look
+        due, stopped = agreed(state.fabric, now - saved > settings.checkpoint_seconds, stop.is_set())
+        if due or stopped:
             look()  # a checkpoint is only written of steps that were seen to be finite
             checkpoints.save(checkpoints.last, state)
-            saved = time.monotonic()
-        if stop.is_set():
+            saved = turn = time.monotonic()
+        if stopped:
             raise InterruptedRunError("interrupted; everything up to here is saved, --resume goes on")
     look()
+
+
+def agreed(fabric: Fabric, *wishes: bool) -> list[bool]:
+    """What any process wishes, all do: clocks and signals differ between them, collective calls must not."""
+    if fabric.world_size == 1:
+        return list(wishes)
+    votes = fabric.all_reduce(
+        torch.tensor(wishes, dtype=torch.float32, device=fabric.device), reduce_op="sum"
+    )
+    assert isinstance(votes, torch.Tensor)
+    return (votes > 0).tolist()
 
 
 def groups_of(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

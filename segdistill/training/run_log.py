@@ -127,9 +127,9 @@ class RunLog:
             self._miou = _miou_text(miou)
             line.append(self._miou)
             for name, one in scores.items():
-                self.writer.add_scalar(f"val_miou/{name}", one.miou, position.step)
+                self.writer.add_scalar(f"val_miou/{name}", one.miou, position.step - 1)
             for name, iou in zip(self.class_names, scores[PRIMARY].iou, strict=True):
-                self.writer.add_scalar(f"val_iou/{name}", iou, position.step)
+                self.writer.add_scalar(f"val_iou/{name}", iou, position.step - 1)
         line += [f"{seconds:.0f} s", f"{self._time_left(position.step)} left"]
         with self.metrics_path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
