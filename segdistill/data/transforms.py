@@ -210,7 +210,7 @@ def _named_transform(place: int, arguments: dict[str, Any], *, ignore_index: int
         close = difflib.get_close_matches(str(name), known, 1)
         hint = f"did you mean {close[0]!r}?" if close else "see the list in Albumentations' documentation"
         raise ValueError(f"entry {place}: Albumentations has no transform named {name!r}; {hint}")
-    parameter = inspect.signature(known[name].__init__).parameters.get("fill_mask")
+    parameter = inspect.signature(known[name]).parameters.get("fill_mask")
     # Albumentations pads masks with 0, which is a class.
     pads = parameter is not None and parameter.default == 0
     padding = {"fill_mask": ignore_index} if pads else {}

@@ -51,15 +51,15 @@ def build_primary(
     hub_weights = "imagenet" if encoder_weights == "imagenet" else None
     try:
         model = smp.create_model(arch, encoder, encoder_weights=hub_weights, classes=num_classes, **keywords)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError) as error:
         if hub_weights is None:
-            raise
+            raise ValueError(f"smp cannot build {arch!r} on {encoder!r}: {error}") from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"model.encoder_weights=imagenet: the weights of {encoder!r} could not be loaded "
             f"({type(error).__name__}: {reason}). Download needs the model hub; {_WITHOUT}"
         ) from None
-    except (TypeError, ValueError, KeyError, AssertionError, AttributeError) as error:
+    except (TypeError, ValueError, AssertionError, AttributeError) as error:
         raise ValueError(f"smp cannot build {arch!r} on {encoder!r} with {dict(options)}: {error}") from error
     match encoder_weights:
         case "none" | "imagenet":
