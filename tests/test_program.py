@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,6 +181,19 @@ def test_a_killed_run_resumes_to_the_bit_equal_end(finished: Path, workplace: Pa
 
     out, _ = run("train", *arguments, "--resume", cwd=workplace)
     assert "finished" in out, "resuming a finished run changes nothing"
+
+
+def test_a_run_killed_during_its_export_exports_when_resumed(finished: Path, workplace: Path) -> None:
+    folder = workplace / "unexported"
+    shutil.copytree(finished, folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"onnx": None}))
+    (folder / "primary.onnx").unlink()
+    run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace)
+    assert (folder / "primary.onnx").is_file()
+    again = json.loads((folder / "summary.json").read_text())
+    assert again["onnx"] == summary["onnx"]
+    assert again["miou"] == summary["miou"]
 
 
 def test_two_processes_train_in_step_and_count_every_image_once(finished: Path, workplace: Path) -> None:

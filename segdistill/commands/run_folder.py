@@ -1,5 +1,6 @@
 """The folder of a run: what lies where, and whether a run may start in it."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -72,6 +73,11 @@ class RunFolder:
     def onnx(self) -> Path:
         return self.path / "primary.onnx"
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end: scores alone are written before the export, which may fail."""
+        return self.summary.is_file() and json.loads(self.summary.read_text())["onnx"] is not None
+
     def checkpoints(self, config: Config) -> Checkpoints:
         return Checkpoints(self.path / "checkpoints", dump_config(config), versions())
 
@@ -96,7 +102,7 @@ class RunFolder:
                 self._same_settings(config)
         elif self.config.exists():
             if not overwrite:
-                finished = "a finished" if self.summary.exists() else "an unfinished"
+                finished = "a finished" if self.finished else "an unfinished"
                 raise RunFolderError(
                     f"{self.path} already holds {finished} run. Go on with it by --resume, keep it and choose "
                     "another folder by out=DIR or name=NAME, or replace it by --overwrite"

@@ -54,7 +54,7 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
     """
     folder = RunFolder(config.run_folder)
     folder.check(config, overwrite=overwrite)
-    if config.train.resume and folder.summary.exists():
+    if config.train.resume and folder.finished:
         console.print(f"{folder.path} holds a finished run; nothing is left to do")
         return
     fabric = build_fabric(config)

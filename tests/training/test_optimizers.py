@@ -173,9 +173,13 @@ def one_cycle(optimizer: Optimizer, *, total: int, warmup: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scheduler = build_scheduler("one_cycle", optimizer, total_steps=total, warmup=warmup, power=1.0)
+        found = [optimizer.param_groups[0]["lr"]]
         for _ in range(total - 1):
             optimizer.step()
             scheduler.step()
+            found.append(optimizer.param_groups[0]["lr"])
+    assert max(found) <= 1
+    assert found[-1] == pytest.approx(1.0 if total == 1 else 1 / 25 / 1e4), "it ends at its lowest"
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(1, 0.1), (2, 0.1), (9, 0.1), (11, 0.1), (5, 0.0), (3, 0.9)])
