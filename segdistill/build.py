@@ -31,9 +31,9 @@ from segdistill.export.weights import Deployed
 from segdistill.losses.objective import Needs, Objective, Schedule, Term
 from segdistill.losses.terms import Adversarial, FeatureSimilarity, LogitDistillation, Supervised
 from segdistill.models.discriminator import PixelDiscriminator
-from segdistill.models.ensemble import BranchSpec, MultiBranchNet
+from segdistill.models.ensemble import PRIMARY, BranchSpec, MultiBranchNet
 from segdistill.models.primary import build_primary, colour_statistics, input_multiple, smp_keywords
-from segdistill.models.taps import TapMap, survey
+from segdistill.models.taps import TapMap, decoder_map_path, survey
 from segdistill.seeds import stream_seed
 from segdistill.training.ema import Ema
 from segdistill.training.loop import LoopSettings
@@ -57,8 +57,14 @@ def build_taxonomy(config: Config) -> Taxonomy:
             return CAMVID
 
 
-def build_samples(config: Config, split: str, *, console: Console) -> Samples:
+def build_samples(config: Config, split: str, *, console: Console, download: bool = True) -> Samples:
     """The split's labelled images, every one of them checked.
+
+    Args:
+        config: of the run.
+        split: train, val or test.
+        console: to print on.
+        download: whether data that are not there may be fetched.
 
     Raises:
         DataError: listing every problem by file.
@@ -67,7 +73,7 @@ def build_samples(config: Config, split: str, *, console: Console) -> Samples:
         case "synthetic":
             return _synthetic(config, split, console=console)
         case "camvid":
-            return _camvid(config, split, console=console)
+            return _camvid(config, split, console=console, download=download)
 
 
 def _synthetic(config: Config, split: str, *, console: Console) -> Samples:
@@ -83,8 +89,8 @@ def _synthetic(config: Config, split: str, *, console: Console) -> Samples:
     return CachedSamples(scenes, tuple(scenes.load(index) for index in places))
 
 
-def _camvid(config: Config, split: str, *, console: Console) -> Samples:
-    root = ensure_camvid(config.data.root, splits=(split,))
+def _camvid(config: Config, split: str, *, console: Console, download: bool) -> Samples:
+    root = ensure_camvid(config.data.root, splits=(split,), download=download)
     files = PairedFiles(find_pairs(root, split), build_taxonomy(config))
     with console.status(f"checking {len(files)} {split} images in {root}"):
         decoded = check_pairs(files.pairs, files.taxonomy, keep=config.data.cache)
@@ -167,24 +173,33 @@ def build_net(config: Config) -> MultiBranchNet:
         raise ConfigError(f"model: {error}") from None
     torch.manual_seed(stream_seed(config.seed, "branches"))
     try:
+        tap_map, feature_path = _survey(config, primary)
         return MultiBranchNet(
             primary,
-            tap_map=_survey(config, primary),
+            tap_map=tap_map,
             num_classes=build_taxonomy(config).num_classes,
             branches=_branch_spec(config),
-            adapter_width=method.feature.width if method.distils and method.feature.weight else None,
-            feature_stride=method.feature.stride,
+            feature_stride=method.feature.stride if feature_path else None,
+            feature_path=feature_path,
         )
     except ValueError as error:
         raise ConfigError(f"method.branches.taps = {list(method.branches.taps)}: {error}") from None
 
 
-def _survey(config: Config, primary: SegmentationModel) -> TapMap:
+def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
+    """Where the primary offers maps, and which of them learns features; "" if none does."""
+    method = config.method
     multiple = input_multiple(primary)
     height, width = (math.ceil(size / multiple) * multiple for size in config.data.size)
-    paths = tuple(tap for tap in config.method.branches.taps if isinstance(tap, str))
+    paths = [tap for tap in method.branches.taps if isinstance(tap, str)] if method.has_branches else []
+    feature_path = ""
     try:
-        return survey(primary, paths if config.method.has_branches else (), height=height, width=width)
+        if method.distils and method.feature.weight:
+            feature_path = decoder_map_path(
+                primary, stride=method.branches.stride, height=height, width=width
+            )
+            paths.append(feature_path)
+        return survey(primary, tuple(paths), height=height, width=width), feature_path
     except RuntimeError as error:
         raise ConfigError(
             f"data.size = {list(config.data.size)}: {config.model.arch} on {config.model.encoder} cannot take images "
@@ -243,19 +258,17 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
             f"{classes} classes"
         )
     labels = Supervised(supervised.class_weights, supervised.label_smoothing, supervised.dice_weight)
-    terms = [Term("primary", Schedule(1.0), labels.primary)]
+    terms = [Term(PRIMARY, Schedule(1.0), labels.primary)]
     if method.has_branches:
         schedule = Schedule(supervised.branch_weight, supervised.branch_ramp)
         terms.append(Term("branches", schedule, labels.branches, Needs.BRANCHES))
     if method.distils:
         logit, feature = method.logit, method.feature
+        distillation = LogitDistillation(
+            logit.kind, logit.teacher, logit.students, logit.temperature, logit.label_gate
+        )
         terms += [
-            Term(
-                "logit",
-                _schedule(logit),
-                LogitDistillation(logit.teacher, logit.students, logit.temperature, logit.label_gate),
-                Needs.BRANCHES,
-            ),
+            Term("logit", _schedule(logit), distillation, Needs.BRANCHES, distillation.notes),
             Term(
                 "feature",
                 _schedule(feature),
@@ -374,5 +387,7 @@ def build_loop_settings(config: Config, *, multiple: int) -> LoopSettings:
         clip_norm=train.clip_norm,
         eval_every=train.eval_every,
         log_every=train.log_every,
+        # Fabric refuses gradients taken outside its own backward pass in mixed precision.
+        diagnose_every=train.diagnose_every if train.precision == "32-true" else None,
         checkpoint_seconds=60 * train.checkpoint_minutes,
     )

@@ -84,9 +84,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     values = parse_yaml(text, source=str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no keys; see configs/ for complete examples")
+    return resolve(values, overrides, source=str(path))
+
+
+def resolve(values: dict[str, Any], overrides: Sequence[str], *, source: str) -> Config:
+    """Apply `key.sub=value` overrides to plain values, in place, and validate them."""
     for override in overrides:
         _apply(override, values)
-    return validate_config(values, source=str(path))
+    return validate_config(values, source=source)
 
 
 def parse_yaml(text: str, *, source: str) -> Any:

@@ -43,6 +43,26 @@ def upsample(maps: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
 
 
+def resized_argmax(logits: Tensor, height: int, width: int) -> Tensor:
+    """`upsample(logits, height, width).argmax(1)` one class at a time: at once, large images take gigabytes.
+
+    Args:
+        logits: (1, C, h, w), C at most 256.
+        height: in pixels.
+        width: in pixels.
+
+    Returns:
+        (height, width) uint8; of equal logits the lowest class.
+    """
+    best = upsample(logits[:, :1], height, width)
+    classes = torch.zeros_like(best, dtype=torch.uint8)
+    for index in range(1, logits.shape[1]):
+        other = upsample(logits[:, index : index + 1], height, width)
+        classes.masked_fill_(other > best, index)
+        torch.maximum(best, other, out=best)
+    return classes[0, 0]
+
+
 def label_votes(labels: Tensor, *, stride: int, num_classes: int, ignore_index: int) -> Tensor:
     """How many pixels of each class lie in every cell of `stride` x `stride` pixels.
 

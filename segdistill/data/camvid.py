@@ -87,10 +87,11 @@ def ensure_camvid(
     root: Path | None,
     *,
     splits: Sequence[str],
+    download: bool = True,
     url: str = ARCHIVE_URL,
     digests: Mapping[str, str] = DIGESTS,
 ) -> Path:
-    """Where CamVid lies; it is downloaded (190 MB) if the folders of `splits` are not there.
+    """Where CamVid lies; it is downloaded (190 MB), if that is allowed, should the folders of `splits` not be there.
 
     Folders that are there are used as they are: they may hold the user's own frames.
 
@@ -99,7 +100,10 @@ def ensure_camvid(
     """
     root = resolve_root(root)
     needed = [folder for split in splits for folder in (split, f"{split}annot")]
-    if any(not _has_content(root / folder) for folder in needed):
+    missing = [folder for folder in needed if not _has_content(root / folder)]
+    if missing and not download:
+        raise DataError(f"{root} holds no {', '.join(missing)} of CamVid")
+    if missing:
         _download(root, url, digests)
     return root
 

@@ -13,11 +13,6 @@ from segdistill.losses.reduction import mean_valid
 from segdistill.resolution import any_valid, pool_valid
 
 
-def mean_direction(features: Sequence[Tensor]) -> Tensor:
-    """The ensemble's feature: the mean of the unit vectors, without gradient. All (B, D, *spatial)."""
-    return torch.stack([F.normalize(one.detach(), dim=1) for one in features]).mean(0)
-
-
 def cosine_distance(
     features: Tensor, ensemble_features: Tensor, target: Tensor, *, ignore_index: int
 ) -> Tensor:

@@ -49,6 +49,51 @@ def logit_distillation(
     return temperature**2 * mean_valid(divergence, target, ignore_index=ignore_index)
 
 
+def channel_distillation(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    *,
+    temperature: float,
+    ignore_index: int,
+    gate: Tensor | None = None,
+) -> Tensor:
+    """KL divergence from the teacher to one sub-model between places, a mean over images and classes.
+
+        T^2 * mean_{b, c} sum_i p_i (log p_i - log q_i)
+        p = softmax over the image's places of teacher_c / T, q likewise
+        (channel-wise distillation, Shu et al., arXiv:2011.13256, eq. 3 and 4)
+
+    Every class weighs the same however few its pixels are.
+
+    Args:
+        logits: (B, C, *spatial), a sub-model's, unnormalised.
+        teacher_logits: (B, C, *spatial); no gradient reaches it.
+        target: (B, *spatial) int64; only its ignored places matter here.
+        temperature: T > 0, dimensionless.
+        ignore_index: places with this label do not exist for the softmax.
+        gate: (B, *spatial) bool; nor do places where it is false.
+
+    Returns:
+        Scalar in nats; 0, and still differentiable, if nothing is valid.
+    """
+    seen = target != ignore_index
+    if gate is not None:
+        seen = seen & gate
+    seen = seen.reshape(len(seen), 1, -1)  # (B, 1, places)
+
+    def log_softmax_over_places(maps: Tensor) -> Tensor:
+        # A finite filler: an image without a valid place has a uniform distribution, and no NaN.
+        return F.log_softmax(
+            (maps / temperature).reshape(*maps.shape[:2], -1).masked_fill(~seen, -1e4), dim=2
+        )
+
+    log_p = log_softmax_over_places(teacher_logits.detach())
+    log_q = log_softmax_over_places(logits)
+    divergence = (log_p.exp() * (log_p - log_q)).masked_fill(~seen, 0.0).sum(2)  # (B, C)
+    return temperature**2 * divergence.mean()
+
+
 def teacher_is_right(teacher_logits: Tensor, target: Tensor) -> Tensor:
     """Where the teacher's most likely class is the label: (B, C, *spatial), (B, *spatial) -> bool."""
     return teacher_logits.argmax(1) == target

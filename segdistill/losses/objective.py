@@ -41,12 +41,51 @@ class Needs(Flag):
 
 @dataclass(frozen=True)
 class Term:
-    """One named summand: `schedule.at(progress) * loss(maps)`."""
+    """One named summand: `schedule.at(progress) * loss(maps)`.
+
+    Attributes:
+        name: in logs.
+        schedule: of its weight.
+        loss: a scalar.
+        needs: what it asks of a step.
+        notes: further scalars worth logging, by name; no part of the objective.
+    """
 
     name: str
     schedule: Schedule
     loss: Callable[[StepMaps], Tensor]
     needs: Needs = Needs.NOTHING
+    notes: Callable[[StepMaps], dict[str, Tensor]] | None = None
+
+
+@dataclass(frozen=True)
+class Summands:
+    """What the active terms say about one batch.
+
+    Attributes:
+        values: term -> unweighted scalar, with its graph.
+        weights: term -> weight at this moment.
+        notes: what the terms have to add, detached.
+    """
+
+    values: dict[str, Tensor]
+    weights: dict[str, float]
+    notes: dict[str, Tensor]
+
+    @property
+    def weighted(self) -> dict[str, Tensor]:
+        return {name: self.weights[name] * value for name, value in self.values.items()}
+
+    @property
+    def total(self) -> Tensor:
+        """The weighted sum (scalar) that is minimised."""
+        return torch.stack(list(self.weighted.values())).sum()
+
+    @property
+    def logged(self) -> dict[str, Tensor]:
+        """The unweighted values, the total and the notes, detached."""
+        named = {**self.values, "total": self.total, **self.notes}
+        return {name: value.detach() for name, value in named.items()}
 
 
 @dataclass(frozen=True)
@@ -65,15 +104,11 @@ class Objective:
             needs |= term.needs
         return needs
 
-    def __call__(self, maps: StepMaps, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """
-        Returns:
-            The weighted sum (scalar), and every active term's unweighted value, detached, by name.
-        """
-        total = torch.zeros((), device=maps.labels.device)
-        values: dict[str, Tensor] = {}
-        for term in self.active(progress):
-            value = term.loss(maps)
-            total = total + term.schedule.at(progress) * value
-            values[term.name] = value.detach()
-        return total, values
+    def __call__(self, maps: StepMaps, progress: float) -> Summands:
+        """Every active term on one batch."""
+        active = self.active(progress)
+        return Summands(
+            values={term.name: term.loss(maps) for term in active},
+            weights={term.name: term.schedule.at(progress) for term in active},
+            notes={name: note for term in active if term.notes for name, note in term.notes(maps).items()},
+        )

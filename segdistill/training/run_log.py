@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from segdistill.evaluation.metrics import Scores
 from segdistill.files import write_text
 from segdistill.models.ensemble import ENSEMBLE, PRIMARY
+from segdistill.training.diagnostics import COSINE, GRADIENT
 from segdistill.training.state import Position
 from segdistill.training.step_log import StepValues
 
@@ -96,7 +97,7 @@ class RunLog:
             completed=last.step + 1,
             epoch=f"{last.epoch + 1}/{self.epochs}",
             left=self._time_left(last.step + 1),
-            terms=" ".join(f"{name} {value:.3g}" for name, value in last.values.items()),
+            terms=" ".join(f"{name} {value:.3g}" for name, value in plain_values(last.values).items()),
             miou=self._miou,
         )
 
@@ -117,10 +118,11 @@ class RunLog:
             "step": position.step,
             "seconds": round(seconds, 3),
             "lr": dict(learning_rates),
-            "train": dict(terms),
+            "train": plain_values(terms),
+            "encoder": encoder_values(terms),
             "val": None,
         }
-        line = [f"epoch {position.epoch}/{self.epochs}", _terms_text(terms)]
+        line = [f"epoch {position.epoch}/{self.epochs}", _terms_text(plain_values(terms))]
         if scores is not None:
             miou = miou_by_stream(scores)
             row["val"] = {"miou": miou, **_flat(scores[PRIMARY].as_dict(self.class_names))}
@@ -146,7 +148,7 @@ class RunLog:
         done = step - self._first_step
         if done <= 0:
             return "?"
-        return _duration((time.monotonic() - self._started) / done * (self.total_steps - step))
+        return duration((time.monotonic() - self._started) / done * (self.total_steps - step))
 
     def _keep_lines_before(self, epoch: int) -> None:
         """Drop what an interrupted try wrote about epochs that are now done again."""
@@ -155,6 +157,24 @@ class RunLog:
         lines = self.metrics_path.read_text().splitlines(keepends=True)
         kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch)
         write_text(self.metrics_path, kept)
+
+
+def plain_values(values: Mapping[str, float]) -> dict[str, float]:
+    """Losses and what else every step has."""
+    return {name: value for name, value in values.items() if "/" not in name}
+
+
+def encoder_values(values: Mapping[str, float]) -> dict[str, dict[str, float]] | None:
+    """`{gradient: {term: norm}, cosine: {term: cosine}}` at the shared encoder; None in an epoch without."""
+    found = {
+        key: {
+            name.removeprefix(f"{prefix}/"): value
+            for name, value in values.items()
+            if name.startswith(prefix)
+        }
+        for key, prefix in (("gradient", GRADIENT), ("cosine", COSINE))
+    }
+    return found if found["gradient"] else None
 
 
 def _flat(scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +196,8 @@ def _miou_text(miou: Mapping[str, Any]) -> str:
     return f"mIoU {percent(miou['primary'])}" + (f" ({', '.join(others)})" if others else "")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`3 h 05 min`, `12 min 40 s`, `8 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -44,6 +44,7 @@ class Position:
     batch: int = 0  # of this epoch, the next one to be seen
     step: int = 0  # optimiser steps done
     seconds: float = 0.0  # spent in training steps so far
+    memory_bytes: int | None = None  # peak, over all processes in turn that trained this run
     best_miou: float | None = None  # of the primary, on val
     best_epoch: int | None = None
 

@@ -10,6 +10,7 @@ from segdistill.losses.maps import StepMaps
 from segdistill.losses.objective import Needs
 from segdistill.models.ensemble import PRIMARY
 from segdistill.resolution import pad_to_multiple
+from segdistill.training.diagnostics import encoder_gradients
 from segdistill.training.state import TrainState
 
 #: Logged values of a step that are no loss terms.
@@ -27,6 +28,7 @@ def train_step(
     ignore_index: int,
     grid_stride: int,
     clip_norm: float | None,
+    diagnose: bool,
 ) -> dict[str, Tensor]:
     """Both players move once.
 
@@ -38,6 +40,7 @@ def train_step(
         ignore_index: of the labels, and of their padding.
         grid_stride: pixels per cell where sub-models are compared.
         clip_norm: largest norm of the ensemble's gradient, or None.
+        diagnose: whether to see, on the first batch, what each term asks of the shared encoder.
 
     Returns:
         Named scalars, detached and still on the device: nothing here waits for it.
@@ -45,6 +48,7 @@ def train_step(
     needs = state.objective.needs(progress)
     seen: list[StepMaps] = []
     logged: list[dict[str, Tensor]] = []
+    diagnosis: dict[str, Tensor] = {}
     if state.discriminator:
         state.discriminator.module.requires_grad_(False)
     for place, batch in enumerate(batches):
@@ -58,10 +62,14 @@ def train_step(
                 ignore_index=ignore_index,
                 grid_stride=grid_stride,
             )
-            total, values = state.objective(maps, progress)
-            state.fabric.backward(total / len(batches))
+            summands = state.objective(maps, progress)
+            if diagnose and place == 0:
+                diagnosis = encoder_gradients(
+                    summands.weighted, list(state.net.primary.encoder.parameters()), reference=PRIMARY
+                )
+            state.fabric.backward(summands.total / len(batches))
         seen.append(maps)
-        logged.append(values | {"total": total.detach()})
+        logged.append(summands.logged)
     norm = gradient_norm(state, clip_norm)
     state.ensemble.optimizer.step()
     state.ensemble.optimizer.zero_grad(set_to_none=True)
@@ -71,7 +79,7 @@ def train_step(
         values |= discriminator_step(state, seen)
     if state.ema:
         state.ema.update(state.net, updates=state.position.step)
-    return values
+    return values | diagnosis
 
 
 def forward(

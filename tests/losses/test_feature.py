@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segdistill.losses.feature import affinity, affinity_distance, cosine_distance, mean_direction
+from segdistill.losses.feature import affinity, affinity_distance, cosine_distance
 
 CHANNELS = 5
 SPATIAL = pytest.mark.parametrize("spatial", [(), (5,), (4, 6)], ids=["classifier", "line", "image"])
@@ -75,17 +75,6 @@ def test_cosine_distance_passes_the_gradient_check() -> None:
     assert torch.autograd.gradcheck(
         lambda h: cosine_distance(h, ensemble, target, ignore_index=255), random_features(3, CHANNELS, 2, 2)
     )
-
-
-def test_the_ensemble_feature_is_the_mean_of_unit_vectors_without_gradient() -> None:
-    # (3, 4) -> (3/5, 4/5) and (0, 2) -> (0, 1): mean (3/10, 9/10), whatever their lengths.
-    first = torch.tensor([[3.0, 4.0]], requires_grad=True)
-    second = torch.tensor([[0.0, 2.0]], requires_grad=True)
-    mean = mean_direction([first, second])
-    torch.testing.assert_close(mean, torch.tensor([[0.3, 0.9]]))
-    assert not mean.requires_grad
-    image = mean_direction([first.reshape(1, 2, 1, 1), second.reshape(1, 2, 1, 1)])
-    torch.testing.assert_close(image, torch.tensor([0.3, 0.9]).reshape(1, 2, 1, 1))
 
 
 # ---- affinity

@@ -8,7 +8,12 @@ import torch
 from scipy.special import rel_entr, softmax
 from torch import Tensor
 
-from segdistill.losses.logit import ensemble_logits, logit_distillation, teacher_is_right
+from segdistill.losses.logit import (
+    channel_distillation,
+    ensemble_logits,
+    logit_distillation,
+    teacher_is_right,
+)
 
 CLASSES = 4
 SPATIAL = pytest.mark.parametrize("spatial", [(), (5,), (4, 6)], ids=["classifier", "line", "image"])
@@ -166,3 +171,47 @@ def test_the_ensemble_is_the_mean_of_the_logits_without_gradient(spatial: tuple[
     expected = (first.detach().numpy() + second.detach().numpy() + third.detach().numpy()) / 3
     torch.testing.assert_close(mean, torch.from_numpy(expected))
     assert not mean.requires_grad
+
+
+# ---- channel-wise
+
+
+def test_one_class_by_hand() -> None:
+    # Two places, T = 2: teacher (3/4, 1/4) of them, student (1/2, 1/2); the second class agrees. Mean of both.
+    teacher = torch.tensor([[[2 * math.log(3), 0.0], [1.0, 1.0]]], dtype=torch.float64)
+    student = torch.tensor([[[5.0, 5.0], [-3.0, -3.0]]], dtype=torch.float64)
+    target = torch.zeros(1, 2, dtype=torch.int64)
+    loss = channel_distillation(student, teacher, target, temperature=2.0, ignore_index=255)
+    assert loss.item() == pytest.approx((3 * math.log(3 / 2) - math.log(2)) / 2)
+
+
+def test_channels_against_scipy_with_ignored_and_gated_places() -> None:
+    student, teacher, target = random_case((3, 5), batch=4)  # nothing of the first image is valid
+    gate = torch.rand(target.shape, generator=torch.Generator().manual_seed(3)) > 0.3
+    seen = ((target != 255) & gate).numpy()
+    expected = [0.0] * CLASSES
+    for image in range(1, 4):
+        for ours, theirs in zip(
+            student[image].detach().numpy(), teacher[image].detach().numpy(), strict=True
+        ):
+            p, q = softmax(theirs[seen[image]] / 3), softmax(ours[seen[image]] / 3)
+            expected.append(9 * rel_entr(p, q).sum())
+    loss = channel_distillation(student, teacher, target, temperature=3.0, ignore_index=255, gate=gate)
+    assert loss.item() == pytest.approx(np.mean(expected))
+    to_student, to_teacher = torch.autograd.grad(loss, (student, teacher), allow_unused=True)
+    assert to_teacher is None
+    assert not to_student.movedim(1, -1)[~torch.from_numpy(seen)].any()
+    assert torch.autograd.gradcheck(
+        lambda z: channel_distillation(z, teacher, target, temperature=3.0, ignore_index=255, gate=gate),
+        student,
+    )
+
+
+def test_channels_of_an_image_without_a_valid_place_say_nothing() -> None:
+    student, teacher, target = random_case((2, 2), batch=2)
+    nothing = torch.full_like(target, 255)
+    loss = channel_distillation(student, teacher, nothing, temperature=4.0, ignore_index=255)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert student.grad is not None
+    assert not student.grad.any()

@@ -81,18 +81,19 @@ def test_a_schedule_is_constant_unless_told() -> None:
 
 def test_a_term_without_weight_is_never_computed_nor_named() -> None:
     objective = Objective((Term("a", Schedule(2.0), mean_logit), Term("b", Schedule(0.0), never)))
-    total, values = objective(make_maps(), 0.5)
-    assert total.item() == 6.0
-    assert list(values) == ["a"]
+    summands = objective(make_maps(), 0.5)
+    assert summands.total.item() == 6.0
+    assert list(summands.values) == ["a"]
+    assert list(summands.logged) == ["a", "total"]
 
 
 def test_a_term_is_not_computed_before_its_ramp_nor_after_its_fade() -> None:
     ramped = Objective((Term("late", Schedule(1.0, LATE), never), Term("a", Schedule(1.0), mean_logit)))
-    assert list(ramped(make_maps(), 0.2)[1]) == ["a"]
+    assert list(ramped(make_maps(), 0.2).values) == ["a"]
     with pytest.raises(AssertionError, match="without weight"):
         ramped(make_maps(), 0.21)
     faded = Objective((Term("early", Schedule(1.0, FADE), never), Term("a", Schedule(1.0), mean_logit)))
-    assert list(faded(make_maps(), 1.0)[1]) == ["a"]
+    assert list(faded(make_maps(), 1.0).values) == ["a"]
     with pytest.raises(AssertionError, match="without weight"):
         faded(make_maps(), 0.99)
 
@@ -102,20 +103,26 @@ def test_the_total_is_the_weighted_sum_and_values_are_unweighted() -> None:
     objective = Objective(
         (Term("mean", Schedule(4.0, RAMP), mean_logit), Term("square", Schedule(0.5), mean_square))
     )
-    total, values = objective(make_maps(), 0.05)
-    assert total.item() == pytest.approx(2 * 3 + 0.5 * 9)
-    assert {name: value.item() for name, value in values.items()} == {"mean": 3.0, "square": 9.0}
+    summands = objective(make_maps(), 0.05)
+    assert summands.total.item() == pytest.approx(2 * 3 + 0.5 * 9)
+    assert summands.weights == pytest.approx({"mean": 2.0, "square": 0.5})
+    assert {name: value.item() for name, value in summands.weighted.items()} == {"mean": 6.0, "square": 4.5}
+    assert {name: value.item() for name, value in summands.logged.items()} == {
+        "mean": 3.0,
+        "square": 9.0,
+        "total": 10.5,
+    }
 
 
-def test_the_total_carries_the_gradient_and_named_values_do_not() -> None:
+def test_the_total_carries_the_gradient_and_logged_values_do_not() -> None:
     # d/dz of 2 mean z + 1/2 mean z^2 at z = 3, 32 logits: (2 + 3) / 32.
     maps = make_maps()
     objective = Objective(
         (Term("mean", Schedule(2.0), mean_logit), Term("square", Schedule(0.5), mean_square))
     )
-    total, values = objective(maps, 0.0)
-    assert not any(value.requires_grad for value in values.values())
-    total.backward()
+    summands = objective(maps, 0.0)
+    assert not any(value.requires_grad for value in summands.logged.values())
+    summands.total.backward()
     assert maps.primary_logits.grad is not None
     torch.testing.assert_close(maps.primary_logits.grad, torch.full((1, 2, 4, 4), 5 / 32))
 
@@ -148,3 +155,16 @@ def test_an_objective_of_plain_terms_needs_nothing() -> None:
     )
     assert objective.needs(0.5) == Needs.NOTHING
     assert not objective.needs(0.5)
+
+
+def test_notes_are_logged_and_weigh_nothing() -> None:
+    noted = Term("a", Schedule(2.0), mean_logit, notes=lambda maps: {"largest": maps.primary_logits.max()})
+    silent = Term("b", Schedule(0.0), never, notes=never)
+    summands = Objective((noted, silent))(make_maps(), 0.5)
+    assert summands.total.item() == 6.0
+    assert {name: value.item() for name, value in summands.logged.items()} == {
+        "a": 3.0,
+        "total": 6.0,
+        "largest": 3.0,
+    }
+    assert not summands.logged["largest"].requires_grad

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.losses.feature import affinity_distance, cosine_distance
-from segdistill.losses.logit import logit_distillation
+from segdistill.losses.logit import channel_distillation, logit_distillation, teacher_is_right
 from segdistill.losses.maps import StepMaps
 from segdistill.losses.supervised import dice_loss
 from segdistill.losses.terms import (
@@ -55,7 +55,7 @@ def make_maps(labels: Tensor | None = None) -> StepMaps:
             "branch4": random_maps(BATCH, CLASSES, SIZE, SIZE, seed=4),
         },
         features={
-            name: random_maps(BATCH, 5, SIZE // 4, SIZE // 4, seed=seed)
+            name: random_maps(BATCH, 10 if name == "primary" else 5, SIZE // 4, SIZE // 4, seed=seed)
             for seed, name in enumerate(SUBMODELS, 5)
         },
         primary_name="primary",
@@ -179,7 +179,13 @@ def test_plain_supervision_of_the_primary_makes_nothing_on_the_grid() -> None:
 
 
 def distillation(**changes: object) -> LogitDistillation:
-    settings = {"teacher": "ensemble", "students": "all", "temperature": 2.0, "label_gate": False}
+    settings = {
+        "kind": "pixel",
+        "teacher": "ensemble",
+        "students": "all",
+        "temperature": 2.0,
+        "label_gate": False,
+    }
     return LogitDistillation(**(settings | changes))  # type: ignore[arg-type]
 
 
@@ -195,11 +201,51 @@ BRANCH_FROM_ENSEMBLE = 3 * math.log(3 / 2) - math.log(2)
 PRIMARY_FROM_ENSEMBLE = 3 * math.log(5 / 6) + math.log(5 / 2)
 #: Primary as the teacher, branch (1/2, 1/2): 4 * (9/10 ln 9/5 + 1/10 ln 1/5).
 BRANCH_FROM_PRIMARY = 3.6 * math.log(9 / 5) - 0.4 * math.log(5)
+#: The other way round: 4 * (1/2 ln 5/9 + 1/2 ln 5).
+PRIMARY_FROM_BRANCH = 2 * math.log(25 / 9)
 
 
 def test_all_sub_models_learn_from_the_ensemble_by_hand() -> None:
     loss = distillation()(by_hand_maps([0]))
-    assert loss.item() == pytest.approx((BRANCH_FROM_ENSEMBLE + PRIMARY_FROM_ENSEMBLE) / 2)
+    assert loss.item() == pytest.approx(BRANCH_FROM_ENSEMBLE + PRIMARY_FROM_ENSEMBLE)
+
+
+def test_everybody_learns_from_the_others_by_hand() -> None:
+    loss = distillation(teacher="others")(by_hand_maps([0]))
+    assert loss.item() == pytest.approx(BRANCH_FROM_PRIMARY + PRIMARY_FROM_BRANCH)
+
+
+def test_the_others_are_all_but_the_student() -> None:
+    maps = make_maps()
+    logits = maps.grid_logits
+
+    def learn(name: str) -> Tensor:
+        others = [one for other, one in logits.items() if other != name]
+        return logit_distillation(
+            logits[name], sum(others) / 2, maps.grid_labels, temperature=2.0, ignore_index=255
+        )
+
+    expected = learn("primary") + (learn("branch3") + learn("branch4")) / 2
+    torch.testing.assert_close(distillation(teacher="others")(maps), expected)
+    torch.testing.assert_close(distillation(teacher="others", students="primary")(maps), learn("primary"))
+
+
+def test_channel_distillation_takes_the_same_teachers_and_gate() -> None:
+    maps = make_maps()
+    logits = maps.grid_logits
+    teacher = (logits["branch3"] + logits["branch4"]) / 2
+    expected = channel_distillation(
+        logits["primary"],
+        teacher,
+        maps.grid_labels,
+        temperature=2.0,
+        ignore_index=255,
+        gate=teacher_is_right(teacher, maps.grid_labels),
+    )
+    loss = distillation(kind="channel", teacher="others", students="primary", label_gate=True)(maps)
+    torch.testing.assert_close(loss, expected)
+    assert loss > 0
+    assert not torch.isclose(loss, distillation(teacher="others", students="primary", label_gate=True)(maps))
 
 
 def test_only_the_branches_learn_if_so_configured() -> None:
@@ -228,7 +274,7 @@ def test_the_label_gate_learns_only_where_the_teacher_is_right() -> None:
     # Labels 0, 1, ignored, 0: the ensemble says 0 everywhere, so the gate is shut at one of three valid pixels.
     labels = [0, 1, 255, 0]
     maps = by_hand_maps(labels)
-    everywhere = (BRANCH_FROM_ENSEMBLE + PRIMARY_FROM_ENSEMBLE) / 2
+    everywhere = BRANCH_FROM_ENSEMBLE + PRIMARY_FROM_ENSEMBLE
     assert distillation()(maps).item() == pytest.approx(everywhere)
     loss = distillation(label_gate=True)(maps)
     assert loss.item() == pytest.approx(everywhere * 2 / 3)
@@ -236,6 +282,20 @@ def test_the_label_gate_learns_only_where_the_teacher_is_right() -> None:
         assert grad is not None
         assert not grad[..., 1:3].any()
         assert grad[..., [0, 3]].all()
+
+
+def test_it_notes_how_often_the_teacher_is_right() -> None:
+    # Three valid pixels. The ensemble says 0 everywhere: right at two of them.
+    maps = by_hand_maps([0, 1, 255, 0])
+    assert distillation().notes(maps)["teacher_right"].item() == pytest.approx(2 / 3)
+    # From the others: the primary's teacher is the branch, which says 0, the branch's is the primary: 1 at 0.
+    logits = {"primary": [[0.0, 1.0]] * 4, "b": [[1.0, 0.0]] * 4}
+    maps = one_cell_maps([0, 1, 255, 0], logits)
+    assert distillation(teacher="others").notes(maps)["teacher_right"].item() == pytest.approx(
+        (2 / 3 + 1 / 3) / 2
+    )
+    only = distillation(teacher="others", students="primary")
+    assert only.notes(maps)["teacher_right"].item() == pytest.approx(2 / 3)
 
 
 def test_the_gate_asks_the_teacher_and_not_the_student() -> None:
@@ -254,8 +314,8 @@ def test_the_ensemble_teaches_without_learning() -> None:
     logits = {name: one.detach().requires_grad_() for name, one in maps.grid_logits.items()}
     teacher = (logits["primary"] + logits["branch3"] + logits["branch4"]).detach() / 3
     expected = sum(
-        logit_distillation(one, teacher, maps.grid_labels, temperature=2.0, ignore_index=255) / 3
-        for one in logits.values()
+        share * logit_distillation(logits[name], teacher, maps.grid_labels, temperature=2.0, ignore_index=255)
+        for name, share in (("primary", 1.0), ("branch3", 0.5), ("branch4", 0.5))
     )
     loss = distillation()(maps)
     torch.testing.assert_close(loss, expected)
@@ -267,53 +327,49 @@ def test_the_ensemble_teaches_without_learning() -> None:
 
 
 def test_cosine_similarity_by_hand() -> None:
-    # (3, 4) and (0, 2): unit vectors' mean (3/10, 9/10), length 3/sqrt(10).
-    # Cosines (9/50 + 36/50) sqrt(10)/3 = 3/sqrt(10), and 9/10 sqrt(10)/3 = 3/sqrt(10).
+    # Two branches of one channel each, 3 and 4; the primary predicts (4, 3): cosine 24/25.
     maps = StepMaps(
         images=torch.zeros(1, 3, 1, 1),
         labels=torch.zeros(1, 1, 1, dtype=torch.int64),
         primary_logits=torch.zeros(1, CLASSES, 1, 1),
-        branch_logits={"b": torch.zeros(1, CLASSES, 1, 1)},
+        branch_logits={"a": torch.zeros(1, CLASSES, 1, 1), "b": torch.zeros(1, CLASSES, 1, 1)},
         features={
-            "primary": torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1),
-            "b": torch.tensor([0.0, 2.0]).reshape(1, 2, 1, 1),
+            "primary": torch.tensor([4.0, 3.0]).reshape(1, 2, 1, 1),
+            "b": torch.full((1, 1, 1, 1), 4.0),
+            "a": torch.full((1, 1, 1, 1), 3.0),
         },
         primary_name="primary",
         ignore_index=255,
         grid_stride=1,
     )
     loss = FeatureSimilarity("cosine", pool=1)(maps)
-    assert loss.item() == pytest.approx(1 - 3 / math.sqrt(10), abs=1e-6)
-
-
-def feature_reference(kind: str, features: list[Tensor], target: Tensor, pool: int) -> Tensor:
-    """The mean of the pure losses toward constant copies of the ensemble."""
-    constant = [h.detach().clone() for h in features]
-    if kind == "cosine":
-        mean = sum(h / h.norm(dim=1, keepdim=True) for h in constant) / len(constant)
-        losses = [cosine_distance(h, mean, target, ignore_index=255) for h in features]
-    else:
-        losses = [affinity_distance(h, constant, target, ignore_index=255, pool=pool) for h in features]
-    return (losses[0] + losses[1] + losses[2]) / 3
+    assert loss.item() == pytest.approx(1 - 24 / 25, abs=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "pool"), [("cosine", 1), ("affinity", 1), ("affinity", 2)])
-def test_features_move_toward_the_ensemble_which_does_not_move(kind: str, pool: int) -> None:
+def test_the_primary_learns_features_and_the_branches_do_not_move(kind: str, pool: int) -> None:
     maps = make_maps()
+    predicted, *branches = maps.features.values()
+    constant = [h.detach().clone() for h in branches]
+    if kind == "cosine":
+        expected = cosine_distance(predicted, torch.cat(constant, 1), maps.feature_labels, ignore_index=255)
+    else:
+        expected = affinity_distance(predicted, constant, maps.feature_labels, ignore_index=255, pool=pool)
     loss = FeatureSimilarity(kind, pool)(maps)  # type: ignore[arg-type]
-    features = list(maps.features.values())
-    expected = feature_reference(kind, features, maps.feature_labels, pool)
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(torch.autograd.grad(loss, features), torch.autograd.grad(expected, features))
     assert loss.item() > 0.01
+    to_predicted, *to_branches = gradients(loss, [predicted, *branches])
+    torch.testing.assert_close(to_predicted, torch.autograd.grad(expected, predicted)[0])
+    assert to_branches == [None, None]
 
 
-def test_sub_models_with_equal_features_have_nothing_to_learn() -> None:
+def test_a_primary_that_predicts_all_has_nothing_to_learn() -> None:
     maps = make_maps()
-    one = maps.features["primary"]
-    maps.features = {name: factor * one for name, factor in zip(SUBMODELS, (1.0, 2.0, 0.1), strict=True)}
-    for kind in ("cosine", "affinity"):
-        assert FeatureSimilarity(kind, pool=1)(maps).item() == pytest.approx(0.0, abs=1e-12)
+    a, b = (maps.features[name] for name in SUBMODELS[1:])
+    maps.features["primary"] = 0.1 * torch.cat([a, b], 1)
+    assert FeatureSimilarity("cosine", pool=1)(maps).item() == pytest.approx(0.0, abs=1e-12)
+    maps.features["primary"], maps.features[SUBMODELS[1]] = 0.1 * b, 2 * b
+    assert FeatureSimilarity("affinity", pool=1)(maps).item() == pytest.approx(0.0, abs=1e-12)
 
 
 # ---- adversarial

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.build import build_net
@@ -15,13 +16,12 @@ from segdistill.models.ensemble import (
     EnsembleOutput,
     MultiBranchNet,
     Tap,
-    adapter,
     branch_name,
     lateral_depths,
     scale_gradient,
     tap_info,
 )
-from segdistill.models.taps import MapInfo, TapMap, survey
+from segdistill.models.taps import MapInfo, TapMap, capture, read_captured, survey
 
 CLASSES = 5
 
@@ -37,8 +37,9 @@ def plain_unet() -> nn.Module:
     )
 
 
+FEATURE_PATH = "decoder.blocks.2"  # 16 channels at stride 4
 UNET = plain_unet()
-MAPS = survey(UNET, ("decoder.blocks.1",), height=64, width=64)
+MAPS = survey(UNET, ("decoder.blocks.1", FEATURE_PATH), height=64, width=64)
 
 
 def make_net(
@@ -47,7 +48,7 @@ def make_net(
     stride: int = 4,
     dropout: float = 0.0,
     encoder_gradient: float = 1.0,
-    adapter_width: int | None = 12,
+    feature_stride: int | None = 8,
 ) -> MultiBranchNet:
     torch.manual_seed(2)
     return MultiBranchNet(
@@ -55,8 +56,8 @@ def make_net(
         tap_map=MAPS,
         num_classes=CLASSES,
         branches=BranchSpec(taps, 8, stride, dropout, encoder_gradient),
-        adapter_width=adapter_width,
-        feature_stride=8,
+        feature_stride=feature_stride,
+        feature_path=FEATURE_PATH,
     )
 
 
@@ -77,8 +78,9 @@ def test_shapes(stride: int) -> None:
     assert {tuple(logits.shape) for logits in out.branches.values()} == {
         (2, CLASSES, 64 // stride, 96 // stride)
     }
-    assert tuple(out.features) == net.submodels
-    assert {tuple(maps.shape) for maps in out.features.values()} == {(2, 12, 8, 12)}
+    assert set(out.features) == set(net.submodels)
+    assert out.features["primary"].shape == (2, 16, 8, 12), "8 channels for each of two branches"
+    assert {tuple(out.features[name].shape) for name in out.branches} == {(2, 8, 8, 12)}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -95,8 +97,7 @@ def test_a_net_made_without_branches_is_the_plain_model() -> None:
         tap_map=MAPS,
         num_classes=CLASSES,
         branches=None,
-        adapter_width=None,
-        feature_stride=8,
+        feature_stride=None,
     )
     assert net.submodels == ("primary",)
     assert all(name.startswith("primary.") for name in net.state_dict())
@@ -107,7 +108,7 @@ def test_a_net_made_without_branches_is_the_plain_model() -> None:
 
 def test_features_are_made_only_when_asked_for() -> None:
     assert make_net()(batch()).features == {}
-    assert make_net(adapter_width=None)(batch(), with_features=True).features == {}
+    assert make_net(feature_stride=None)(batch(), with_features=True).features == {}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -140,8 +141,8 @@ def test_deploy_is_the_module_it_was_given() -> None:
         tap_map=MAPS,
         num_classes=CLASSES,
         branches=BranchSpec((3,), 8, 4, 0.0, 1.0),
-        adapter_width=12,
         feature_stride=8,
+        feature_path=FEATURE_PATH,
     )
     net(batch(), with_features=True).primary.sum().backward()
     assert net.deploy() is primary
@@ -200,7 +201,7 @@ def test_the_primarys_own_gradient_is_not_scaled() -> None:
     assert torch.equal(gradient(0.0), gradient(1.0))
 
 
-# ---- adapters
+# ---- features
 
 
 def assert_standardised(maps: Tensor) -> None:
@@ -209,21 +210,28 @@ def assert_standardised(maps: Tensor) -> None:
     torch.testing.assert_close(variance, torch.ones_like(variance), rtol=0, atol=0.02)
 
 
-def test_adapted_channels_cannot_collapse() -> None:
+def test_no_channel_of_a_branch_outweighs_another() -> None:
     net = make_net(taps=(3, 5, "decoder.blocks.1"))
     with torch.no_grad():
-        for one in net.adapters.values():
-            one[0].weight.add_(0.5)  # toward a common constant, as a collapsing loss would push them
+        for decoder in net.branches.values():
+            for parameter in decoder.parameters():
+                parameter.mul_(7)
     features = net(batch(), with_features=True).features
     assert len(features) == 4
-    for maps in features.values():
-        assert_standardised(maps)
-    assert [name for name, _ in net.adapters.named_parameters() if not name.endswith(".0.weight")] == []
+    for name in net.branches:
+        live = features[name].var((0, 2, 3)) > 0.01  # a dead ReLU stays 0
+        assert live.sum() >= 4
+        assert_standardised(features[name][:, live])
 
 
-def test_a_constant_map_has_no_direction() -> None:
-    adapted = adapter(6, 4)(torch.full((2, 6, 5, 5), 3.0))
-    torch.testing.assert_close(adapted, torch.zeros_like(adapted), rtol=0, atol=1e-4)
+def test_the_primary_predicts_from_its_decoders_map() -> None:
+    net = make_net().eval()
+    with capture(net.primary, (FEATURE_PATH,)) as seen:
+        predicted = net(batch(), with_features=True).features["primary"]
+    pooled = F.avg_pool2d(read_captured(seen).modules[FEATURE_PATH], 2)
+    layer = net.adapters["primary"]
+    by_hand = torch.einsum("bchw,oc->bohw", pooled, layer.weight[:, :, 0, 0]) + layer.bias[:, None, None]
+    torch.testing.assert_close(predicted, by_hand, rtol=1e-4, atol=1e-5)
 
 
 # ---- taps
@@ -235,7 +243,7 @@ def test_branch_names() -> None:
 
 
 def test_tap_info() -> None:
-    empty_first = TapMap((MapInfo(0, 2), MapInfo(8, 4)), MapInfo(4, 1), {"a.b": MapInfo(7, 16)})
+    empty_first = TapMap((MapInfo(0, 2), MapInfo(8, 4)), {"a.b": MapInfo(7, 16)})
     assert tap_info(empty_first, 2) == MapInfo(8, 4)
     assert tap_info(empty_first, "a.b") == MapInfo(7, 16)
     for tap in (-1, 0, 1, 3):
@@ -255,12 +263,12 @@ def test_tap_info() -> None:
     ],
 )
 def test_lateral_depths(strides: tuple[int, ...], below: int, out: int, depths: tuple[int, ...]) -> None:
-    tap_map = TapMap(tuple(MapInfo(8, stride) for stride in strides), MapInfo(4, 1), {})
+    tap_map = TapMap(tuple(MapInfo(8, stride) for stride in strides), {})
     assert lateral_depths(tap_map, below_stride=below, out_stride=out) == depths
 
 
 def test_an_empty_stage_is_no_lateral() -> None:
-    tap_map = TapMap((MapInfo(0, 2), MapInfo(8, 4), MapInfo(8, 8)), MapInfo(4, 1), {})
+    tap_map = TapMap((MapInfo(0, 2), MapInfo(8, 4), MapInfo(8, 8)), {})
     assert lateral_depths(tap_map, below_stride=8, out_stride=2) == (2,)
 
 
@@ -292,6 +300,8 @@ def test_every_method_starts_from_the_seeds_primary() -> None:
     assert differing(deep.branches, distil.branches) == []
     assert not deep.adapters
     assert set(distil.adapters) == set(distil.submodels)
+    assert distil.feature_path == "decoder.blocks.2"
+    assert not built("self_distill", 7, feature={"weight": 0}).adapters
     weights = [name for name, parameter in baseline.primary.named_parameters() if parameter.ndim > 1]
     assert set(weights) <= set(differing(baseline.primary, built("baseline", 8).primary))
 

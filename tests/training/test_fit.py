@@ -23,7 +23,7 @@ from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.train import epoch_batches
 from segdistill.config import Config
 from segdistill.data.loading import Batch, eval_loader, train_loader
-from segdistill.errors import InterruptedRunError, NonFiniteError
+from segdistill.errors import InterruptedRunError, NonFiniteError, RunFolderError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.predictors import EnsemblePredictor
 from segdistill.losses.objective import Objective, Schedule, Term
@@ -120,7 +120,7 @@ def assert_same_tensors(ours: Any, theirs: Any, path: str = "state") -> None:
     if isinstance(ours, dict):
         assert ours.keys() == theirs.keys(), path
         for key in ours:
-            if key != "seconds":
+            if key not in ("seconds", "memory_bytes"):  # of the machine, not of the training
                 assert_same_tensors(ours[key], theirs[key], f"{path}.{key}")
     elif isinstance(ours, (list, tuple)):
         assert len(ours) == len(theirs), path
@@ -226,7 +226,7 @@ def test_all_kinds_see_the_same_batches_and_start_from_the_same_primary(
 
 def test_a_baseline_is_plain_training_with_torch_and_smp_alone(tiny_config: Callable[..., Config]) -> None:
     config = tiny_config(
-        method={"kind": "baseline"},
+        method={"kind": "baseline", "supervised": {"dice_weight": 0.0}},
         train={"epochs": 2, "schedule": {"kind": "poly", "warmup": 0.0}, "clip_norm": None},
     )
     run = Run(config)
@@ -267,6 +267,7 @@ def test_an_all_void_batch_gives_zero_and_training_goes_on(tiny_config: Callable
     images = torch.randn(4, 3, 64, 96)
     void = Batch(images, torch.full((4, 64, 96), 11))
     keywords = {"progress": 0.5, "multiple": 32, "ignore_index": 11, "grid_stride": 4, "clip_norm": 1.0}
+    keywords |= {"diagnose": False}
     values = train_step(run.state, [void], **keywords)
     for name in ("primary", "branches", "logit", "feature", "adversarial", "total", "discriminator"):
         assert values[name] == 0, name
@@ -283,7 +284,9 @@ def test_an_epoch_row_holds_every_term_every_stream_and_every_class(
     rows = run.metrics()
     assert [row["epoch"] for row in rows] == [1, 2]
     terms = {"primary", "branches", "logit", "feature", "adversarial", "total"}
-    assert terms | {"gradient_norm", "discriminator", "discriminator_accuracy"} == set(rows[1]["train"])
+    notes = {"gradient_norm", "discriminator", "discriminator_accuracy", "teacher_right"}
+    assert terms | notes == set(rows[1]["train"])
+    assert 0 < rows[1]["train"]["teacher_right"] < 1
     assert set(rows[1]["lr"]) == {"encoder", "decoder"}
     assert set(rows[1]["val"]["miou"]["branches"]) == {"branch3", "branch4"}
     assert 0 <= rows[1]["val"]["miou"]["primary"] <= 1
@@ -297,3 +300,41 @@ def test_an_epoch_row_holds_every_term_every_stream_and_every_class(
     tags = set(board.Tags()["scalars"])
     assert {f"train/{name}" for name in rows[1]["train"]} <= tags
     assert {"val_miou/primary", "val_miou/branch3", "val_miou/ensemble", "val_iou/pole", "lr/encoder"} <= tags
+
+
+def test_looking_at_gradients_changes_nothing_and_is_logged(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    looking, plain = (
+        Run(tiny_config(train={"epochs": 3, "diagnose_every": every}, out=str(tmp_path / str(every)))).go()
+        for every in (2, None)
+    )
+    assert_same_tensors(looking.state.state_dict()["ensemble"], plain.state.state_dict()["ensemble"])
+    first, second, third = (row["encoder"] for row in looking.metrics())
+    assert set(first["gradient"]) == {"primary", "branches"}, "the other terms' ramps begin at 0"
+    assert second is None
+    terms = {"primary", "branches", "logit", "feature", "adversarial"}
+    assert set(third["gradient"]) == terms
+    assert set(third["cosine"]) == terms - {"primary"}
+    assert all(norm > 0 for norm in third["gradient"].values())
+    assert all(-1 <= cosine <= 1 for cosine in third["cosine"].values())
+    assert [row["encoder"] for row in plain.metrics()] == [None] * 3
+
+
+def test_mixed_precision_trains_every_term(tiny_config: Callable[..., Config]) -> None:
+    run = Run(tiny_config(train={"epochs": 2, "precision": "bf16-mixed", "diagnose_every": 1})).go()
+    rows = run.metrics()
+    assert {"primary", "branches", "logit", "feature", "adversarial"} <= set(rows[1]["train"])
+    assert [row["encoder"] for row in rows] == [None, None], "Fabric allows no gradients but its own there"
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with (
+        folder.owned(),
+        pytest.raises(RunFolderError, match="another process is training in"),
+        folder.owned(),
+    ):
+        pass
+    with folder.owned():
+        pass

@@ -26,11 +26,11 @@ def net() -> MultiBranchNet:
     )
     return MultiBranchNet(
         primary,
-        tap_map=survey(primary, (), height=64, width=64),
+        tap_map=survey(primary, ("decoder.blocks.2",), height=64, width=64),
         num_classes=3,
         branches=BranchSpec(taps=(3, 4), width=8, stride=4, dropout=0.0, encoder_gradient=1.0),
-        adapter_width=8,
         feature_stride=8,
+        feature_path="decoder.blocks.2",
     )
 
 

@@ -1,0 +1,47 @@
+"""What tests of exported files share: a description, and batch-norm statistics that matter."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from segdistill.data.taxonomy import CAMVID
+from segdistill.data.transforms import Normalisation
+from segdistill.export.description import Description
+
+NORMALISATION = Normalisation((0.5, 0.4, 0.3), (0.25, 0.5, 0.75))
+
+
+def described(**changes: Any) -> Description:
+    """A `tensor` graph of the tests' network, with some fields changed."""
+    values: dict[str, Any] = {
+        "input": "tensor",
+        "layout": "nchw",
+        "fit": "pad",
+        "confidence": False,
+        "stream": "primary",
+        "precision": "fp32",
+        "taxonomy": CAMVID,
+        "normalisation": NORMALISATION,
+        "size": (64, 96),
+        "stride": 32,
+        "network": {"arch": "unet", "encoder": "resnet18"},
+        "score": {"miou": 0.5, "protocol": {"split": "val"}},
+        "data": {"kind": "camvid", "size": [64, 96]},
+        "config_hash": "ab" * 32,
+        "versions": {"torch": "2"},
+        "licence": "none",
+    }
+    return Description(**(values | changes))
+
+
+@torch.no_grad()
+def with_random_statistics(model: nn.Module) -> nn.Module:
+    """Fresh batch norms do next to nothing, which hides how they are folded into convolutions."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine:
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2.0)
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(0, 0.2)
+    return model
