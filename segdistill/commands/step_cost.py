@@ -1,0 +1,83 @@
+"""Seconds per training step of several methods, in one process and in turn, so that a noisy machine is fair."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from torch.utils.data import default_collate
+
+from segdistill.build import (
+    build_fabric,
+    build_loop_settings,
+    build_samples,
+    build_state,
+    build_train_dataset,
+)
+from segdistill.config import Config
+from segdistill.data.loading import Batch, Place
+from segdistill.data.samples import Samples
+from segdistill.models.primary import input_multiple
+from segdistill.training.host_memory import keep_freed_memory
+from segdistill.training.state import TrainState
+from segdistill.training.steps import train_step
+
+_WARM_UP, _ROUNDS = 2, 5
+_PROGRESS = 0.5  # of the training: the weights of the terms differ over it
+
+
+@dataclass(frozen=True)
+class _Contender:
+    config: Config
+    state: TrainState
+    batch: Batch
+
+    def step(self) -> float:
+        """Seconds of one step, the device's work included."""
+        settings = build_loop_settings(self.config, multiple=input_multiple(self.state.net.primary))
+        _wait_for(self.state.fabric.device)
+        started = time.perf_counter()
+        train_step(
+            self.state,
+            [self.batch] * settings.accumulate,
+            progress=_PROGRESS,
+            multiple=settings.multiple,
+            ignore_index=settings.ignore_index,
+            grid_stride=settings.grid_stride,
+            clip_norm=settings.clip_norm,
+            diagnose=False,
+        )
+        _wait_for(self.state.fabric.device)
+        return time.perf_counter() - started
+
+
+def seconds_per_step(configs: Mapping[str, Config], *, console: Console) -> dict[str, float]:
+    """Median over rounds in which every method takes one step; loading and evaluation are left out."""
+    keep_freed_memory()  # as a training does
+    contenders: dict[str, _Contender] = {}
+    samples, read_from = None, None
+    for name, config in configs.items():
+        if samples is None or config.data != read_from:
+            samples, read_from = build_samples(config, "train", console=console), config.data
+        contenders[name] = _contender(config, samples)
+    rounds = [{name: one.step() for name, one in contenders.items()} for _ in range(_WARM_UP + _ROUNDS)][
+        _WARM_UP:
+    ]
+    return {name: statistics.median(one[name] for one in rounds) for name in contenders}
+
+
+def _contender(config: Config, samples: Samples) -> _Contender:
+    fabric = build_fabric(config)
+    dataset = build_train_dataset(config, samples)
+    places = [Place(epoch=0, index=index) for index in range(min(config.train.batch_size, len(dataset)))]
+    batch = default_collate([dataset[place] for place in places])
+    state = build_state(config, fabric, total_steps=2)
+    state.net.train()
+    return _Contender(config, state, Batch(*fabric.to_device(tuple(batch))))
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,224 @@
+"""A comparison as one HTML page that needs nothing else: no script, no file, no network."""
+
+from html import escape
+from itertools import groupby
+
+from segdistill.report.figures import class_differences, learning_curves, paired_differences
+from segdistill.report.rows import (
+    SCORE_NOTE,
+    Grid,
+    class_grid,
+    main_grid,
+    missing_line,
+    protocol_items,
+    references,
+    submodel_grid,
+    verdict,
+)
+from segdistill.study.results import Comparison
+from segdistill.study.statistics import CONFIDENCE
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --line: #d1d9e0; --paper: #fff; --tint: #f3f5f7 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8ea; --soft: #a2abb5; --line: #3a4149; --paper: #16191d; --tint: #20252b }
+}
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 68rem; color: var(--ink); background: var(--paper);
+  font: 16px/1.5 system-ui, sans-serif }
+h1 { font-size: 1.25rem; margin: 0 0 1rem; overflow-wrap: anywhere }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem }
+p, ul.words, dl { max-width: 46rem }
+.lead { font-size: 1.4rem; line-height: 1.35; font-weight: 600; margin: 0 0 1rem; overflow-wrap: anywhere }
+.missing { border-left: 4px solid #d55e00; padding-left: .75rem }
+.words, .overrides { padding-left: 1.2rem }
+.words li { margin: .25rem 0 }
+.note, figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem }
+th, td { padding: .25rem .5rem; text-align: right; white-space: nowrap; vertical-align: bottom }
+th { font-weight: 600 }
+th[scope=row], th:first-child { text-align: left; font-weight: 400 }
+th[scope=colgroup] { text-align: center; border-bottom: 1px solid var(--line) }
+thead tr:last-child th { border-bottom: 2px solid var(--line) }
+colgroup + colgroup { border-left: 1px solid var(--line) }
+tbody tr { border-bottom: 1px solid var(--line) }
+tr.strong { background: var(--tint) }
+tr.strong > * { font-weight: 700 }
+figure { margin: 1.5rem 0 }
+figure svg { display: block; max-width: 100%; min-width: 44rem; height: auto }
+svg text { font-family: system-ui, sans-serif !important }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .5rem 0 }
+dt { color: var(--soft) }
+dd { margin: 0; overflow-wrap: anywhere }
+code { font-size: .85rem; overflow-wrap: anywhere }
+@media print {
+  :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --tint: #eee }
+  body { max-width: none; padding: 0; font-size: 10pt }
+  .wide { overflow: visible }
+  figure svg { min-width: 0 }
+  table { font-size: 7.5pt }
+  th, td { padding: .15rem .3rem }
+  figure, table, tr, p, li { break-inside: avoid }
+  h2, .title { break-after: avoid }
+  .note { break-before: avoid }
+}
+"""
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The verdict in words first, then tables and figures, then how the numbers came about."""
+    classes, submodels = class_grid(comparison), submodel_grid(comparison)
+    sections = [
+        _verdict(comparison),
+        _section("All rungs", _table(main_grid(comparison))),
+        _section("Differences, seed by seed", _differences_figure(comparison)),
+        _section("Classes", _classes_figure(comparison), _table(classes)) if classes else "",
+        _section("Learning curves", _curves_figure(comparison)),
+        _section("Sub-models", _table(submodels)) if submodels else "",
+        _section("How the numbers came about", _protocol(comparison)),
+        _section("What an interval means", _caution(comparison)) if references(comparison) else "",
+    ]
+    title = escape(f"Comparison of training methods: {comparison.name}")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+        + "\n".join(filter(None, sections))
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _section(heading: str, *parts: str) -> str:
+    """Nothing if there is nothing in it."""
+    body = "\n".join(filter(None, parts))
+    return f"<section>\n<h2>{escape(heading)}</h2>\n{body}\n</section>" if body else ""
+
+
+def _paragraph(text: str, kind: str = "") -> str:
+    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+
+
+def _verdict(comparison: Comparison) -> str:
+    lead, others = verdict(comparison)
+    missing = missing_line(comparison)
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in others)
+    return "\n".join(
+        filter(
+            None,
+            (
+                _paragraph(lead, "lead"),
+                _paragraph(missing, "missing") if missing else "",
+                f'<ul class="words">{items}</ul>' if items else "",
+            ),
+        )
+    )
+
+
+def _table(grid: Grid) -> str:
+    """Headings of a group stand under the group's own, in a first line of headings."""
+    groups = upper = lower = ""
+    for group, members in groupby(grid.columns, key=lambda column: column.group):
+        columns = list(members)
+        groups += f'<colgroup span="{len(columns)}"></colgroup>'
+        if group:
+            upper += f'<th scope="colgroup" colspan="{len(columns)}">{_breakable(group)}</th>'
+        else:
+            upper += f'<td colspan="{len(columns)}"></td>'
+        lower += "".join(f'<th scope="col">{_breakable(column.heading)}</th>' for column in columns)
+    grouped = any(column.group for column in grid.columns)
+    head = (f"<tr>{upper}</tr>\n" if grouped else "") + f"<tr>{lower}</tr>"
+    body = "\n".join(_row(row, strong=row[0] in grid.strong) for row in grid.rows)
+    return (
+        f'{_paragraph(grid.title, "title")}\n<div class="wide" tabindex="0" role="region" '
+        f'aria-label="{escape(grid.title)}">\n<table>\n{groups}\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n'
+        f"</table>\n</div>\n{_paragraph(grid.note, 'note')}"
+    )
+
+
+def _row(row: tuple[str, ...], *, strong: bool) -> str:
+    name, *cells = map(escape, row)
+    values = "".join(f"<td>{cell}</td>" for cell in cells)
+    start = '<tr class="strong">' if strong else "<tr>"
+    return f'{start}<th scope="row">{name}</th>{values}</tr>'
+
+
+def _breakable(heading: str) -> str:
+    return escape(heading).replace("\n", "<br>").replace("_", "_<wbr>")
+
+
+def _figure(svg: str | None, *, says: str, caption: str) -> str:
+    """`says` is for those who cannot see it. Nothing if there is no figure."""
+    if svg is None:
+        return ""
+    named = svg.replace("<svg", f'<svg role="img" aria-label="{escape(says)}"', 1)
+    return (
+        f'<figure>\n<div class="wide" tabindex="0">{named}</div>\n'
+        f"<figcaption>{escape(caption)}</figcaption>\n</figure>"
+    )
+
+
+def _differences_figure(comparison: Comparison) -> str:
+    return _figure(
+        paired_differences(comparison),
+        says="Paired mIoU differences of every rung; the numbers are in the table of all rungs.",
+        caption="Each dot is one seed, the diamond above the dots their mean with its "
+        f"{CONFIDENCE:.0%} interval (bar); right of the zero line the rung is better, and where a bar crosses "
+        "the line the difference cannot be told from noise.",
+    )
+
+
+def _classes_figure(comparison: Comparison) -> str:
+    return _figure(
+        class_differences(comparison),
+        says="IoU differences by class of every rung; the numbers are in the table below.",
+        caption="Each bar is the mean IoU difference of one class, its dots are the seeds; a class whose dots lie on "
+        "both sides of the zero line has not been moved reliably.",
+    )
+
+
+def _curves_figure(comparison: Comparison) -> str:
+    return _figure(
+        learning_curves(comparison),
+        says="mIoU of every rung over the epochs.",
+        caption="Each line is the mean over seeds, its band reaches from the lowest to the highest seed; judge at the "
+        "right end, for the middle of a learning-rate schedule is no verdict.",
+    )
+
+
+def _protocol(comparison: Comparison) -> str:
+    items = "".join(
+        f"<dt>{escape(what)}</dt><dd>{escape(value)}</dd>\n" for what, value in protocol_items(comparison)
+    )
+    overrides = "".join(
+        f"<li>{escape(result.rung.name)}: <code>{escape(' '.join(result.rung.overrides)) or 'nothing'}</code></li>\n"
+        for result in comparison.results
+    )
+    return (
+        f"<dl>\n{items}</dl>\n{_paragraph(SCORE_NOTE)}\n"
+        f"<p>What each rung changes in the study's configuration:</p>\n"
+        f'<ul class="overrides">\n{overrides}</ul>'
+    )
+
+
+def _caution(comparison: Comparison) -> str:
+    """What the intervals leave out."""
+    differences = [against.miou for result in comparison.results for against in result.against.values()]
+    fewest, most = (choose(one.spread.n for one in differences) for choose in (min, max))
+    seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seed{'s' if most > 1 else ''}"
+    intervals = sum(one.low is not None for one in differences)
+    share = f"{CONFIDENCE:.0%}"
+    paragraphs = [
+        f"Differences are taken seed by seed, here over {seeds}. If the study were repeated with other seeds, {share} "
+        "of such intervals (Student's t) would hold the difference that very many seeds would show, provided that "
+        "the differences scatter about normally, which a few of them cannot prove. One seed gives no interval.",
+        "An interval knows the noise between seeds only. All runs share one split of the data, the same scored "
+        "images and the same settings; how the difference would turn out on another split, data set or network it "
+        "does not say.",
+    ]
+    if intervals > 1:
+        paragraphs.append(
+            f"There are {intervals} intervals on this page. Of {round(1 / (1 - CONFIDENCE))} methods that change "
+            "nothing, about one would be found better or worse by chance: a single surprise asks for more seeds."
+        )
+    return "\n".join(map(_paragraph, paragraphs))

@@ -1,0 +1,239 @@
+"""What the report's tables say, as plain text cells; `text.py` and `html.py` only lay them out."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from segdistill.study.results import REFERENCES, Against, Comparison, RungResult
+from segdistill.study.rungs import BASELINE, SELF_DISTILL
+from segdistill.study.statistics import CONFIDENCE, PairedDifference, Spread, points
+
+UNKNOWN = "-"
+_INTERVAL = f"{CONFIDENCE:.0%} interval"
+
+SCORE_NOTE = (
+    "Default score: the last epoch's weights, or their running average. The best epoch is beside it and flatters: "
+    "it was chosen on the very split it is scored on."
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    heading: str  # a line break where it may be broken
+    group: str = ""  # neighbours of one group share this as a heading above theirs
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of text.
+
+    Attributes:
+        title: what the numbers are, with their unit.
+        note: what has to be known to read them.
+        columns: the first one names the rows.
+        rows: one cell for each column.
+        strong: names of the rows to set off.
+    """
+
+    title: str
+    note: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    strong: tuple[str, ...] = ()
+
+
+def verdict(comparison: Comparison) -> tuple[str, list[str]]:
+    """The sentence to read first, and the others. First is self-distillation, against plain training if both are
+    there."""
+    first = [
+        against.miou.in_words(SELF_DISTILL, reference)
+        for result in comparison.results
+        if result.rung.name == SELF_DISTILL
+        for reference, against in result.against.items()
+    ]
+    sentences = [*first, *(sentence for sentence in comparison.words if sentence not in first)]
+    if not sentences:
+        return "No rung shares a finished seed with a reference, so there is no difference to report yet.", []
+    return sentences[0], sentences[1:]
+
+
+def missing_line(comparison: Comparison) -> str:
+    """Which runs are not finished, by rung, and how they failed if they did; empty if all are."""
+    seeds: dict[str, list[int]] = {}
+    for rung, seed in comparison.missing:
+        seeds.setdefault(rung, []).append(seed)
+    if not seeds:
+        return ""
+    missing = "; ".join(f"{rung} {_seeds(found)}" for rung, found in seeds.items())
+    return " ".join([f"Missing runs: {missing}.", *(f"Failed: {failure}" for failure in comparison.failures)])
+
+
+def references(comparison: Comparison) -> list[str]:
+    """Those that some rung of the study is measured against."""
+    return [name for name in REFERENCES if any(name in result.against for result in comparison.results)]
+
+
+def class_names(comparison: Comparison) -> list[str]:
+    """In the order of the taxonomy."""
+    return list(dict.fromkeys(name for result in comparison.results for name in result.runs[0].iou))
+
+
+def measured_against_baseline(comparison: Comparison) -> list[tuple[RungResult, Against]]:
+    return [(result, result.against[BASELINE]) for result in comparison.results if BASELINE in result.against]
+
+
+def main_grid(comparison: Comparison) -> Grid:
+    """One row for each rung: scores, paired differences, cost."""
+    against = references(comparison)
+    with_cost = BASELINE in against
+    columns = [
+        Column("rung"),
+        Column("seeds"),
+        Column("mIoU ± sd"),
+        Column("best,\nflatters"),
+        *(Column(heading, f"minus {name}") for name in against for heading in ("mean", _INTERVAL, "won")),
+        *(Column(heading, f"× {BASELINE}") for heading in ("time", "memory") if with_cost),
+    ]
+    rows = [
+        (
+            result.rung.name,
+            str(result.miou.n),
+            _spread(result.miou),
+            _percent(result.best_miou.mean),
+            *(cell for name in against for cell in _difference(result.against.get(name))),
+            *(_cost(result.against.get(BASELINE)) if with_cost else ()),
+        )
+        for result in comparison.results
+    ]
+    note = (
+        "±: sample standard deviation over seeds. best: of the best epoch, which was chosen on the very split it is "
+        "scored on and so flatters."
+    )
+    if against:
+        note += (
+            " minus: mean of the differences seed by seed, in percentage points, with its interval; won: seeds in "
+            "which the rung was better."
+        )
+    if with_cost:
+        note += f" time, memory: seconds per training step and peak memory, as multiples of the {BASELINE}'s."
+    return Grid("mIoU in percent", note, tuple(columns), tuple(rows), strong=(SELF_DISTILL,))
+
+
+def class_grid(comparison: Comparison) -> Grid | None:
+    """IoU differences to the baseline, a row for each class; None if nothing is measured against it."""
+    measured = measured_against_baseline(comparison)
+    if not measured:
+        return None
+    [baseline] = (result for result in comparison.results if result.rung.name == BASELINE)
+    columns = (
+        Column("class"),
+        Column(f"{BASELINE}\nIoU"),
+        *(Column(result.rung.name) for result, _ in measured),
+    )
+    rows = [
+        (
+            name,
+            _mean_percent(run.iou.get(name) for run in baseline.runs),
+            *(_mean_points(against.classes.get(name)) for _, against in measured),
+        )
+        for name in class_names(comparison)
+    ]
+    overall = (
+        "mIoU",
+        _percent(baseline.miou.mean),
+        *(_mean_points(against.miou) for _, against in measured),
+    )
+    return Grid(
+        f"IoU by class: of {BASELINE} in percent, and the differences to it in percentage points",
+        f"Means over the seeds with a score. {UNKNOWN}: none, for the class is neither in the labels nor predicted.",
+        columns,
+        (*rows, overall),
+        strong=("mIoU",),
+    )
+
+
+def submodel_grid(comparison: Comparison) -> Grid | None:
+    """mIoU of branches and ensemble, a row for each rung that has them; None if no rung has."""
+    with_branches = [result for result in comparison.results if any(run.submodels for run in result.runs)]
+    if not with_branches:
+        return None
+    found = dict.fromkeys(name for result in with_branches for run in result.runs for name in run.submodels)
+    names = sorted(found, key="ensemble".__eq__)  # stable: branches as they come, the ensemble last
+    rows = [
+        (
+            result.rung.name,
+            _percent(result.miou.mean),
+            *(_mean_percent(run.submodels.get(name) for run in result.runs) for name in names),
+        )
+        for result in with_branches
+    ]
+    return Grid(
+        "mIoU of the sub-models in percent",
+        "Means over seeds. Only the primary is deployed; an ensemble that is not better than the primary has nothing "
+        "to teach it.",
+        (Column("rung"), Column("primary"), *map(Column, names)),
+        tuple(rows),
+        strong=(SELF_DISTILL,),
+    )
+
+
+def protocol_items(comparison: Comparison) -> list[tuple[str, str]]:
+    """How the scores came about, as (what, value)."""
+    seeds = sorted({run.seed for result in comparison.results for run in result.runs})
+    return [
+        *((key.replace("_", " "), _plain(value)) for key, value in comparison.protocol.items()),
+        ("seeds", ", ".join(map(str, seeds)) or UNKNOWN),
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _mean_percent(shares: Iterable[float | None]) -> str:
+    """Of those that exist."""
+    known = [share for share in shares if share is not None]
+    return _percent(statistics.fmean(known)) if known else UNKNOWN
+
+
+def _spread(spread: Spread) -> str:
+    return _percent(spread.mean) if spread.sd is None else f"{_percent(spread.mean)} ± {_percent(spread.sd)}"
+
+
+def _difference(against: Against | None) -> tuple[str, str, str]:
+    if against is None:
+        return UNKNOWN, UNKNOWN, UNKNOWN
+    miou = against.miou
+    interval = (
+        UNKNOWN if miou.low is None or miou.high is None else f"{points(miou.low)} to {points(miou.high)}"
+    )
+    return points(miou.spread.mean), interval, f"{miou.won}/{miou.spread.n}"
+
+
+def _cost(against: Against | None) -> tuple[str, str]:
+    return (UNKNOWN, UNKNOWN) if against is None else (_ratio(against.seconds), _ratio(against.memory))
+
+
+def _ratio(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f}"
+
+
+def _mean_points(difference: PairedDifference | None) -> str:
+    return UNKNOWN if difference is None else points(difference.spread.mean)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _plain(value: Any) -> str:
+    match value:
+        case None | False:
+            return "no"
+        case True:
+            return "yes"
+        case list() | tuple():
+            return "x".join(map(_plain, value))
+        case _:
+            return str(value)

@@ -1,0 +1,189 @@
+"""What the finished runs of a study say, in pairs."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from segdistill.errors import RunFolderError
+from segdistill.study.rungs import BASELINE, DEEP_SUPERVISION, Rung
+from segdistill.study.statistics import PairedDifference, Spread
+
+#: What every other rung is measured against, if it is part of the study.
+REFERENCES = (BASELINE, DEEP_SUPERVISION)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run; mIoU and IoU are shares in 0..1 of the primary, unless said otherwise."""
+
+    seed: int
+    miou: float  # of the last epoch's weights, or of their running average
+    best_miou: float  # of the best epoch on the scored split: flattering
+    best_epoch: int
+    iou: dict[str, float | None]  # by class; None for a class that does not occur
+    submodels: dict[str, float]  # branches and ensemble
+    curve: tuple[tuple[int, float], ...]  # (epoch, mIoU)
+    memory_bytes: int | None  # peak while training; None where the platform does not tell
+
+
+@dataclass(frozen=True)
+class Against:
+    """A rung minus a reference."""
+
+    miou: PairedDifference
+    classes: dict[str, PairedDifference]  # of the IoU; seeds in which the class has a score in both
+    seconds: float | None  # per training step, as a ratio
+    memory: float | None  # peak while training, as a ratio
+
+
+@dataclass(frozen=True)
+class RungResult:
+    rung: Rung
+    runs: tuple[RunResult, ...]  # by seed; at least one
+    miou: Spread
+    best_miou: Spread
+    against: dict[str, Against]  # by reference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that the report shows.
+
+    Attributes:
+        name: of the study's configuration.
+        protocol: how scores came about, as `summary.json` has it.
+        results: of the rungs with a finished run, in the order of the ladder.
+        missing: (rung, seed) of the runs that are not finished.
+        failures: of the missing ones, what those said that ended with an error.
+    """
+
+    name: str
+    protocol: dict[str, Any]
+    results: tuple[RungResult, ...]
+    missing: tuple[tuple[str, int], ...]
+    failures: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """A sentence for each rung and reference, that of the last rung first."""
+        return [
+            against.miou.in_words(result.rung.name, reference)
+            for result in reversed(self.results)
+            for reference, against in result.against.items()
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"words": self.words}
+
+
+def read_run(folder: Path, *, seed: int) -> RunResult:
+    """Of a finished run's folder.
+
+    Raises:
+        RunFolderError: if its files are damaged or of another version.
+    """
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        miou = summary["miou"]
+        if miou["primary"] is None:
+            raise ValueError("the run has no mIoU, because no labelled pixel was scored")
+        submodels = miou["branches"] | ({"ensemble": miou["ensemble"]} if miou["branches"] else {})
+        return RunResult(
+            seed=seed,
+            miou=miou["primary"],
+            best_miou=summary["best"]["miou"],
+            best_epoch=summary["best"]["epoch"],
+            iou=summary["iou"],
+            submodels=submodels,
+            curve=tuple((row["epoch"], row["val"]["miou"]["primary"]) for row in rows if row["val"]),
+            memory_bytes=summary["memory_bytes"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{folder}: the run's summary.json or metrics.jsonl cannot be read ({type(error).__name__}: {error}); "
+            "remove that folder and start the comparison again to repeat the run"
+        ) from None
+
+
+def read_protocol(folder: Path) -> dict[str, Any]:
+    """Of a run that `read_run` could read: how its scores came about, where, and by which software."""
+    summary = json.loads((folder / "summary.json").read_text())
+    return summary["protocol"] | {
+        "device": f"{summary['processes']} x {summary['device']}",
+        "software": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
+    }
+
+
+def common_protocol(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of all runs; where they differ (a rung may train for longer), all the values there are."""
+    common: dict[str, Any] = {}
+    for key in protocols[0]:
+        values: list[Any] = []
+        for protocol in protocols:
+            if protocol.get(key) not in values:
+                values.append(protocol.get(key))
+        common[key] = values[0] if len(values) == 1 else "differs: " + " / ".join(map(str, values))
+    return common
+
+
+def compare_rungs(
+    runs: Sequence[tuple[Rung, Sequence[RunResult]]], *, seconds_per_step: Mapping[str, float]
+) -> tuple[RungResult, ...]:
+    """Pair the runs by seed.
+
+    Args:
+        runs: each rung with its finished runs; rungs without any are left out.
+        seconds_per_step: by rung, measured in turns; may lack rungs.
+    """
+    finished = {rung.name: {run.seed: run for run in results} for rung, results in runs if results}
+    return tuple(
+        RungResult(
+            rung=rung,
+            runs=tuple(sorted(results, key=lambda run: run.seed)),
+            miou=Spread.of([run.miou for run in results]),
+            best_miou=Spread.of([run.best_miou for run in results]),
+            against={
+                reference: _against(
+                    finished[rung.name],
+                    finished[reference],
+                    seconds=_ratio(seconds_per_step.get(rung.name), seconds_per_step.get(reference)),
+                )
+                for reference in REFERENCES
+                if reference != rung.name
+                and finished.get(reference, {}).keys() & finished[rung.name].keys()
+                and rung.name != BASELINE
+            },
+        )
+        for rung, results in runs
+        if results
+    )
+
+
+def _against(
+    runs: Mapping[int, RunResult], reference: Mapping[int, RunResult], *, seconds: float | None
+) -> Against:
+    seeds = sorted(runs.keys() & reference.keys())
+    classes: dict[str, PairedDifference] = {}
+    for name in runs[seeds[0]].iou:
+        pairs = {seed: (runs[seed].iou[name], reference[seed].iou[name]) for seed in seeds}
+        known = {seed: a - b for seed, (a, b) in pairs.items() if a is not None and b is not None}
+        if known:
+            classes[name] = PairedDifference.of(known)
+    return Against(
+        miou=PairedDifference.of({seed: runs[seed].miou - reference[seed].miou for seed in seeds}),
+        classes=classes,
+        seconds=seconds,
+        memory=_ratio(_most_memory(runs.values()), _most_memory(reference.values())),
+    )
+
+
+def _most_memory(runs: Iterable[RunResult]) -> float | None:
+    return max((run.memory_bytes for run in runs if run.memory_bytes), default=None)
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or reference is None else value / reference

@@ -1,0 +1,195 @@
+"""Many trainings as processes of their own, several at a time, with the cores divided among them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segdistill.errors import InterruptedRunError
+from segdistill.study.rungs import Rung
+
+_POLL_SECONDS, _WATCH_SECONDS = 0.5, 3.0
+_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One rung with one seed."""
+
+    rung: Rung
+    seed: int
+    folder: Path
+    epochs: int
+    arguments: tuple[str, ...]  # of `segdistill train`
+
+    @property
+    def name(self) -> str:
+        return f"{self.rung.name}, seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What the training says, beside its folder."""
+        return self.folder.with_suffix(".log")
+
+    @property
+    def last_error(self) -> str:
+        """What its last training ended with; empty if there was none, or it was no error."""
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.is_file() else []
+        return lines[-1] if lines and lines[-1].startswith("error:") else ""
+
+    def epoch_seconds(self) -> list[float]:
+        """Of the epochs that are done."""
+        try:
+            lines = (self.folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+        except OSError:
+            return []
+        return [json.loads(line)["seconds"] for line in lines if line.endswith("\n")]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A training that ended with an error."""
+
+    run: PlannedRun
+    code: int
+
+    def message(self) -> str:
+        """Which run, and the last words it said."""
+        lines = self.run.log.read_text(errors="replace").strip().splitlines()
+        said = [line for line in lines if line.startswith("error:")] or lines
+        return f"{self.run.name} ended with code {self.code} ({self.run.log}): {said[-1] if said else 'no output'}"
+
+
+@dataclass
+class _Started:
+    run: PlannedRun
+    slot: int
+    process: "subprocess.Popen[bytes]"
+
+
+@dataclass
+class Runner:
+    """Runs what is planned; the parent only starts processes, watches, and passes signals on.
+
+    Attributes:
+        jobs: trainings at a time.
+        gpus: devices to deal out if there are several jobs; 0 leaves every job what it sees.
+        watch: called every few seconds with the runs that are under way.
+        said: called with a line at every start and end.
+    """
+
+    jobs: int
+    gpus: int
+    watch: Callable[[Sequence[PlannedRun]], None]
+    said: Callable[[str], None]
+    _started: list[_Started] = field(default_factory=list)
+    _stop_asked: bool = False
+
+    def run(self, planned: Sequence[PlannedRun], *, finished: Callable[[PlannedRun], None]) -> list[Failure]:
+        """Run all of them in their order; one that fails does not keep the others from running.
+
+        Args:
+            planned: may be partly trained, which is then resumed.
+            finished: called after each that came to its end.
+
+        Raises:
+            InterruptedRunError: on SIGINT, SIGTERM or SIGHUP (a closed terminal), after every training has
+                saved its state.
+        """
+        waiting, failures = list(planned), list[Failure]()
+        # An ignored SIGHUP stays ignored: that is how nohup lets a study outlive its terminal.
+        nohup = signal.SIGHUP if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else None
+        heeded = _STOP_SIGNALS - {nohup}
+        previous = {number: signal.signal(number, self._ask_to_stop) for number in heeded}
+        watched = 0.0
+        try:
+            while waiting or self._started:
+                if self._stop_asked:
+                    raise InterruptedRunError(
+                        "interrupted; what was trained is saved, the same command goes on"
+                    )
+                while waiting and len(self._started) < self.jobs:
+                    self._start(waiting.pop(0))
+                time.sleep(_POLL_SECONDS)
+                for one in [one for one in self._started if one.process.poll() is not None]:
+                    self._started.remove(one)
+                    if one.process.returncode == 0:
+                        finished(one.run)
+                    else:
+                        failures.append(Failure(one.run, one.process.returncode))
+                        self.said(failures[-1].message())
+                if time.monotonic() - watched > _WATCH_SECONDS:
+                    self.watch([one.run for one in self._started])
+                    watched = time.monotonic()
+        finally:
+            self._stop()  # whatever happened: no training may go on alone
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return failures
+
+    def _start(self, run: PlannedRun) -> None:
+        slot = min(set(range(self.jobs)) - {one.slot for one in self._started})
+        run.log.parent.mkdir(parents=True, exist_ok=True)
+        self.said(f"{'resuming' if run.epoch_seconds() else 'starting'} {run.name} (log: {run.log})")
+        with run.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "segdistill.cli", "train", *run.arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=self._environment(slot),
+                start_new_session=True,  # a Ctrl-C reaches the parent alone, which passes it on once
+            )
+        self._started.append(_Started(run, slot, process))
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        threads = max(1, usable_cores() // self.jobs)
+        own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+        if self.gpus and self.jobs > 1:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            devices = visible.split(",") if visible else [str(number) for number in range(self.gpus)]
+            own["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+        return os.environ | own
+
+    def _stop(self) -> None:
+        for one in self._started:
+            one.process.send_signal(signal.SIGTERM)
+        for one in self._started:
+            one.process.wait()
+        self._started.clear()
+
+    def _ask_to_stop(self, number: int, frame: object) -> None:
+        self._stop_asked = True
+
+
+def usable_cores() -> int:
+    """Of this process; where the platform does not tell, all of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def seconds_left(runs: Sequence[PlannedRun], *, jobs: int) -> float | None:
+    """Of a whole study, from the epochs seen so far; None before the first.
+
+    A run goes on as fast as its rung's epochs went so far; a rung without any as fast as the mean of all.
+
+    Args:
+        runs: all of the study, in any state.
+        jobs: runs at a time.
+    """
+    seen: dict[str, list[float]] = {}
+    epochs_left: dict[str, int] = {}
+    for run in runs:
+        seconds = run.epoch_seconds()
+        seen.setdefault(run.rung.name, []).extend(seconds)
+        epochs_left[run.rung.name] = epochs_left.get(run.rung.name, 0) + run.epochs - len(seconds)
+    all_seen = [second for seconds in seen.values() for second in seconds]
+    if not all_seen:
+        return None
+    mean = sum(all_seen) / len(all_seen)
+    pace = {name: sum(seconds) / len(seconds) if seconds else mean for name, seconds in seen.items()}
+    return sum(epochs_left[name] * pace[name] for name in epochs_left) / jobs

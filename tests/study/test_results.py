@@ -1,0 +1,159 @@
+"""Runs read from their folders and paired by seed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segdistill.errors import RunFolderError
+from segdistill.study.results import (
+    Comparison,
+    RunResult,
+    common_protocol,
+    compare_rungs,
+    read_protocol,
+    read_run,
+)
+from segdistill.study.rungs import LADDER, Rung
+
+BASELINE, DEEP, *_, DISTILLED = LADDER
+
+
+def result(
+    seed: int, miou: float, *, iou: dict[str, float | None] | None = None, memory: int = 100
+) -> RunResult:
+    return RunResult(
+        seed=seed,
+        miou=miou,
+        best_miou=miou + 0.01,
+        best_epoch=2,
+        iou=iou or {"sky": miou, "pole": 0.1},
+        submodels={},
+        curve=((1, 0.1), (2, miou)),
+        memory_bytes=memory,
+    )
+
+
+def write_run(folder: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    summary = {
+        "miou": {"primary": 0.5, "branches": {"branch3": 0.4}, "ensemble": 0.45},
+        "best": {"epoch": 3, "miou": 0.52},
+        "iou": {"sky": 0.9, "pole": None},
+        "memory_bytes": 1000,
+        "protocol": {"split": "val"},
+        "device": "cpu",
+        "processes": 2,
+        "versions": {"segdistill": "0.1.0", "torch": "2.14"},
+    } | changes
+    (folder / "summary.json").write_text(json.dumps(summary))
+    rows = [{"epoch": 1, "val": None}, {"epoch": 2, "val": {"miou": {"primary": 0.3}}}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_run_is_read_from_its_own_files(tmp_path: Path) -> None:
+    assert read_run(write_run(tmp_path / "run"), seed=4) == RunResult(
+        seed=4,
+        miou=0.5,
+        best_miou=0.52,
+        best_epoch=3,
+        iou={"sky": 0.9, "pole": None},
+        submodels={"branch3": 0.4, "ensemble": 0.45},
+        curve=((2, 0.3),),
+        memory_bytes=1000,
+    )
+
+
+def test_a_plain_network_has_no_other_submodels(tmp_path: Path) -> None:
+    plain = write_run(tmp_path / "run", miou={"primary": 0.5, "branches": {}, "ensemble": None})
+    assert read_run(plain, seed=0).submodels == {}
+
+
+def test_a_damaged_run_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "summary.json").write_text("{")
+    with pytest.raises(RunFolderError, match=rf"{folder}.*remove that folder"):
+        read_run(folder, seed=0)
+
+
+def test_a_run_without_a_score_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", miou={"primary": None, "branches": {}, "ensemble": None})
+    with pytest.raises(RunFolderError, match="no labelled pixel was scored"):
+        read_run(folder, seed=0)
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    runs = [
+        (BASELINE, [result(0, 0.50), result(1, 0.40, memory=200), result(2, 0.45)]),
+        (DEEP, [result(0, 0.51)]),
+        (DISTILLED, [result(1, 0.43, memory=300), result(0, 0.54)]),
+    ]
+    baseline, deep, distilled = compare_rungs(runs, seconds_per_step={"baseline": 2.0, "self_distill": 3.0})
+    assert baseline.against == {}
+    assert distilled.against["baseline"].miou.by_seed == pytest.approx({0: 0.04, 1: 0.03})
+    assert distilled.against["baseline"].classes["sky"].by_seed == pytest.approx({0: 0.04, 1: 0.03})
+    assert distilled.against["baseline"].classes["pole"].spread.mean == 0
+    assert distilled.against["baseline"].seconds == 1.5
+    assert distilled.against["baseline"].memory == 1.5
+    assert distilled.against["deep_supervision"].miou.by_seed == pytest.approx({0: 0.03})
+    assert distilled.against["deep_supervision"].seconds is None
+    assert list(deep.against) == ["baseline"]
+    assert [run.seed for run in distilled.runs] == [0, 1]
+    assert distilled.miou.mean == pytest.approx(0.485)
+    assert distilled.best_miou.mean == pytest.approx(0.495)
+
+
+def test_a_class_without_a_score_is_left_out_of_that_pair() -> None:
+    everywhere: dict[str, float | None] = {"sky": 0.5, "pole": 0.1, "car": None}
+    runs = [
+        (BASELINE, [result(0, 0.5, iou=everywhere | {"pole": None}), result(1, 0.5, iou=everywhere)]),
+        (DISTILLED, [result(0, 0.5, iou=everywhere | {"sky": 0.6}), result(1, 0.5, iou=everywhere)]),
+    ]
+    distilled = compare_rungs(runs, seconds_per_step={})[1]
+    classes = distilled.against["baseline"].classes
+    assert {name: one.by_seed for name, one in classes.items()} == {
+        "sky": pytest.approx({0: 0.1, 1: 0.0}),
+        "pole": {1: 0.0},
+    }
+
+
+def test_a_rung_without_runs_or_without_a_shared_seed_is_compared_with_nothing() -> None:
+    runs: list[tuple[Rung, list[RunResult]]] = [
+        (BASELINE, [result(0, 0.5)]),
+        (DEEP, []),
+        (DISTILLED, [result(1, 0.6)]),
+    ]
+    baseline, distilled = compare_rungs(runs, seconds_per_step={})
+    assert (baseline.rung, distilled.rung) == (BASELINE, DISTILLED)
+    assert distilled.against == {}
+
+
+def test_where_and_by_what_a_run_was_made_is_part_of_its_protocol(tmp_path: Path) -> None:
+    first = read_protocol(write_run(tmp_path / "first"))
+    assert first == {"split": "val", "device": "2 x cpu", "software": "segdistill 0.1.0, torch 2.14"}
+    other = read_protocol(write_run(tmp_path / "other", versions={"segdistill": "0.2.0"}))
+    differs = "differs: segdistill 0.1.0, torch 2.14 / segdistill 0.2.0"
+    assert common_protocol([first, other])["software"] == differs
+
+
+def test_a_protocol_that_differs_says_so() -> None:
+    protocols = [
+        {"split": "val", "epochs": 80},
+        {"split": "val", "epochs": 160},
+        {"split": "val", "epochs": 80},
+    ]
+    assert common_protocol(protocols) == {"split": "val", "epochs": "differs: 80 / 160"}
+
+
+def test_the_verdict_on_the_last_rung_comes_first() -> None:
+    runs = [(rung, [result(0, 0.5), result(1, 0.6)]) for rung in (BASELINE, DEEP, DISTILLED)]
+    comparison = Comparison("x", {}, compare_rungs(runs, seconds_per_step={}), missing=())
+    starts = [sentence.split(" cannot")[0] for sentence in comparison.words]
+    assert starts == [
+        "self_distill against baseline",
+        "self_distill against deep_supervision",
+        "deep_supervision against baseline",
+    ]
+    assert json.loads(json.dumps(comparison.as_dict()))["words"] == comparison.words

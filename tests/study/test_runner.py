@@ -1,0 +1,174 @@
+"""Processes that are started, watched, stopped; the training itself is tested in test_program.py."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segdistill.errors import InterruptedRunError
+from segdistill.study.rungs import Rung
+from segdistill.study.runner import PlannedRun, Runner, seconds_left
+
+#: Stands in for the training: writes what it was started with; `slow` waits for SIGTERM, `bad` fails.
+STAND_IN = """
+import json, os, signal, sys, time
+from pathlib import Path
+folder = Path(sys.argv[-1])
+keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+folder.mkdir(parents=True)
+(folder / "env.json").write_text(json.dumps({k: os.environ.get(k) for k in keys} | {"began": time.time()}))
+if "bad" in sys.argv:
+    print("some line"); print("error: key = 3: should be 4", file=sys.stderr); sys.exit(2)
+def stop(*_):
+    (folder / "saved").touch(); sys.exit(130)
+signal.signal(signal.SIGTERM, stop)
+(folder / "ready").touch()
+time.sleep(60 if "slow" in sys.argv else 0.7)
+(folder / "ended").write_text(str(time.time()))
+"""
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "stand_in.py"
+    script.write_text(STAND_IN)
+    start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
+
+    def popen(command: list[str], **options: object) -> "subprocess.Popen[bytes]":
+        assert command[:4] == [sys.executable, "-m", "segdistill.cli", "train"]
+        return start([sys.executable, str(script), *command[4:]], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+
+
+def plan(tmp_path: Path, name: str, *words: str, epochs: int = 4) -> PlannedRun:
+    folder = tmp_path / "study" / name / "seed0"
+    return PlannedRun(Rung(name, ()), 0, folder, epochs, (*words, str(folder)))
+
+
+def runner(*, jobs: int = 1, gpus: int = 0, said: list[str] | None = None) -> Runner:
+    return Runner(jobs=jobs, gpus=gpus, watch=lambda _: None, said=(said if said is not None else []).append)
+
+
+def environment(run: PlannedRun) -> dict[str, str | float | None]:
+    return json.loads((run.folder / "env.json").read_text())
+
+
+def test_jobs_share_cores_and_gpus_and_run_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    runs = [plan(tmp_path, name) for name in "abc"]
+    done: list[PlannedRun] = []
+    assert runner(jobs=2, gpus=2).run(runs, finished=done.append) == []
+    assert set(done) == set(runs)
+    assert [environment(run)["OMP_NUM_THREADS"] for run in runs] == ["4"] * 3
+    first, second, third = (environment(run) for run in runs)
+    assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"0", "1"}
+    ends = [float((run.folder / "ended").read_text()) for run in runs]
+    assert second["began"] < ends[0], "two at a time"  # type: ignore[operator]
+    assert third["began"] > min(ends[:2]), "and not three"  # type: ignore[operator]
+
+
+def test_one_job_sees_every_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    run = plan(tmp_path, "a")
+    runner(jobs=1, gpus=2).run([run], finished=lambda _: None)
+    assert environment(run)["CUDA_VISIBLE_DEVICES"] is None
+
+
+def test_a_failure_is_told_with_its_last_words_and_stops_nobody_else(tmp_path: Path) -> None:
+    bad, good = plan(tmp_path, "bad", "bad"), plan(tmp_path, "good")
+    said: list[str] = []
+    done: list[PlannedRun] = []
+    (failure,) = runner(said=said).run([bad, good], finished=done.append)
+    assert failure.message() == f"bad, seed 0 ended with code 2 ({bad.log}): error: key = 3: should be 4"
+    assert failure.message() in said
+    assert done == [good]
+    assert bad.last_error == "error: key = 3: should be 4"
+    assert good.last_error == ""
+    assert plan(tmp_path, "never started").last_error == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_is_passed_on_and_waited_for(
+    tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
+) -> None:
+    inherited = signal.signal(number, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(number, inherited))
+    slow, never = plan(tmp_path, "slow", "slow"), plan(tmp_path, "never")
+
+    def interrupt() -> None:
+        while not (slow.folder / "ready").exists():
+            time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+    before = signal.getsignal(number)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(InterruptedRunError, match="the same command goes on"):
+        runner().run([slow, never], finished=lambda _: None)
+    thread.join()
+    assert (slow.folder / "saved").exists()
+    assert not never.folder.exists()
+    assert signal.getsignal(number) is before
+
+
+def write_epochs(run: PlannedRun, *seconds: float) -> None:
+    run.folder.mkdir(parents=True)
+    rows = [json.dumps({"epoch": index, "seconds": value}) + "\n" for index, value in enumerate(seconds, 1)]
+    (run.folder / "metrics.jsonl").write_text("".join(rows) + '{"epoch"')  # the last line is being written
+
+
+def test_time_left_follows_each_rungs_own_pace(tmp_path: Path) -> None:
+    quick, slow, new = (plan(tmp_path, name, epochs=3) for name in ("quick", "slow", "new"))
+    assert seconds_left([quick, slow, new], jobs=1) is None
+    write_epochs(quick, 1.0, 3.0)
+    write_epochs(slow, 8.0)
+    # One epoch of 2 s, two of 8 s, three of a rung not seen yet at the mean of 4 s.
+    assert seconds_left([quick, slow, new], jobs=1) == pytest.approx(2 + 16 + 12)
+    assert seconds_left([quick, slow, new], jobs=2) == pytest.approx(15)
+
+
+def test_whatever_ends_the_parent_no_training_goes_on_alone(tmp_path: Path) -> None:
+    quick, slow = plan(tmp_path, "quick"), plan(tmp_path, "slow", "slow")
+
+    def broken(_: PlannedRun) -> None:
+        raise ValueError("the disk is full")
+
+    with pytest.raises(ValueError, match="the disk is full"):
+        runner(jobs=2).run([quick, slow], finished=broken)
+    assert (slow.folder / "saved").exists()
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    """nohup ignores SIGHUP so that a program outlives its terminal."""
+    run = plan(tmp_path, "a")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        hang_up = threading.Timer(
+            0.3, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGHUP)
+        )
+        hang_up.start()
+        done: list[PlannedRun] = []
+        runner().run([run], finished=done.append)
+        assert done == [run]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_gpus_that_were_dealt_out_by_others_are_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    runs = [plan(tmp_path, name) for name in "ab"]
+    runner(jobs=2, gpus=2).run(runs, finished=lambda _: None)
+    assert [environment(run)["CUDA_VISIBLE_DEVICES"] for run in runs] == ["5", "7"]

@@ -1,0 +1,134 @@
+"""`tools/compare.py` as users start it: a study interrupted, taken up again and reported."""
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from program import run, start, write_config
+
+pytestmark = pytest.mark.training
+ARGUMENTS = (
+    "compare",
+    "tiny.yaml",
+    "train.epochs=6",
+    "--kinds",
+    "baseline",
+    "deep_supervision",
+    "--seeds",
+    "3",
+)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    write_config(folder / "tiny.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(workplace: Path) -> tuple[Path, str]:
+    """Stopped in the middle of its first run, then finished: its folder, and what the second try said."""
+    folder = workplace / "runs" / "tiny_compare"
+    first = start(*ARGUMENTS, "--jobs", "2", cwd=workplace)
+    while not (folder / "baseline" / "seed3" / "checkpoints" / "last.pt").exists():
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.1)
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=120)
+    assert first.returncode == 130, err
+    assert "the same command goes on" in err
+    out, _ = run(*ARGUMENTS, "--jobs", "2", cwd=workplace)
+    return folder, out
+
+
+def test_an_interrupted_study_goes_on(study: tuple[Path, str]) -> None:
+    folder, out = study
+    assert "resuming baseline, seed 3" in out
+    assert re.search(r"finished deep_supervision, seed 3: mIoU \d+\.\d\d; \d of 2 runs", out)
+    for rung in ("baseline", "deep_supervision"):
+        assert len((folder / rung / "seed3" / "metrics.jsonl").read_text().splitlines()) == 6
+
+
+def test_the_results_are_the_runs_own(study: tuple[Path, str]) -> None:
+    folder, out = study
+    comparison = json.loads((folder / "comparison.json").read_text())
+    summaries = {
+        rung: json.loads((folder / rung / "seed3" / "summary.json").read_text())
+        for rung in ("baseline", "deep_supervision")
+    }
+    difference = summaries["deep_supervision"]["miou"]["primary"] - summaries["baseline"]["miou"]["primary"]
+    baseline, deep = comparison["results"]
+    assert baseline["runs"][0]["miou"] == summaries["baseline"]["miou"]["primary"]
+    assert deep["against"]["baseline"]["miou"]["by_seed"] == {"3": difference}
+    assert f"{100 * difference:+.2f}" in out
+    assert "says nothing about noise" in out
+    assert deep["against"]["baseline"]["seconds"] > 0
+    assert deep["against"]["baseline"]["memory"] > 0
+    assert comparison["missing"] == []
+    page = (folder / "comparison.html").read_text()
+    assert "deep_supervision against baseline" in page
+    assert page.count("<svg") >= 3
+
+
+def test_both_rungs_saw_the_same_pixels_from_the_same_start(study: tuple[Path, str]) -> None:
+    folder, _ = study
+    configs = [
+        (folder / rung / "seed3" / "config.yaml").read_text() for rung in ("baseline", "deep_supervision")
+    ]
+    differing = [(a, b) for a, b in zip(*(text.splitlines() for text in configs), strict=True) if a != b]
+    assert [tuple(line.split(":")[0].strip() for line in pair) for pair in differing] == [
+        ("out", "out"),
+        ("kind", "kind"),
+    ]
+
+
+def test_a_finished_study_only_reports(study: tuple[Path, str], workplace: Path) -> None:
+    folder, _ = study
+    before = (folder / "comparison.html").read_bytes()
+    started = time.monotonic()
+    out, _ = run(*ARGUMENTS, cwd=workplace)
+    assert "2 of 2 runs are finished" in out
+    assert "starting" not in out
+    assert time.monotonic() - started < 60
+    assert (folder / "comparison.html").read_bytes() == before
+
+
+def test_a_report_of_an_unfinished_study_names_what_is_missing(
+    study: tuple[Path, str], workplace: Path
+) -> None:
+    out, _ = run(*ARGUMENTS, "4", "--report", cwd=workplace)
+    assert "baseline" in out
+    assert "seed 4" in out
+    assert not (study[0] / "baseline" / "seed4").exists(), "a report trains nothing"
+
+
+MISTAKES = {
+    "other settings": (("train.epochs=3",), ("train.epochs: 6 when it was started, 3 now", "name=")),
+    "misspelt override": (("--rung", "wide:method.branches.widht=4"), ("rung wide", "did you mean 'width'")),
+    "malformed rung": (("--rung", "wide"), ("name:key=value",)),
+    "a rung on other data": (
+        ("--rung", "big:data.size=[96,96]"),
+        ("rung big", "data.size", "same for all rungs"),
+    ),
+    "a seed as override": (("seed=4",), ("seed=4", "--seeds")),
+    "a term without weight": (
+        ("method.feature.weight=0", "--kinds", "baseline", "+feature"),
+        ("rung +feature: method.feature.weight is 0", "--kinds"),
+    ),
+    "seed twice": (("--seeds", "3", "3"), ("--seeds: 3 is given twice",)),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_before_anything_is_trained(
+    study: tuple[Path, str], workplace: Path, mistake: str
+) -> None:
+    arguments, words = MISTAKES[mistake]
+    _, err = run(*ARGUMENTS, *arguments, cwd=workplace, code=2)
+    for word in words:
+        assert word in err
+    assert "Traceback" not in err
