@@ -22,6 +22,8 @@ ALLOWED = {
     "evaluation": {"data", "models", "losses"},
     "training": {"data", "models", "losses", "evaluation"},
     "export": {"data", "models", "losses", "evaluation", "training"},
+    "study": set(),
+    "report": {"study"},
 }
 
 

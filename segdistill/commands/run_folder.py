@@ -1,7 +1,11 @@
 """The folder of a run: what lies where, and whether a run may start in it."""
 
+import hashlib
 import json
+import os
 import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +18,11 @@ from segdistill.files import write_text
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.loop import Checkpoints
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 #: Changing these between start and resume does not change a number.
 _FREE_KEYS = frozenset(
     {
@@ -24,6 +33,7 @@ _FREE_KEYS = frozenset(
         "data.workers",
         "train.resume",
         "train.log_every",
+        "train.diagnose_every",
         "train.checkpoint_minutes",
     }
 )
@@ -32,7 +42,12 @@ _WRITTEN = (
     "config.yaml",
     "metrics.jsonl",
     "summary.json",
-    "primary.*",
+    "primary*.onnx",
+    "primary.safetensors",
+    "branch*.onnx",
+    "primary*_*.json",
+    "branch*_*.json",
+    ".unchecked-*",
     "checkpoints",
     "tensorboard",
     "evaluation_*.json",
@@ -45,7 +60,10 @@ _PACKAGES = (
     "timm",
     "albumentations",
     "onnx",
+    "onnxruntime",
 )
+#: Where a run's data lie and how they are read: all that may be said anew of a finished run.
+_ABOUT_DATA = frozenset({"data.root", "data.cache", "data.workers"})
 
 
 def versions() -> dict[str, str]:
@@ -76,19 +94,41 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end: scores alone are written before the export, which may fail."""
-        return self.summary.is_file() and json.loads(self.summary.read_text())["onnx"] is not None
+        return self.summary.is_file() and self.load_summary()["onnx"] is not None
+
+    def load_summary(self) -> dict[str, Any]:
+        """Raises RunFolderError if the run has no scores yet, or the file is damaged."""
+        if not self.summary.is_file():
+            raise RunFolderError(
+                f"{self.path} has no {self.summary.name}: the run is not finished; --resume it"
+            )
+        try:
+            summary = json.loads(self.summary.read_text())
+            if not {"miou", "protocol", "onnx"} <= set(summary):
+                raise ValueError("keys are missing")
+        except (ValueError, TypeError):
+            raise RunFolderError(
+                f"{self.summary} is damaged; remove it and resume the run, or remove {self.path}"
+            ) from None
+        return summary
 
     def checkpoints(self, config: Config) -> Checkpoints:
         return Checkpoints(self.path / "checkpoints", dump_config(config), versions())
 
-    def load_config(self) -> Config:
-        """Raises RunFolderError if this is no run folder."""
+    def load_config(self, overrides: Sequence[str] = ()) -> Config:
+        """The run's settings; what does not change a number may be overridden.
+
+        Raises:
+            RunFolderError: if this is no run folder.
+            ConfigError: for an override of anything else.
+        """
+        refuse_what_counts(overrides, owner=str(self.path))
         if not self.config.is_file():
             raise RunFolderError(
                 f"{self.path} is not the folder of a run: it has no config.yaml. Runs lie in runs/<name> unless "
                 "`out` says otherwise"
             )
-        return load_config(self.config)
+        return load_config(self.config, overrides)
 
     def check(self, config: Config, *, overwrite: bool) -> None:
         """Refuse, before any work is done, what would lose or mix up results.
@@ -126,15 +166,40 @@ class RunFolder:
         fresh = config.model_copy(update={"train": config.train.model_copy(update={"resume": False})})
         write_text(self.config, dump_config(fresh))
 
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Nobody else may train in this folder meanwhile; the lock goes with the process, however it ends.
+
+        Raises:
+            RunFolderError: if another process does.
+        """
+        if fcntl is None:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(
+                    f"another process is training in {self.path}; wait for it, stop it, or choose another folder "
+                    "by out=DIR"
+                ) from None
+            yield
+        finally:
+            os.close(handle)
+
     def last_state(self, config: Config) -> dict[str, Any] | None:
         """The state to go on from; None for a run from the start, or if no checkpoint was written yet."""
         last = self.checkpoints(config).last
         return load_checkpoint(last)["state"] if config.train.resume and last.is_file() else None
 
     def _same_settings(self, config: Config) -> None:
-        before = _flatten(self.load_config().model_dump(mode="json"))
-        now = _flatten(config.model_dump(mode="json"))
-        changed = [key for key in sorted({*before, *now} - _FREE_KEYS) if before.get(key) != now.get(key)]
+        old = self.load_config()
+        before, now = (_flatten(one.model_dump(mode="json")) for one in (old, config))
+        counting = _keys_that_count(before, old) | _keys_that_count(now, config)
+        changed = [key for key in sorted(counting) if before.get(key) != now.get(key)]
         if changed:
             lines = [
                 f"{key}: {before.get(key)!r} when it was started, {now.get(key)!r} now" for key in changed
@@ -143,6 +208,29 @@ class RunFolder:
                 "\n  ".join([f"{self.path} cannot be resumed with other settings:", *lines])
                 + f"\nresume with the same ones ({self.config}), or start a new run by name=NAME"
             )
+
+
+def refuse_what_counts(overrides: Sequence[str], *, owner: str) -> None:
+    """Raises ConfigError for an override that would make something else of what `owner` holds."""
+    for override in overrides:
+        if (key := override.partition("=")[0]) not in _ABOUT_DATA:
+            raise ConfigError(
+                f"{override}: {key} is a setting that {owner} was made with, and stays; where the data lie now may be "
+                "said by data.root=DIR"
+            )
+
+
+def settings_hash(config: Config) -> str:
+    """SHA-256 of the settings that a run's numbers may depend on, wherever it and its data lie."""
+    flat = _flatten(config.model_dump(mode="json"))
+    counting = {key: value for key, value in sorted(flat.items()) if key not in _FREE_KEYS}
+    return hashlib.sha256(json.dumps(counting).encode()).hexdigest()
+
+
+def _keys_that_count(keys: Iterable[str], config: Config) -> set[str]:
+    """Those that the numbers of a run with these settings depend on."""
+    unused = tuple(f"method.{key}." for key in config.method.unused)
+    return {key for key in keys if key not in _FREE_KEYS and not f"{key}.".startswith(unused)}
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from rich.table import Table
 
 from segdistill.evaluation.metrics import Scores
+from segdistill.export.check import Check
 
 
 def stream_table(scores: Mapping[str, Scores], class_names: tuple[str, ...]) -> Table:
@@ -18,6 +19,14 @@ def stream_table(scores: Mapping[str, Scores], class_names: tuple[str, ...]) -> 
     table.add_section()
     table.add_row("mIoU", *(percent(one.miou) for one in scores.values()), style="bold")
     table.add_row("pixel accuracy", *(percent(one.pixel_accuracy) for one in scores.values()))
+    return table
+
+
+def check_table(check: Check) -> Table:
+    """What was measured, what is asked, and whether it holds."""
+    table = Table("check", "measured", "limit", "")
+    for line in check.lines:
+        table.add_row(line.name, line.value, line.limit, "ok" if line.holds else "[bold red]FAILED[/]")
     return table
 
 

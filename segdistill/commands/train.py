@@ -1,12 +1,13 @@
 """`segdistill train`: configuration in, a deployed network out."""
 
 import os
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segdistill.build import (
@@ -19,9 +20,11 @@ from segdistill.build import (
     build_train_dataset,
     worker_count,
 )
-from segdistill.commands.export import export_checked
+from segdistill.commands.export import Split, Wanted, export_checked
+from segdistill.commands.protocol import protocol
 from segdistill.commands.run_folder import RunFolder, versions
 from segdistill.commands.tables import stream_table
+from segdistill.commands.trained import Trained, scored_weights
 from segdistill.config import Config
 from segdistill.data.loading import (
     EpochBatches,
@@ -31,7 +34,7 @@ from segdistill.data.loading import (
     eval_loader,
     train_loader,
 )
-from segdistill.errors import ConfigError
+from segdistill.errors import ConfigError, ExportError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.metrics import Scores
 from segdistill.evaluation.predictors import EnsemblePredictor
@@ -41,6 +44,7 @@ from segdistill.models.ensemble import PRIMARY
 from segdistill.models.primary import input_multiple
 from segdistill.resolution import pad_to_multiple
 from segdistill.training.checkpoint import load_checkpoint
+from segdistill.training.host_memory import keep_freed_memory
 from segdistill.training.loop import fit
 from segdistill.training.run_log import RunLog, miou_by_stream
 from segdistill.training.state import TrainState
@@ -58,6 +62,8 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
         console.print(f"{folder.path} holds a finished run; nothing is left to do")
         return
     fabric = build_fabric(config)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     fabric.launch()
     console = console if fabric.is_global_zero else Console(quiet=True)
 
@@ -72,13 +78,14 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
     if saved is not None:
         state.load_state_dict(saved)
     fabric.barrier()  # every process has read the folder before the first one writes to it
-    if fabric.is_global_zero:
-        folder.begin(config)
-    say_what_runs(config, state, console=console, images=(len(train_set), len(val_set)))
-    scores = fit_and_score(config, folder, state, train_set, batches, val_set, console=console)
-    if fabric.is_global_zero:
-        deploy(config, folder, state, scores, val_set, console=console)
-    fabric.barrier()
+    with folder.owned() if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            folder.begin(config)
+        say_what_runs(config, state, console=console, images=(len(train_set), len(val_set)))
+        scores = fit_and_score(config, folder, state, train_set, batches, val_set, console=console)
+        if fabric.is_global_zero:
+            deploy(config, folder, state, scores, val_set, console=console)
+        fabric.barrier()
 
 
 def fit_and_score(
@@ -185,12 +192,6 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
     console.print(f"run folder {config.run_folder}{start}", highlight=False)
 
 
-def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """A checkpoint's network as it is scored and deployed: the running average if there is one."""
-    state = checkpoint["state"]
-    return state["ema"] or state["ensemble"]["module"]
-
-
 def deploy(
     config: Config,
     folder: RunFolder,
@@ -204,7 +205,7 @@ def deploy(
     primary = state.scored_net.deploy().cpu().to(memory_format=torch.contiguous_format).eval()
     deployed = build_deployed(config, primary)
     save_deployed(folder.primary, primary, deployed)
-    summary = {
+    summary: dict[str, Any] = {
         "name": config.name,
         "method": config.method.kind,
         "seed": config.seed,
@@ -221,6 +222,7 @@ def deploy(
             "training": round(state.position.seconds, 3),
             "per_step": round(state.position.seconds / state.position.step, 5),
         },
+        "memory_bytes": state.position.memory_bytes,
         "steps": state.position.step,
         "onnx": None,
         "versions": versions(),
@@ -231,33 +233,35 @@ def deploy(
     # Scores first: an export that fails must not cost them.
     write_json(folder.summary, summary)
     console.print(stream_table(scores, deployed.taxonomy.names))
-    parity = export_checked(
-        folder.onnx, primary, deployed, val_set, opset=config.export.opset, console=console
+    trained = Trained(
+        PRIMARY,
+        primary,
+        deployed,
+        config,
+        {
+            "miou": summary["miou"]["primary"],
+            "of": "the network in torch",
+            "protocol": summary["protocol"],
+        },
     )
-    write_json(
-        folder.summary, summary | {"onnx": {"bytes": os.path.getsize(folder.onnx), **parity.as_dict()}}
-    )
+    split = Split(val_set.samples, scored=False)
+    try:
+        exported = export_checked(folder.onnx, trained, Wanted(), split, console=console)
+    except ExportError as error:
+        size = deployed.size
+        console.print(
+            f"[yellow]{error}[/yellow]\nso {folder.onnx.name} is exported for images of {size[0]}x{size[1]} alone",
+            highlight=False,
+        )
+        exported = export_checked(folder.onnx, trained, Wanted(size=size), split, console=console)
+    onnx = {"bytes": os.path.getsize(folder.onnx), **exported.check.parity.as_dict()}
+    write_json(folder.summary, summary | {"onnx": onnx})
     console.print(
         f"deployed: {count_parameters(primary) / 1e6:.2f} M parameters, {summary['macs'] / 1e9:.2f} GMACs at "
         f"{deployed.size[0]}x{deployed.size[1]}; {folder.primary.name}, {folder.onnx.name} and "
         f"{folder.summary.name} in {folder.path}",
         highlight=False,
     )
-
-
-def protocol(config: Config, *, split: str, images: int) -> dict[str, Any]:
-    """How the scores came about; a number without it cannot be compared."""
-    return {
-        "data": config.data.kind,
-        "split": split,
-        "images": images,
-        "input_size": list(config.data.size),
-        "scored_at": "label size, logits resized bilinearly",
-        "ignored": "void pixels",
-        "test_time_augmentation": None,
-        "weights": f"{config.export.weights} epoch" + (", running average" if config.train.ema_decay else ""),
-        "epochs": config.train.epochs,
-    }
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
+import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from segdistill.data.loading import EvalItem
+from segdistill.data.samples import LabelledImage
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.evaluation.metrics import Scores, confusion_metric
 from segdistill.evaluation.predictors import StreamLogits
@@ -42,3 +45,20 @@ def evaluate(
         progress(done)
     assert metrics, "every process has an image: the others wait for its counts"
     return {name: Scores(metric.compute().cpu()) for name, metric in metrics.items()}
+
+
+def score_classes(
+    segment: Callable[[np.ndarray], np.ndarray], items: Iterable[LabelledImage], taxonomy: Taxonomy
+) -> Scores:
+    """Score something that turns images into class indexes.
+
+    Args:
+        segment: (H, W, 3) uint8 RGB -> (H, W) class indexes.
+        items: the whole split.
+        taxonomy: classes and ignore index.
+    """
+    metric = confusion_metric(num_classes=taxonomy.num_classes, ignore_index=taxonomy.ignore_index)
+    for image, mask in items:
+        classes = torch.from_numpy(segment(image).astype(np.int64))
+        metric.update(classes[None], torch.from_numpy(mask.astype(np.int64))[None])
+    return Scores(metric.compute())

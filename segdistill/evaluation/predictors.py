@@ -1,9 +1,5 @@
 """Networks as functions from images to logits, whatever runs them."""
 
-from pathlib import Path
-
-import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -58,15 +54,3 @@ class EnsemblePredictor:
         if out.branches:
             streams[ENSEMBLE] = ensemble_logits(list(streams.values()))
         return {name: logits[..., :height, :width] for name, logits in streams.items()}
-
-
-class OnnxPredictor:
-    """An exported file under ONNX Runtime on the CPU."""
-
-    def __init__(self, path: Path) -> None:
-        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def __call__(self, images: Tensor) -> StreamLogits:
-        """images: (B, 3, H, W), normalised."""
-        (logits,) = self.session.run(None, {"image": images.cpu().numpy().astype(np.float32)})
-        return {PRIMARY: torch.from_numpy(logits)}

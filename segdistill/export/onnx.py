@@ -1,142 +1,153 @@
-"""The primary stream as one ONNX file."""
+"""A graph as one ONNX file."""
 
-import copy
-import json
 import logging
+import re
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnxslim
 import torch
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from segdistill import __version__
 from segdistill.errors import ExportError
-from segdistill.export.weights import Deployed
+from segdistill.export.description import Description
+from segdistill.export.graphs import for_export
 from segdistill.files import write_atomically
 
-INPUT, OUTPUT = "image", "logits"
 #: torch's exporter writes no older one.
 OLDEST_OPSET = 18
 
 
-class ExportGraph(nn.Module):
-    """The deployed network for images of any size: pad to the stride, predict, crop."""
+@dataclass(frozen=True)
+class Interface:
+    """The shapes a file accepts and the standard it is written in.
 
-    def __init__(self, primary: nn.Module, *, multiple: int) -> None:
-        super().__init__()
-        self.primary = primary
-        self.multiple = multiple
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) float32, normalised -> (B, C, H, W) logits"""
-        height, width = image.shape[-2:]
-        rows = (height + self.multiple - 1) // self.multiple * self.multiple
-        columns = (width + self.multiple - 1) // self.multiple * self.multiple
-        padded = nn.functional.pad(image, (0, columns - width, 0, rows - height))
-        return self.primary(padded)[..., :height, :width]
-
-
-def with_static_padding(module: nn.Module) -> nn.Module:
-    """Replace, in place, timm's TensorFlow-style convolutions, which compute their padding from the input's size.
-
-    The graph pads images to the stride, so every such convolution sees a multiple of its own stride and its
-    padding is a constant. The file gets simpler, and its export takes seconds: the symbolic arithmetic of
-    that padding took torch 2.14 eight minutes for a U-Net.
+    Attributes:
+        batch: images per call; None for any number.
+        size: (height, width) in pixels of the input; None for any.
+        opset: of the ONNX standard.
+        simplify: let onnxslim fold and merge nodes.
     """
-    for name, child in module.named_children():
-        if isinstance(child, Conv2dSame):
-            setattr(module, name, _static_same(child))
-        else:
-            with_static_padding(child)
-    return module
+
+    batch: int | None = None
+    size: tuple[int, int] | None = None
+    opset: int = OLDEST_OPSET
+    simplify: bool = False
 
 
-def _static_same(conv: Conv2dSame) -> nn.Sequential:
-    (kernel_y, kernel_x), (stride_y, stride_x), (dilation_y, dilation_x) = (
-        conv.kernel_size,
-        conv.stride,
-        conv.dilation,
-    )
-    total_y = max((kernel_y - 1) * dilation_y + 1 - stride_y, 0)
-    total_x = max((kernel_x - 1) * dilation_x + 1 - stride_x, 0)
-    plain = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        (kernel_y, kernel_x),
-        (stride_y, stride_x),
-        0,
-        (dilation_y, dilation_x),
-        conv.groups,
-        conv.bias is not None,
-    )
-    plain.weight, plain.bias = conv.weight, conv.bias
-    pad = nn.ZeroPad2d((total_x // 2, total_x - total_x // 2, total_y // 2, total_y - total_y // 2))
-    return nn.Sequential(pad, plain)
+@dataclass(frozen=True)
+class Cost:
+    """Of a file's network.
+
+    Attributes:
+        parameters: numbers in its weights.
+        macs: multiply-adds of one image at the size it was scored at (convolutions and matrix products).
+    """
+
+    parameters: int
+    macs: int
 
 
-def export_onnx(path: Path, primary: nn.Module, deployed: Deployed, *, opset: int) -> None:
-    """Write one self-contained file with dynamic batch, height and width; its metadata says how to feed it.
+def export_onnx(path: Path, graph: nn.Module, description: Description, interface: Interface) -> Cost:
+    """Write one self-contained file whose metadata says how to feed it.
 
     Args:
         path: of the file.
-        primary: the deployed network; a copy on the CPU in evaluation mode is exported.
-        deployed: what the metadata tells.
-        opset: of the ONNX standard.
+        graph: a `TensorGraph` or `ImageGraph`; it is not changed.
+        description: of the graph.
+        interface: shapes and opset.
 
     Raises:
-        ExportError: if torch cannot export this architecture; the message gives torch's reason.
+        ExportError: if torch cannot export this network; the message gives torch's reason.
     """
     newest = onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset <= newest:
-        raise ExportError(f"opset {opset} cannot be written; choose one of {OLDEST_OPSET} to {newest}")
-    graph = ExportGraph(with_static_padding(copy.deepcopy(primary)), multiple=deployed.multiple).cpu().eval()
-    height, width = deployed.size
-    # A batch of 1 would be taken for a constant.
-    example = torch.zeros(2, 3, height, width).to(memory_format=torch.contiguous_format)
-    dynamic = {"image": {0: "batch", 2: "height", 3: "width"}}
+    if not OLDEST_OPSET <= interface.opset <= newest:
+        raise ExportError(
+            f"opset {interface.opset} cannot be written; choose one of {OLDEST_OPSET} to {newest}"
+        )
+    program = _exported(graph, description, interface)
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "model.onnx"
+        program.save(str(raw), external_data=False)
+        model = onnx.load(str(raw))
+    written = {entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
+    if written != {interface.opset}:
+        raise ExportError(
+            f"torch wrote opset {max(written)} instead of {interface.opset}: the network has operations that cannot be "
+            f"translated; use opset {max(written)}"
+        )
+    if interface.simplify:
+        model = onnxslim.slim(model)
+    without_traces(model)
+    onnx.helper.set_model_props(model, description.to_metadata())
+    model.producer_name, model.producer_version = "segdistill", __version__
+    onnx.checker.check_model(model, full_check=True)
+    write_atomically(path, lambda temporary: onnx.save(model, str(temporary)))
+    return Cost(_parameters(program), _macs(program, description, interface))
+
+
+def without_traces(model: onnx.ModelProto) -> None:
+    """Remove what torch notes about every node: stack traces with this machine's paths, half a megabyte."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def _exported(graph: nn.Module, description: Description, interface: Interface) -> torch.onnx.ONNXProgram:
+    rows, columns = (2, 3) if description.layout == "nchw" else (1, 2)
+    dynamic = {0: "batch"} if interface.batch is None else {}
+    dynamic |= {rows: "height", columns: "width"} if interface.size is None else {}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                graph,
-                (example,),
+                for_export(graph),
+                (example_input(description, interface),),
                 dynamo=True,
                 verbose=False,
-                opset_version=opset,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=dynamic,
+                opset_version=interface.opset,
+                input_names=[description.input_name],
+                output_names=list(description.output_names),
+                dynamic_shapes=(dynamic,) if dynamic else None,
             )
     except Exception as error:  # torch's exporter raises many kinds
-        reason = next(iter(str(error).strip().splitlines()), "")
+        reason = next(iter(re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines()), "")
         raise ExportError(
-            f"torch cannot export {deployed.arch!r} to ONNX opset {opset}: {type(error).__name__}: {reason}"
+            f"torch cannot export {description.network['arch']!r} to ONNX opset {interface.opset}: "
+            f"{type(error).__name__}: {reason}"
         ) from error
     assert program is not None
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "model.onnx"
-        program.save(str(raw), external_data=False)
-        model = onnx.load(str(raw))
-    onnx.helper.set_model_props(model, _metadata(deployed))
-    model.producer_name, model.producer_version = "segdistill", __version__
-    onnx.checker.check_model(model)
-    write_atomically(path, lambda temporary: onnx.save(model, str(temporary)))
+    return program
 
 
-def _metadata(deployed: Deployed) -> dict[str, str]:
-    return {
-        "task": "semantic segmentation",
-        "input": f"{INPUT}: float32 (batch, 3, height, width), RGB / 255, minus mean, divided by std",
-        "output": f"{OUTPUT}: float32 (batch, classes, height, width); the class is the argmax over classes",
-        "class_names": json.dumps(deployed.taxonomy.names),
-        "class_colours": json.dumps(deployed.taxonomy.colours),
-        "ignore_index": json.dumps(deployed.taxonomy.ignore_index),
-        "mean": json.dumps(deployed.normalisation.mean),
-        "std": json.dumps(deployed.normalisation.std),
-        "size": json.dumps(deployed.size),
-        "arch": deployed.arch,
-    }
+def example_input(description: Description, interface: Interface) -> Tensor:
+    """An empty batch of the input's dtype and layout; a batch of 1 would be taken for a constant."""
+    height, width = interface.size or description.size
+    batch = interface.batch or 2
+    shape = (batch, 3, height, width) if description.layout == "nchw" else (batch, height, width, 3)
+    return torch.zeros(shape, dtype=torch.float32 if description.input == "tensor" else torch.uint8)
+
+
+def _parameters(program: torch.onnx.ONNXProgram) -> int:
+    """Of the layers that lead to the output: torch lists all, an exported branch uses a part of them."""
+    exported = program.exported_program
+    assert exported is not None
+    names = exported.graph_signature.inputs_to_parameters
+    used = {names[node.name] for node in exported.graph.nodes if node.name in names and node.users}
+    return sum(tensor.numel() for name, tensor in exported.named_parameters() if name in used)
+
+
+def _macs(program: torch.onnx.ONNXProgram, description: Description, interface: Interface) -> int:
+    """As torch's counter sees the exported program, in which only what leads to the output is left."""
+    assert program.exported_program is not None
+    example = example_input(description, interface)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        program.exported_program.module()(example)
+    return counter.get_total_flops() // 2 // len(example)

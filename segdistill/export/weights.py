@@ -64,8 +64,10 @@ def load_deployed(path: Path) -> tuple[nn.Module, Deployed]:
     """Rebuild a deployed network in evaluation mode.
 
     Raises:
-        RunFolderError: if the file is missing or was not written by `save_deployed`.
+        RunFolderError: if the file is missing, damaged or was not written by `save_deployed`.
     """
+    if not path.exists():
+        raise RunFolderError(f"{path}: no such file; if the run is not finished, go on with it by --resume")
     try:
         with safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}
@@ -85,5 +87,10 @@ def load_deployed(path: Path) -> tuple[nn.Module, Deployed]:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise RunFolderError(f"{path} is not a network deployed by segdistill: {error!r}") from None
     model = deployed.rebuild()
-    model.load_state_dict(load_file(path), strict=True)
+    try:
+        model.load_state_dict(load_file(path), strict=True)
+    except RuntimeError as error:
+        raise RunFolderError(
+            f"{path} does not fit its own description: {str(error).splitlines()[0]}"
+        ) from None
     return model.eval(), deployed

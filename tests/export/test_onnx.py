@@ -11,74 +11,55 @@ from typing import Any
 import onnx
 import onnxruntime
 import pytest
+import segmentation_models_pytorch as smp
 import torch
-from timm.layers import Conv2dSame
+from networks import NORMALISATION, described, with_random_statistics
 from torch import Tensor, nn
 
 from segdistill.data.taxonomy import CAMVID
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import ExportError
-from segdistill.evaluation.predictors import OnnxPredictor, PlainPredictor
-from segdistill.export.onnx import ExportGraph, export_onnx, with_static_padding
-from segdistill.export.parity import compare
-from segdistill.export.weights import Deployed
+from segdistill.export.check import LIMITS, Check, compare
+from segdistill.export.graphs import BranchStream, ImageGraph, TensorGraph
+from segdistill.export.onnx import Cost, Interface, export_onnx
+from segdistill.export.onnx_file import OnnxFile
 from segdistill.models.ensemble import BranchSpec, MultiBranchNet
-from segdistill.models.primary import input_multiple
 from segdistill.models.taps import survey
 
 ENCODERS = ("tu-tf_efficientnet_lite0", "resnet18")
-KEYWORDS = {
-    "encoder_weights": None,
-    "classes": CAMVID.num_classes,
-    "decoder_channels": [32, 24, 16, 16, 16],
-}
 
 
-def deployed_of(encoder: str, arch: str = "unet", **keywords: Any) -> Deployed:
-    return Deployed(
-        arch=arch,
-        keywords={**KEYWORDS, "encoder_name": encoder, **keywords},
-        taxonomy=CAMVID,
-        normalisation=Normalisation((0.5, 0.4, 0.3), (0.25, 0.5, 0.75)),
-        size=(64, 96),
-        multiple=32,
+def plain(encoder: str) -> nn.Module:
+    return smp.create_model(
+        "unet",
+        encoder,
+        encoder_weights=None,
+        classes=CAMVID.num_classes,
+        decoder_channels=[32, 24, 16, 16, 16],
     )
-
-
-def with_random_statistics(model: nn.Module) -> nn.Module:
-    """Fresh batch norms do next to nothing, which hides how they are folded into convolutions."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.2)
-                module.running_var.uniform_(0.5, 2.0)
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.2)
-    return model
 
 
 def make_net(encoder: str) -> MultiBranchNet:
     torch.manual_seed(0)
-    primary = with_random_statistics(deployed_of(encoder).rebuild())
+    primary = with_random_statistics(plain(encoder))
     return MultiBranchNet(
         primary,
-        tap_map=survey(primary, (), height=64, width=64),
+        tap_map=survey(primary, ("decoder.blocks.2",), height=64, width=64),
         num_classes=CAMVID.num_classes,
         branches=BranchSpec((3, 4, 5), 64, 4, 0.0, 1.0),
-        adapter_width=64,
         feature_stride=8,
+        feature_path="decoder.blocks.2",
     )
 
 
+Exported = tuple[MultiBranchNet, Path, Cost]
+
+
 @pytest.fixture(scope="module", params=ENCODERS)
-def exported(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[MultiBranchNet, Path, Deployed]:
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     net = make_net(request.param)
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
-    deployed = deployed_of(request.param)
     before = copy.deepcopy(net.deploy()).train()
-    export_onnx(path, net.deploy().train(), deployed, opset=18)
+    cost = export_onnx(path, TensorGraph(net.deploy().train(), stride=32), described(), Interface())
 
     # The network that is exported stays as it was.
     after = net.deploy()
@@ -87,49 +68,51 @@ def exported(
     ours, theirs = before.state_dict(), after.state_dict()
     assert list(ours) == list(theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    return net, path, deployed
+    return net, path, cost
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("size", [(97, 131), (64, 96), (33, 32), (7, 70)])
-def test_parity(exported: tuple[MultiBranchNet, Path, Deployed], batch: int, size: tuple[int, int]) -> None:
-    net, path, deployed = exported
-    assert input_multiple(net.deploy()) == deployed.multiple
-    reference = PlainPredictor(
-        copy.deepcopy(net.deploy()), multiple=deployed.multiple, device=torch.device("cpu")
-    )
+def test_parity(exported: Exported, batch: int, size: tuple[int, int]) -> None:
+    net, path, _ = exported
     images = torch.randn(batch, 3, *size)
-    logits = OnnxPredictor(path)(images)["primary"]
-    expected = reference(images)["primary"]
+    logits = torch.from_numpy(OnnxFile(path).run(images.numpy())["logits"])
+    padded = torch.zeros(batch, 3, *(-(-one // 32) * 32 for one in size))
+    padded[..., : size[0], : size[1]] = images
+    with torch.no_grad():
+        expected = copy.deepcopy(net.deploy()).eval()(padded)[..., : size[0], : size[1]]
     assert logits.shape == expected.shape == (batch, CAMVID.num_classes, *size)
     assert expected.std() > 0.05
     assert (logits - expected).abs().max() <= 1e-4
-    assert compare(reference, OnnxPredictor(path), [images]).holds
 
 
-def test_another_network_has_no_parity(exported: tuple[MultiBranchNet, Path, Deployed]) -> None:
-    net, path, deployed = exported
+def test_another_network_has_no_parity(exported: Exported) -> None:
+    net, path, _ = exported
+    images = [torch.randn(2, 3, 64, 64).numpy()]
+    same = compare(TensorGraph(copy.deepcopy(net.deploy()), stride=32), OnnxFile(path), images)
+    assert Check("fp32", same).holds
     other = copy.deepcopy(net.deploy())
     with torch.no_grad():
         other.segmentation_head[0].weight.mul_(1.01)
-    reference = PlainPredictor(other, multiple=deployed.multiple, device=torch.device("cpu"))
-    assert not compare(reference, OnnxPredictor(path), [torch.randn(1, 3, 64, 64)]).holds
+    different = compare(TensorGraph(other, stride=32), OnnxFile(path), images)
+    assert not Check("fp32", different).holds
 
 
-def test_one_file_that_holds_everything(exported: tuple[MultiBranchNet, Path, Deployed]) -> None:
+def test_one_file_that_holds_everything(exported: Exported) -> None:
     _, path, _ = exported
     assert [one.name for one in path.parent.iterdir()] == ["model.onnx"]
     model = onnx.load(str(path), load_external_data=False)
     assert {one.data_location for one in model.graph.initializer} == {onnx.TensorProto.DEFAULT}
     assert [one.version for one in model.opset_import if one.domain == ""] == [18]
     onnx.checker.check_model(model, full_check=True)
+    assert b"segdistill/" not in path.read_bytes(), "paths of the machine that exported it"
 
 
 def elements(tensors: list[Any]) -> int:
     return sum(torch.Size(one.dims).numel() for one in tensors)
 
 
-def test_nothing_of_the_training_is_inside(exported: tuple[MultiBranchNet, Path, Deployed]) -> None:
+def test_nothing_of_the_training_is_inside(exported: Exported) -> None:
     net, path, _ = exported
     model = onnx.load(str(path))
     floats = [one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
@@ -140,16 +123,36 @@ def test_nothing_of_the_training_is_inside(exported: tuple[MultiBranchNet, Path,
     assert weights <= elements(floats) <= all_of_it
     assert all_of_it - weights < sum(p.numel() for p in net.branches.parameters())
     names = [one.name for one in model.graph.initializer] + [one.name for one in model.graph.node]
-    assert not [name for name in names if "branch" in name or "adapter" in name]
+    assert not [name for name in names if "branch" in name or "adapter" in name or "discriminator" in name]
     integers = [one for one in model.graph.initializer if one.data_type != onnx.TensorProto.FLOAT]
     assert elements(integers) < 1000  # shapes and indexes
 
 
-def test_interface_and_metadata(exported: tuple[MultiBranchNet, Path, Deployed]) -> None:
+@pytest.mark.parametrize("exported", ["resnet18"], indirect=True)
+def test_it_is_the_export_of_plain_smp(exported: Exported, tmp_path: Path) -> None:
+    net, path, cost = exported
+    model = plain("resnet18")
+    model.load_state_dict(net.deploy().state_dict())
+    plain_cost = export_onnx(tmp_path / "plain.onnx", TensorGraph(model, stride=32), described(), Interface())
+    assert cost == plain_cost
+    ours, theirs = onnx.load(str(path)), onnx.load(str(tmp_path / "plain.onnx"))
+    assert ours.graph == theirs.graph, "node for node, weight for weight"
+    assert path.stat().st_size == (tmp_path / "plain.onnx").stat().st_size
+
+
+def test_cost_is_that_of_the_network(exported: Exported) -> None:
+    net, _, cost = exported
+    assert cost.parameters == sum(p.numel() for p in net.deploy().parameters())
+    # The head: 3x3 convolution from 16 channels to the classes at every pixel.
+    head = 64 * 96 * 9 * 16 * CAMVID.num_classes
+    assert head < cost.macs < 100 * head
+
+
+def test_interface_and_metadata(exported: Exported) -> None:
     _, path, _ = exported
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (image,), (logits,) = session.get_inputs(), session.get_outputs()
-    assert (image.name, image.type) == ("image", "tensor(float)")
+    assert (image.name, image.type) == ("normalized_image", "tensor(float)")
     assert (logits.name, logits.type) == ("logits", "tensor(float)")
     assert image.shape == ["batch", 3, "height", "width"]
     assert logits.shape[:2] == ["batch", CAMVID.num_classes]
@@ -160,72 +163,122 @@ def test_interface_and_metadata(exported: tuple[MultiBranchNet, Path, Deployed])
     assert json.loads(metadata["mean"]) == [0.5, 0.4, 0.3]
     assert json.loads(metadata["std"]) == [0.25, 0.5, 0.75]
     assert json.loads(metadata["size"]) == [64, 96]
-    assert metadata["arch"] == "unet"
-    assert "RGB / 255, minus mean, divided by std" in metadata["input"]
+    assert json.loads(metadata["stride"]) == 32
+    assert json.loads(metadata["score"])["miou"] == 0.5
+    assert json.loads(metadata["network"])["arch"] == "unet"
+    assert "RGB / 255, minus mean, divided by std" in metadata["input_description"]
     assert session.get_modelmeta().producer_name == "segdistill"
+
+
+# ---- other graphs of one network
+
+
+@pytest.fixture(scope="module")
+def net() -> MultiBranchNet:
+    return make_net("resnet18").eval()
+
+
+def image_graph(net: nn.Module, **changes: Any) -> ImageGraph:
+    values: dict[str, Any] = {"fit": "resize", "layout": "nhwc", "confidence": True, "size": (64, 96)}
+    return ImageGraph(net, normalisation=NORMALISATION, stride=32, **(values | changes))
+
+
+@pytest.fixture(scope="module")
+def image_file(net: MultiBranchNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "image.onnx"
+    description = described(input="image", layout="nhwc", fit="resize", confidence=True)
+    export_onnx(path, image_graph(net.deploy()), description, Interface(opset=20, simplify=True))
+    return path
+
+
+def photos(*shape: int) -> Tensor:
+    """Smooth uint8 images, (B, H, W, 3)."""
+    coarse = torch.rand(shape[0], 3, 6, 8, generator=torch.Generator().manual_seed(3))
+    smooth = nn.functional.interpolate(coarse, size=shape[1:], mode="bicubic").clamp(0, 1)
+    return (255 * smooth).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 96), (2, 131, 200), (3, 40, 50)])
+def test_an_image_graph_does_all_the_work(
+    net: MultiBranchNet, image_file: Path, shape: tuple[int, ...]
+) -> None:
+    images = photos(*shape)
+    out = OnnxFile(image_file).run(images.numpy())
+    # By hand, with plain torch.
+    mean, std = (torch.tensor(one).reshape(3, 1, 1) for one in (NORMALISATION.mean, NORMALISATION.std))
+    with torch.no_grad():
+        resized = nn.functional.interpolate(
+            images.permute(0, 3, 1, 2) / 255, (64, 96), mode="bilinear", antialias=True
+        )
+        logits = nn.functional.interpolate(net.deploy()((resized - mean) / std), shape[1:], mode="bilinear")
+    assert out["class_index"].shape == shape
+    assert out["class_index"].dtype == "uint8"
+    assert (torch.from_numpy(out["class_index"]) == logits.argmax(1)).float().mean() >= 0.9999
+    assert len(logits.argmax(1).unique()) > 1
+    confidence = torch.from_numpy(out["confidence"])
+    torch.testing.assert_close(confidence, logits.softmax(1).amax(1), rtol=0, atol=1e-4)
+
+
+# With random weights logits are close; OpenVINO's antialiased resize rounds differently.
+@pytest.mark.parametrize(("size", "share"), [((64, 96), 0.9999), ((120, 160), 0.999)])
+def test_openvino_reads_the_same_file(image_file: Path, size: tuple[int, int], share: float) -> None:
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is a development extra")
+    images = photos(1, *size).numpy()
+    expected = OnnxFile(image_file).run(images)["class_index"]
+    compiled = openvino.Core().compile_model(str(image_file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert (compiled(images)["class_index"] == expected).mean() >= share
+
+
+def test_fixed_shapes_and_padding(net: MultiBranchNet, tmp_path: Path) -> None:
+    path = tmp_path / "fixed.onnx"
+    description = described(input="image", layout="nchw", fit="pad")
+    graph = image_graph(net.deploy(), layout="nchw", fit="pad", confidence=False)
+    export_onnx(path, graph, description, Interface(batch=1, size=(50, 70)))
+    file = OnnxFile(path)
+    assert (file.fixed_batch, file.fixed_size) == (1, (50, 70))
+    images = photos(1, 50, 70).permute(0, 3, 1, 2).contiguous()
+    with torch.no_grad():
+        (expected,) = graph(images)
+    assert (file.run(images.numpy())["class_index"] == expected.numpy()).mean() >= 0.9999
+    assert file.predict(photos(1, 100, 140)[0].numpy()).classes.shape == (100, 140)
+
+
+def test_a_branch_is_a_smaller_network(net: MultiBranchNet, tmp_path: Path) -> None:
+    stream = BranchStream(net, "branch3")
+    cost = export_onnx(
+        tmp_path / "branch3.onnx", TensorGraph(stream, stride=32), described(stream="branch3"), Interface()
+    )
+    branch = net.branches["branch3"]
+    encoder = net.primary.encoder
+    parts = (encoder.conv1, encoder.bn1, encoder.layer1, encoder.layer2, branch)
+    assert cost.parameters == sum(p.numel() for part in parts for p in part.parameters())
+    model = onnx.load(str(tmp_path / "branch3.onnx"))
+    names = " ".join(one.name for one in model.graph.initializer)
+    assert "branch3" in names
+    assert not [part for part in ("branch4", "branch5", "primary.decoder", "layer3") if part in names]
+    images = torch.randn(1, 3, 64, 96)
+    logits = OnnxFile(tmp_path / "branch3.onnx").run(images.numpy())["logits"]
+    with torch.no_grad():
+        expected = nn.functional.interpolate(net(images).branches["branch3"], (64, 96), mode="bilinear")
+    assert (torch.from_numpy(logits) - expected).abs().max() <= LIMITS["fp32"].logit_difference
 
 
 # ---- without an export
 
 
-@pytest.mark.parametrize(("arch", "keywords"), [("unet", {}), ("deeplabv3plus", {"decoder_channels": 32})])
-def test_static_padding_computes_the_same(arch: str, keywords: dict[str, Any]) -> None:
-    torch.manual_seed(0)
-    primary = with_random_statistics(
-        deployed_of("tu-tf_efficientnet_lite0", arch, **keywords).rebuild()
-    ).eval()
-    static = with_static_padding(copy.deepcopy(primary))
-    assert [module for module in primary.modules() if isinstance(module, Conv2dSame)]
-    assert not [module for module in static.modules() if isinstance(module, Conv2dSame)]
-    with torch.no_grad():
-        for size in [(32, 32), (64, 96), (160, 128)]:
-            images = torch.randn(2, 3, *size)
-            assert torch.equal(static(images), primary(images))
-
-
-@pytest.mark.parametrize("stride", [1, 2, (2, 1)])
-@pytest.mark.parametrize("kernel", [1, 3, 5, (3, 5)])
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_static_padding_of_one_convolution(kernel: Any, stride: Any, dilation: int) -> None:
-    one = nn.Sequential(Conv2dSame(4, 6, kernel, stride, dilation=dilation, groups=2, bias=True))
-    static = with_static_padding(copy.deepcopy(one))
-    assert not isinstance(static[0], Conv2dSame)
-    images = torch.randn(2, 4, 12, 20)
-    assert torch.equal(static(images), one(images))
-
-
-class Doubles(nn.Module):
-    """Notes what it is given; its output depends on the place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = torch.empty(0)
-
-    def forward(self, image: Tensor) -> Tensor:
-        self.seen = image
-        return 2 * image
-
-
-@pytest.mark.parametrize(
-    ("size", "padded"), [((33, 40), (64, 64)), ((64, 32), (64, 32)), ((1, 65), (32, 96))]
-)
-def test_graph_pads_with_the_mean_colour_and_crops(size: tuple[int, int], padded: tuple[int, int]) -> None:
-    network = Doubles()
-    images = torch.randn(2, 3, *size)
-    assert torch.equal(ExportGraph(network, multiple=32)(images), 2 * images)
-    assert network.seen.shape == (2, 3, *padded)
-    assert torch.equal(network.seen[..., : size[0], : size[1]], images)
-    assert network.seen.abs().sum() == images.abs().sum()
+@pytest.mark.parametrize("opset", [17, 99])
+def test_an_opset_that_cannot_be_written_is_told(opset: int, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=rf"opset {opset} cannot be written; choose one of 18 to \d+"):
+        export_onnx(tmp_path / "model.onnx", nn.Identity(), described(), Interface(opset=opset))
 
 
 def test_what_torch_cannot_export_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: Any, **_keywords: Any) -> None:
-        raise RuntimeError("no symbolic for this\nand a page more")
+        raise RuntimeError("\x1b[96mno symbolic for this\x1b[0m\nand a page more")
 
     monkeypatch.setattr(torch.onnx, "export", refuse)
-    deployed = deployed_of("resnet18")
     with pytest.raises(ExportError, match=r"'unet' to ONNX opset 18: RuntimeError: no symbolic for this$"):
-        export_onnx(tmp_path / "model.onnx", nn.Identity(), deployed, opset=18)
+        export_onnx(tmp_path / "model.onnx", nn.Identity(), described(), Interface())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -235,7 +288,7 @@ def test_a_failed_save_leaves_nothing_half_written(tmp_path: Path, monkeypatch: 
             node = onnx.helper.make_node("Identity", ["image"], ["logits"])
             value = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("image", "logits")]
             graph = onnx.helper.make_graph([node], "graph", value[:1], value[1:])
-            onnx.save(onnx.helper.make_model(graph), path)
+            onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]), path)
 
     def fail(_model: Any, path: str, **_keywords: Any) -> None:
         Path(path).write_bytes(b"half")
@@ -252,6 +305,6 @@ def test_a_failed_save_leaves_nothing_half_written(tmp_path: Path, monkeypatch: 
         ),
     )
     with pytest.raises(OSError, match="no space left"):
-        export_onnx(tmp_path / "model.onnx", nn.Identity(), deployed_of("resnet18"), opset=18)
+        export_onnx(tmp_path / "model.onnx", nn.Identity(), described(), Interface())
     assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_bytes() == b"the old one"

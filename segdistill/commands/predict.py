@@ -1,0 +1,321 @@
+"""`segdistill predict`: masks and overlays of images and videos, by a run or an exported file."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from segdistill.build import build_taxonomy
+from segdistill.commands.evaluate import load_predictor
+from segdistill.commands.run_folder import RunFolder
+from segdistill.data.files import read_image
+from segdistill.data.taxonomy import Taxonomy
+from segdistill.data.video import Video, write_video
+from segdistill.errors import DataError, ExportError, RunFolderError
+from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
+from segdistill.export.onnx_file import OnnxFile
+from segdistill.export.segmenter import Segmenter, TorchSegmenter
+from segdistill.export.weights import load_deployed
+from segdistill.files import write_atomically
+from segdistill.models.ensemble import ENSEMBLE, PRIMARY
+from segdistill.report.overlay import blend, largest_first, legend_entries, mask_image, outlined, with_legend
+
+IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+_JPEG_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded network: what runs it, what its classes mean, and which stream of which file it is."""
+
+    segmenter: Segmenter
+    taxonomy: Taxonomy
+    title: str
+
+
+@dataclass(frozen=True)
+class Style:
+    """Of the overlays: opacity of the classes' colours, 0..1, and whether a legend stands below."""
+
+    opacity: float
+    legend: bool
+
+
+def predict(
+    model: Path,
+    source: Path,
+    *,
+    out: Path,
+    stream: str | None,
+    opacity: float,
+    legend: bool,
+    frame_masks: bool,
+    console: Console,
+) -> None:
+    """Segment images or a video of any size.
+
+    An image gets `<name>_mask.png`, a palette image of the class indexes at the image's stored size and
+    orientation, and `<name>_overlay.jpg` (png beyond 65500 pixels a side). Of a folder all images below it are
+    taken but for hidden ones, and its structure is kept; images of one folder that differ only in their suffix keep
+    it in their `<name>`. A video gets `<name>_overlay.mp4` without sound, at its own rate; its legend always lists
+    all classes, in their order, so that it does not jump. Existing results are replaced.
+
+    Args:
+        model: a run folder, or an ONNX file made by `segdistill export`.
+        source: an image, a folder of images, or a video.
+        out: folder of the results; not the one that holds the source.
+        stream: by default the deployed network, or the one that the ONNX file holds. The other streams of a run
+            come out of its checkpoint.
+        opacity: of the classes' colours over the image, 0..1.
+        legend: whether the overlays have one, below the picture.
+        frame_masks: write the masks of a video's frames, too: `<name>_masks/<frame, from 000000>.png`.
+        console: to print on.
+
+    Raises:
+        DataError: if there is nothing to segment, or, after all the others, for images that cannot be decoded.
+        RunFolderError: if the run folder is missing or foreign, or lacks the stream.
+        ExportError: if the ONNX file is missing or foreign, or lacks the stream.
+    """
+    check_places(source, out)
+    style = Style(opacity, legend)
+    if source.suffix.lower() in VIDEOS and source.is_file():
+        video = Video(source)
+        loaded = load_model(model, stream=stream)
+        _predict_video(loaded, video, out / source.stem, style, frame_masks=frame_masks, console=console)
+    else:
+        targets = find_images(source, out)
+        loaded = load_model(model, stream=stream)
+        _predict_images(loaded, targets, out, style, console=console)
+
+
+# ---- what, and by what
+
+
+def check_places(source: Path, out: Path) -> None:
+    """Raises DataError if the source is missing, or results would mix with sources."""
+    if not source.exists():
+        raise DataError(f"{source}: no such image, folder or video")
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out {out} is a file; name a folder, it is made if need be")
+    if out.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise DataError(f"--out {out} is the folder of the source; choose another, so as not to mix the two")
+
+
+def find_images(source: Path, out: Path) -> dict[Path, Path]:
+    """Image -> path of its results without their endings; no two are equal, and nothing of `out` is an image.
+
+    Raises:
+        DataError: if `source` is no image, or a folder without one.
+    """
+    if source.is_file():
+        if source.suffix.lower() not in IMAGES:
+            raise DataError(
+                f"{source}: neither an image ({_words(IMAGES)}) nor a video ({_words(VIDEOS)}) by its suffix"
+            )
+        return {source: out / source.stem}
+    places = sorted(path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in IMAGES)
+    results, top = out.resolve(), source.resolve()
+    images = [
+        place
+        for place in places
+        if not any(part.startswith(".") for part in place.parts)
+        and results not in (top / place).parents
+        and (source / place).is_file()
+    ]
+    if not images:
+        raise DataError(f"{source}: no image ({_words(IMAGES)}) in this folder or below it")
+    # Some file systems do not tell a.png from A.png.
+    stems = Counter((image.parent, image.stem.casefold()) for image in images)
+    names = {(image.parent, image.name.casefold()) for image in images}
+    targets = {}
+    for image in images:
+        stem = (image.parent, image.stem.casefold())
+        alone = stems[stem] == 1 and stem not in names
+        targets[source / image] = out / image.parent / (image.stem if alone else image.name)
+    return targets
+
+
+def _words(suffixes: tuple[str, ...]) -> str:
+    return " ".join(suffix.removeprefix(".") for suffix in suffixes)
+
+
+def load_model(path: Path, *, stream: str | None) -> Model:
+    """A stream of a run folder or of an ONNX file; None for the deployed one, or the one that the file holds."""
+    if path.suffix.lower() == ".onnx":
+        file = OnnxFile(path)
+        held = file.description.stream
+        if stream not in (None, held):
+            raise ExportError(
+                f"{path} holds the stream {held!r} and not {stream!r}; leave --stream out, or name the run's folder"
+            )
+        return Model(file, file.description.taxonomy, f"{path} ({held})")
+    if path.is_file():
+        raise RunFolderError(f"{path} is neither the folder of a run nor an ONNX file (.onnx)")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    load = _load_deployed if stream in (None, PRIMARY) else _load_from_checkpoint
+    return load(RunFolder(path), stream or PRIMARY, device)
+
+
+def _load_deployed(folder: RunFolder, stream: str, device: torch.device) -> Model:
+    if not folder.primary.is_file():
+        folder.load_config()
+        raise RunFolderError(
+            f"{folder.path} has no {folder.primary.name}: its run is not finished. Go on with it by "
+            f"tools/train.py {folder.config} --resume"
+        )
+    primary, deployed = load_deployed(folder.primary)
+    predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)
+    segmenter = TorchSegmenter(
+        predictor, stream=stream, size=deployed.size, normalisation=deployed.normalisation
+    )
+    return Model(segmenter, deployed.taxonomy, f"{folder.path} ({stream})")
+
+
+def _load_from_checkpoint(folder: RunFolder, stream: str, device: torch.device) -> Model:
+    """Of the epoch whose weights are deployed."""
+    config = folder.load_config()
+    predictor, normalisation = load_predictor(folder, config, weights=config.export.weights, device=device)
+    assert isinstance(predictor, EnsemblePredictor)
+    submodels = predictor.net.submodels
+    streams = (*submodels, ENSEMBLE) if len(submodels) > 1 else submodels
+    if stream not in streams:
+        raise RunFolderError(f"{folder.path} has no stream {stream!r}; it has {', '.join(streams)}")
+    segmenter = TorchSegmenter(predictor, stream=stream, size=config.data.size, normalisation=normalisation)
+    return Model(segmenter, build_taxonomy(config), f"{folder.path} ({stream})")
+
+
+# ---- images
+
+
+def _predict_images(
+    model: Model, targets: dict[Path, Path], out: Path, style: Style, *, console: Console
+) -> None:
+    watch = Stopwatch()
+    problems: list[str] = []
+    with _progress(console) as progress:
+        for source, target in progress.track(targets.items(), description="images"):
+            try:
+                image = read_image(source)
+            except DataError as problem:
+                problems.append(str(problem))
+                continue
+            classes = watch.timed(model.segmenter, image)
+            _save_mask(target.with_name(f"{target.name}_mask.png"), classes, model.taxonomy)
+            _save_overlay(target, _overlay(image, classes, model.taxonomy, style, moving=False))
+    if watch.images:
+        console.print(
+            f"{watch.count('image')} by {model.title} -> {out}: *_mask.png and *_overlay.jpg, {watch.pace('image')}",
+            highlight=False,
+        )
+    if problems:
+        raise DataError(
+            problems[0]
+            if len(targets) == 1
+            else "\n  ".join([f"{len(problems)} of {len(targets)} images could not be read:", *problems])
+        )
+
+
+def _save_mask(path: Path, classes: np.ndarray, taxonomy: Taxonomy) -> None:
+    image = mask_image(classes, taxonomy.colours)
+    write_atomically(path, lambda temporary: image.save(temporary))
+
+
+def _save_overlay(target: Path, picture: np.ndarray) -> None:
+    suffix = ".jpg" if max(picture.shape) <= _JPEG_SIDE else ".png"
+    image = Image.fromarray(picture)
+    write_atomically(
+        target.with_name(f"{target.name}_overlay{suffix}"),
+        lambda temporary: image.save(temporary, quality=92, subsampling="4:4:4"),
+    )
+
+
+# ---- video
+
+
+def _predict_video(
+    model: Model, video: Video, target: Path, style: Style, *, frame_masks: bool, console: Console
+) -> None:
+    watch = Stopwatch()
+    masks = target.with_name(f"{target.name}_masks")
+    overlay = target.with_name(f"{target.name}_overlay.mp4")
+
+    def pictures() -> Iterator[np.ndarray]:
+        tracked = progress.track(video.frames(), video.announced_frames, description="frames")
+        for number, frame in enumerate(tracked):
+            classes = watch.timed(model.segmenter, frame)
+            if frame_masks:
+                _save_mask(masks / f"{number:06}.png", classes, model.taxonomy)
+            yield _overlay(frame, classes, model.taxonomy, style, moving=True)
+
+    with _progress(console) as progress:
+        write_video(overlay, pictures(), fps=video.fps)
+    console.print(
+        f"{watch.count('frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
+        f"{watch.pace('frame')}",
+        highlight=False,
+    )
+    if video.announced_frames is not None and watch.images < video.announced_frames:
+        console.print(
+            f"the video says that it has {video.announced_frames} frames; only {watch.images} could be decoded",
+            highlight=False,
+        )
+
+
+# ---- both
+
+
+class Stopwatch:
+    """Counts images, and the seconds they take: altogether, and in the network alone."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._segmenting = 0.0
+        self._started = time.perf_counter()
+
+    def timed(self, segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
+        """The classes (H, W) of an image (H, W, 3)."""
+        before = time.perf_counter()
+        classes = segmenter.predict(image).classes
+        self._segmenting += time.perf_counter() - before
+        self.images += 1
+        return classes
+
+    def count(self, what: str) -> str:
+        return f"{self.images} {what}{'s' if self.images != 1 else ''}"
+
+    def pace(self, what: str) -> str:
+        whole, network = (
+            1e3 * seconds / self.images for seconds in (time.perf_counter() - self._started, self._segmenting)
+        )
+        return f"{whole:.0f} ms per {what}, {network:.0f} ms of it for the network"
+
+
+def _overlay(
+    image: np.ndarray, classes: np.ndarray, taxonomy: Taxonomy, style: Style, *, moving: bool
+) -> np.ndarray:
+    """(H, W, 3) -> (H', W', 3), larger by the legend: of the classes present, or of all in a moving picture."""
+    picture = outlined(blend(image, taxonomy.colourise(classes), opacity=style.opacity), classes)
+    if not style.legend:
+        return picture
+    entries = legend_entries(classes, taxonomy.names, taxonomy.colours)
+    return with_legend(picture, entries if moving else largest_first(entries))
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )

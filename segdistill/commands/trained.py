@@ -1,0 +1,84 @@
+"""The networks of a finished run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from segdistill.build import build_net
+from segdistill.commands.run_folder import RunFolder
+from segdistill.config import Config
+from segdistill.errors import RunFolderError
+from segdistill.export.graphs import BranchStream
+from segdistill.export.weights import Deployed, load_deployed
+from segdistill.models.ensemble import PRIMARY, MultiBranchNet, branch_name
+from segdistill.training.checkpoint import load_checkpoint
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A stream of a run.
+
+    Attributes:
+        name: of the stream.
+        network: (B, 3, h, w) normalised -> (B, C, h, w) logits, h and w multiples of the stride.
+        deployed: how the run's networks are fed.
+        config: of the run.
+        score: mIoU (0..1) at the end of the training, and its protocol.
+    """
+
+    name: str
+    network: nn.Module
+    deployed: Deployed
+    config: Config
+    score: Mapping[str, Any]
+
+
+def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trained]:
+    """One stream, or all of them, the primary first.
+
+    Raises:
+        RunFolderError: if there is no such stream, or a file of the run is missing or damaged.
+    """
+    primary, deployed = load_deployed(folder.primary)
+    taps = config.method.branches.taps if config.method.has_branches else ()
+    known = [PRIMARY, *(branch_name(tap) for tap in taps)]
+    if stream not in (ALL, *known):
+        raise RunFolderError(f"{folder.path} has no stream {stream!r}; it has {', '.join(known)}, or {ALL}")
+    chosen = known if stream == ALL else [stream]
+    summary = folder.load_summary()
+    scores = {PRIMARY: summary["miou"]["primary"], **summary["miou"]["branches"]}
+
+    def trained_as(name: str, network: nn.Module) -> Trained:
+        score = {"miou": scores[name], "of": "the network in torch", "protocol": summary["protocol"]}
+        return Trained(name, network, deployed, config, score)
+
+    trained = [trained_as(PRIMARY, primary)] if PRIMARY in chosen else []
+    if branches := [name for name in chosen if name != PRIMARY]:
+        net = load_ensemble(folder, config, which=config.export.weights).eval()
+        trained += [trained_as(name, BranchStream(net, name)) for name in branches]
+    return trained
+
+
+def load_ensemble(folder: RunFolder, config: Config, *, which: Literal["last", "best"]) -> MultiBranchNet:
+    """Primary and branches of a checkpoint.
+
+    Raises:
+        RunFolderError: if it is missing or damaged.
+    """
+    checkpoints = folder.checkpoints(config)
+    content = load_checkpoint(checkpoints.last if which == "last" else checkpoints.best)
+    # The checkpoint holds all weights; the pretrained ones need not be had again.
+    bare = config.model_copy(update={"model": config.model.model_copy(update={"encoder_weights": "none"})})
+    net = build_net(bare)
+    net.load_state_dict(scored_weights(content))
+    return net
+
+
+def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """A checkpoint's network as it is scored and deployed: the running average if there is one."""
+    state = checkpoint["state"]
+    return state["ema"] or state["ensemble"]["module"]

@@ -1,0 +1,190 @@
+"""The proof that an exported file computes what the trained network computes."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from segdistill.data.transforms import EvalTransform
+from segdistill.export.description import CLASS_INDEX, LOGITS, Description, Precision
+from segdistill.export.graphs import ImageGraph, TensorGraph
+from segdistill.export.onnx import Interface
+from segdistill.export.onnx_file import OnnxFile
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file has to keep to pass; None where nothing is asked.
+
+    Attributes:
+        logit_difference: largest |dlogit|.
+        equal_argmax: smallest share of pixels with the same class; a tie between two logits may fall either way.
+        miou_difference: largest change of the mIoU (0..1) on the whole split.
+    """
+
+    logit_difference: float | None
+    equal_argmax: float | None
+    miou_difference: float = 0.01
+
+
+LIMITS: dict[Precision, Limits] = {
+    "fp32": Limits(logit_difference=1e-4, equal_argmax=0.9999),
+    "fp16": Limits(logit_difference=None, equal_argmax=0.999),
+    "int8": Limits(logit_difference=None, equal_argmax=None),
+}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a file and the graph it was made from are apart.
+
+    Attributes:
+        images: number of images compared.
+        equal_argmax: share of pixels (0..1) with the same class.
+        max_logit_difference: largest |dlogit|; None for a file that gives classes alone.
+    """
+
+    images: int
+    equal_argmax: float
+    max_logit_difference: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measurement of a check, in words."""
+
+    name: str
+    value: str
+    limit: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """Parity on a few images, and the mIoU on the whole split.
+
+    Attributes:
+        precision: decides on the limits.
+        parity: with the graph in torch.
+        miou: (0..1) of the file; None if the split is not at hand.
+        reference_miou: of the trained network in torch, prepared and resized as in training.
+    """
+
+    precision: Precision
+    parity: Parity
+    miou: float | None = None
+    reference_miou: float | None = None
+
+    @property
+    def lines(self) -> list[Line]:
+        limits, parity = LIMITS[self.precision], self.parity
+        lines = [_at_least("equal argmax", parity.equal_argmax, limits.equal_argmax)]
+        if parity.max_logit_difference is not None:
+            lines.append(
+                _at_most("max |dlogit|", parity.max_logit_difference, limits.logit_difference, ".1e")
+            )
+        if self.miou is not None and self.reference_miou is not None:
+            points = 100 * (self.miou - self.reference_miou)
+            lines.append(
+                Line(
+                    "mIoU on the split",
+                    f"{100 * self.miou:.2f} % ({points:+.2f})",
+                    f"within {100 * limits.miou_difference:.1f} of torch's {100 * self.reference_miou:.2f} %",
+                    abs(points) <= 100 * limits.miou_difference,
+                )
+            )
+        return lines
+
+    @property
+    def holds(self) -> bool:
+        return all(line.holds for line in self.lines)
+
+    @property
+    def failures(self) -> str:
+        """The lines that do not hold, in words."""
+        return "; ".join(
+            f"{line.name} {line.value}, wanted {line.limit}" for line in self.lines if not line.holds
+        )
+
+
+# NaN is neither at most nor at least anything, so it fails.
+
+
+def _at_most(name: str, value: float, limit: float | None, form: str) -> Line:
+    return Line(
+        name,
+        format(value, form),
+        "-" if limit is None else f"<= {limit:{form}}",
+        limit is None or value <= limit,
+    )
+
+
+def _at_least(name: str, share: float, limit: float | None) -> Line:
+    return Line(
+        name, f"{share:.4%}", "-" if limit is None else f">= {limit:.2%}", limit is None or share >= limit
+    )
+
+
+@torch.inference_mode()
+def compare(graph: TensorGraph | ImageGraph, file: OnnxFile, batches: Iterable[np.ndarray]) -> Parity:
+    """Run both on the same batches. A network with a logit that is not finite is equal to nothing.
+
+    Args:
+        graph: what the file was made from, on the CPU.
+        file: under ONNX Runtime.
+        batches: of the dtype and layout that the file's description names.
+    """
+    gives_logits = file.description.input == "tensor"
+    graph.eval()
+    largest, equal, pixels, images = 0.0, 0, 0, 0
+    for batch in batches:
+        ours = graph.logits(torch.from_numpy(batch)).numpy()
+        theirs = file.run(batch)
+        if gives_logits:
+            difference = float(np.abs(ours - theirs[LOGITS]).max())
+            # NaN compares as smaller than anything, so max() would lose it.
+            largest = max(largest, difference if math.isfinite(difference) else math.inf)
+        classes = theirs[LOGITS].argmax(1) if gives_logits else theirs[CLASS_INDEX]
+        equal += int(((classes == ours.argmax(1)) & np.isfinite(ours).all(1)).sum())
+        pixels += classes.size
+        images += len(batch)
+    assert images, "parity needs images"
+    return Parity(images, equal / pixels, largest if gives_logits else None)
+
+
+def batches_of(
+    images: Sequence[np.ndarray], description: Description, interface: Interface
+) -> Iterator[np.ndarray]:
+    """Real images as a file takes them: singly, one of an odd size, two at once, as far as its shapes are free.
+
+    Args:
+        images: (H, W, 3) uint8, RGB.
+        description: of the file.
+        interface: of the file.
+    """
+    prepared = [_prepared(image, description, interface) for image in images]
+    if interface.size is None:
+        prepared[-1] = prepared[-1][:-7, :-3]
+    if interface.batch is not None:
+        alike = [np.stack([one] * interface.batch) for one in prepared]
+    else:
+        shared = tuple(min(one.shape[axis] for one in prepared[:2]) for axis in (0, 1))
+        pair = np.stack([one[: shared[0], : shared[1]] for one in prepared[:2]])
+        alike = [pair, *(one[None] for one in prepared[2:])]
+    for batch in alike:
+        yield np.ascontiguousarray(batch if description.layout == "nhwc" else batch.transpose(0, 3, 1, 2))
+
+
+def _prepared(image: np.ndarray, description: Description, interface: Interface) -> np.ndarray:
+    """(h, w, 3), normalised float32 at the network's size, or uint8 at the image's own."""
+    if description.input == "tensor":
+        size = interface.size or description.size
+        return EvalTransform(size=size, normalisation=description.normalisation)(image)
+    return image if interface.size is None else cv2.resize(image, interface.size[::-1])

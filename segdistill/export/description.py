@@ -1,0 +1,152 @@
+"""What an exported file says of itself: enough to feed it, read it, and know where its score comes from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from segdistill.data.taxonomy import Taxonomy
+from segdistill.data.transforms import Normalisation
+from segdistill.errors import ExportError
+
+Input = Literal["tensor", "image"]
+Layout = Literal["nchw", "nhwc"]
+Fit = Literal["resize", "pad"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+#: Names of the graph's input and outputs.
+NORMALIZED_IMAGE, LOGITS = "normalized_image", "logits"
+RGB_IMAGE, CLASS_INDEX, CONFIDENCE = "rgb_image", "class_index", "confidence"
+
+TASK = "semantic segmentation"
+
+
+@dataclass(frozen=True)
+class Description:
+    """The metadata of an exported file.
+
+    Attributes:
+        input: `tensor`, normalised float32 in and logits out, or `image`, uint8 RGB in and class indexes out.
+        layout: order of the input's axes.
+        fit: how the network gets an image of any size: `resize` to `size` (what it was scored at), with the
+            result resized back, or `pad` to a multiple of the stride, with the result cropped. A `tensor`
+            graph always pads.
+        confidence: whether the graph also gives the softmax of the class it chose.
+        stream: `primary`, or the branch that was exported.
+        precision: of weights and arithmetic.
+        taxonomy: names, colours and ignore index of the classes.
+        normalisation: of the RGB image on the 0..1 scale; part of an `image` graph.
+        size: (height, width) in pixels at which the network was trained and scored.
+        stride: what height and width are padded to, in pixels.
+        network: `arch` and `encoder`.
+        score: `miou` (0..1), `of` this file or of the network in torch that it was made from, and its `protocol`.
+        data: the configuration's section on data, without paths.
+        config_hash: SHA-256 of the run's settings, but for names and places.
+        versions: of the packages that made the file.
+        licence: a note on the rights in weights and data.
+    """
+
+    input: Input
+    layout: Layout
+    fit: Fit
+    confidence: bool
+    stream: str
+    precision: Precision
+    taxonomy: Taxonomy
+    normalisation: Normalisation
+    size: tuple[int, int]
+    stride: int
+    network: Mapping[str, str]
+    score: Mapping[str, Any]
+    data: Mapping[str, Any]
+    config_hash: str
+    versions: Mapping[str, str]
+    licence: str
+
+    @property
+    def input_name(self) -> str:
+        return NORMALIZED_IMAGE if self.input == "tensor" else RGB_IMAGE
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        if self.input == "tensor":
+            return (LOGITS,)
+        return (CLASS_INDEX, CONFIDENCE) if self.confidence else (CLASS_INDEX,)
+
+    @property
+    def inputs_in_words(self) -> str:
+        axes = "(batch, 3, height, width)" if self.layout == "nchw" else "(batch, height, width, 3)"
+        if self.input == "tensor":
+            return f"{NORMALIZED_IMAGE}: float32 {axes}, RGB / 255, minus mean, divided by std"
+        return f"{RGB_IMAGE}: uint8 {axes}, RGB as a decoder gives it"
+
+    @property
+    def outputs_in_words(self) -> str:
+        if self.input == "tensor":
+            return f"{LOGITS}: float32 (batch, class, height, width); the class is the argmax over classes"
+        words = f"{CLASS_INDEX}: uint8 (batch, height, width), index into class_names"
+        return words + (
+            f"; {CONFIDENCE}: float32 (batch, height, width), its softmax, 0 to 1" if self.confidence else ""
+        )
+
+    def to_metadata(self) -> dict[str, str]:
+        """Texts for the file; what is not text is JSON."""
+        values = asdict(self) | {
+            "task": TASK,
+            "input_description": self.inputs_in_words,
+            "output_description": self.outputs_in_words,
+            "class_names": self.taxonomy.names,
+            "class_colours": self.taxonomy.colours,
+            "ignore_index": self.taxonomy.ignore_index,
+            "mean": self.normalisation.mean,
+            "std": self.normalisation.std,
+        }
+        del values["taxonomy"], values["normalisation"]
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+    @classmethod
+    def from_metadata(cls, texts: Mapping[str, str], *, file: str) -> "Description":
+        """Raises ExportError if the file was not exported by segdistill."""
+        try:
+            if texts["task"] != TASK:
+                raise ValueError(f"its task is {texts['task']!r}")
+            height, width = json.loads(texts["size"])
+            names, colours = json.loads(texts["class_names"]), json.loads(texts["class_colours"])
+            if len(names) != len(colours):
+                raise ValueError(f"it has {len(names)} class names and {len(colours)} colours")
+            return cls(
+                input=_one_of(texts, "input", ("tensor", "image")),
+                layout=_one_of(texts, "layout", ("nchw", "nhwc")),
+                fit=_one_of(texts, "fit", ("resize", "pad")),
+                confidence=json.loads(texts["confidence"]),
+                stream=texts["stream"],
+                precision=_one_of(texts, "precision", ("fp32", "fp16", "int8")),
+                taxonomy=Taxonomy(
+                    tuple(names),
+                    tuple((red, green, blue) for red, green, blue in colours),
+                    json.loads(texts["ignore_index"]),
+                ),
+                normalisation=Normalisation(
+                    tuple(json.loads(texts["mean"])), tuple(json.loads(texts["std"]))
+                ),
+                size=(height, width),
+                stride=json.loads(texts["stride"]),
+                network=json.loads(texts["network"]),
+                score=json.loads(texts["score"]),
+                data=json.loads(texts["data"]),
+                config_hash=texts["config_hash"],
+                versions=json.loads(texts["versions"]),
+                licence=texts["licence"],
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            missing = f"its metadata has no {error}" if isinstance(error, KeyError) else str(error)
+            raise ExportError(
+                f"{file} was not exported by segdistill, or by another version of it ({missing}), so nobody knows "
+                "its classes and how to feed it; export the run again by tools/export.py"
+            ) from None
+
+
+def _one_of(texts: Mapping[str, str], key: str, known: tuple[str, ...]) -> Any:
+    if texts[key] not in known:
+        raise ValueError(f"its {key} is {texts[key]!r}")
+    return texts[key]

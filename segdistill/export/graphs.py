@@ -1,0 +1,163 @@
+"""What is exported: a network with the work before and after it that the user wants inside the file."""
+
+import copy
+
+import torch
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segdistill.data.transforms import Normalisation
+from segdistill.export.description import Fit, Layout
+from segdistill.models.ensemble import MultiBranchNet
+from segdistill.resolution import upsample
+
+
+class BranchStream(nn.Module):
+    """One branch as a network of its own: the encoder up to its tap, and its decoder.
+
+    Run as it is it computes the whole ensemble; an exported graph keeps only what leads to its output.
+    """
+
+    def __init__(self, net: MultiBranchNet, name: str) -> None:
+        """
+        Args:
+            net: the trained ensemble.
+            name: one of `net.branches`.
+        """
+        super().__init__()
+        self.net = net
+        self.name = name
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float32, normalised -> (B, C, H, W) logits"""
+        return upsample(self.net(images).branches[self.name], *images.shape[-2:])
+
+
+class TensorGraph(nn.Module):
+    """Normalised images of any size in, logits of that size out: pad to the stride, predict, crop."""
+
+    def __init__(self, network: nn.Module, *, stride: int) -> None:
+        super().__init__()
+        self.network = network
+        self.stride = stride
+
+    def logits(self, normalized_image: Tensor) -> Tensor:
+        """(B, 3, H, W) float32, normalised -> (B, C, H, W)"""
+        return self(normalized_image)
+
+    def forward(self, normalized_image: Tensor) -> Tensor:
+        """(B, 3, H, W) float32, normalised -> (B, C, H, W) logits"""
+        height, width = normalized_image.shape[-2:]
+        rows = (height + self.stride - 1) // self.stride * self.stride
+        columns = (width + self.stride - 1) // self.stride * self.stride
+        padded = F.pad(normalized_image, (0, columns - width, 0, rows - height))
+        return self.network(padded)[..., :height, :width]
+
+
+class ImageGraph(nn.Module):
+    """Decoded images of any size in, class indexes of that size out."""
+
+    mean: Tensor  # on the 0..255 scale: (3, 1, 1), or a scalar if all channels have the same
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        normalisation: Normalisation,
+        stride: int,
+        size: tuple[int, int],
+        fit: Fit,
+        layout: Layout,
+        confidence: bool,
+    ) -> None:
+        """
+        Args:
+            network: (B, 3, h, w) normalised -> (B, C, h, w) logits, h and w multiples of `stride`.
+            normalisation: of its input.
+            stride: in pixels.
+            size: (height, width) in pixels that `resize` brings images to.
+            fit: `resize` to that size and back, or `pad` to the stride and crop.
+            layout: order of the input's axes.
+            confidence: also give the softmax of the class that was chosen.
+        """
+        super().__init__()
+        self.core = TensorGraph(network, stride=stride)
+        self.size = size
+        self.fit = fit
+        self.layout = layout
+        self.confidence = confidence
+        self.register_buffer("mean", _by_channel(normalisation.mean))
+        self.register_buffer("std", _by_channel(normalisation.std))
+
+    def logits(self, rgb_image: Tensor) -> Tensor:
+        """(B, H, W, 3) or (B, 3, H, W) uint8 -> (B, C, H, W)"""
+        image = (rgb_image.permute(0, 3, 1, 2) if self.layout == "nhwc" else rgb_image).float()
+        height, width = image.shape[-2:]
+        if self.fit == "resize":
+            # Antialiased, as the area average by which training and scoring shrink images.
+            image = F.interpolate(image, size=self.size, mode="bilinear", antialias=True)
+        logits = self.core((image - self.mean) / self.std)
+        if self.fit == "resize":
+            logits = F.interpolate(logits, size=(height, width), mode="bilinear")
+        return logits
+
+    def forward(self, rgb_image: Tensor) -> tuple[Tensor, ...]:
+        """(B, H, W, 3) or (B, 3, H, W) uint8 -> (B, H, W) uint8 class indexes[, (B, H, W) float32 in 0..1]"""
+        logits = self.logits(rgb_image)
+        classes = logits.argmax(1).to(torch.uint8)
+        if not self.confidence:
+            return (classes,)
+        # The largest softmax; ONNX Runtime's own Softmax over channels takes as long as a small network.
+        return classes, 1 / (logits - logits.amax(1, keepdim=True)).exp().sum(1)
+
+
+def _by_channel(values: tuple[float, float, float]) -> Tensor:
+    """On the 0..255 scale, for (B, 3, H, W); runtimes are faster with one number than with three."""
+    scaled = 255 * torch.tensor(values)
+    return scaled[0] if len(set(values)) == 1 else scaled[:, None, None]
+
+
+def for_export(graph: nn.Module) -> nn.Module:
+    """A copy on the CPU, in evaluation mode and contiguous, whose convolutions pad by constants."""
+    copied = copy.deepcopy(graph).cpu().to(memory_format=torch.contiguous_format).eval()
+    return with_static_padding(copied)
+
+
+def with_static_padding(module: nn.Module) -> nn.Module:
+    """Replace, in place, timm's TensorFlow-style convolutions, which compute their padding from the input's size.
+
+    The graph pads images to the stride, so every such convolution sees a multiple of its own stride and its
+    padding is a constant. The file gets simpler, and its export takes seconds: the symbolic arithmetic of
+    that padding took torch 2.14 eight minutes for a U-Net.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, Conv2dSame):
+            setattr(module, name, _static_same(child))
+        else:
+            with_static_padding(child)
+    return module
+
+
+def _static_same(conv: Conv2dSame) -> nn.Sequential:
+    (kernel_y, kernel_x), (stride_y, stride_x), (dilation_y, dilation_x) = (
+        conv.kernel_size,
+        conv.stride,
+        conv.dilation,
+    )
+    total_y = max((kernel_y - 1) * dilation_y + 1 - stride_y, 0)
+    total_x = max((kernel_x - 1) * dilation_x + 1 - stride_x, 0)
+    plain = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        (kernel_y, kernel_x),
+        (stride_y, stride_x),
+        0,
+        (dilation_y, dilation_x),
+        conv.groups,
+        conv.bias is not None,
+    )
+    plain.weight, plain.bias = conv.weight, conv.bias
+    pad = nn.ZeroPad2d((total_x // 2, total_x - total_x // 2, total_y // 2, total_y - total_y // 2))
+    return nn.Sequential(pad, plain)

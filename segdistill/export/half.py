@@ -1,0 +1,145 @@
+"""fp16: weights and arithmetic of the network in half precision, all that is around it in single."""
+
+import graphlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import GraphProto, ModelProto, TensorProto
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from segdistill.errors import ExportError
+from segdistill.files import write_atomically
+
+#: Operations with weights: the network is what lies between the first and the last of them.
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def to_half(source: Path, target: Path) -> None:
+    """Convert an fp32 file to fp16: half its size, and faster on devices that compute in fp16.
+
+    ONNX Runtime's CPU kernels do not, on x86: there it computes the rounded weights in fp32.
+
+    Args:
+        source: a file of segdistill.
+        target: gets the same inputs, outputs, opset and metadata.
+
+    Raises:
+        ExportError: if a weight is beyond fp16's range, or ONNX Runtime refuses the result.
+    """
+    model = load_named(source)
+    _require_in_range(model.graph, source)
+    network = network_nodes(model.graph)
+    converted = convert_float_to_float16(
+        model,
+        keep_io_types=True,
+        node_block_list=[node.name for node in model.graph.node if node.name not in network],
+    )
+    _without_round_trips(converted.graph)
+    save_converted(converted, target, like=onnx.load(str(source)))
+
+
+def load_named(source: Path) -> ModelProto:
+    """The file with a name for every node: ONNX Runtime's converters know nodes by name."""
+    model = onnx.load(str(source))
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+    return model
+
+
+def network_nodes(graph: GraphProto) -> set[str]:
+    """Names of the nodes from the first to the last operation with weights, on every path between them.
+
+    Not among them is what an `image` graph does to its input and to the logits.
+    """
+    after: set[str] = set()  # tensors that depend on a weighted operation
+    for node in graph.node:
+        if node.op_type in WEIGHTED or after.intersection(node.input):
+            after.update(node.output)
+    before: set[str] = set()  # tensors that a weighted operation depends on
+    inside: set[str] = set()
+    for node in reversed(graph.node):
+        weighted = node.op_type in WEIGHTED
+        if weighted or before.intersection(node.output):
+            before.update(node.input)
+            if weighted or after.intersection(node.input):
+                inside.add(node.name)
+    return inside
+
+
+def save_converted(model: ModelProto, target: Path, *, like: ModelProto) -> None:
+    """Write a converted model as one file, once ONNX Runtime has loaded it.
+
+    Args:
+        model: gets the opset, metadata and producer of `like`.
+        target: where to; nothing is left there if this fails.
+        like: what the model was made from.
+
+    Raises:
+        ExportError: if ONNX Runtime refuses the model.
+    """
+    _sort(model.graph)
+    # The converters import domains that no node uses, and note themselves in the metadata.
+    del model.opset_import[:], model.metadata_props[:]
+    model.opset_import.extend(like.opset_import)
+    model.metadata_props.extend(like.metadata_props)
+    model.producer_name, model.producer_version = like.producer_name, like.producer_version
+    model.ir_version = like.ir_version
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        session_of(model.SerializeToString())
+    except Exception as error:  # neither's exceptions are public
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise ExportError(
+            f"{target}: ONNX Runtime refuses the converted network ({reason}); export it in fp32"
+        ) from error
+    write_atomically(target, lambda temporary: onnx.save(model, str(temporary)))
+
+
+def session_of(model: bytes) -> onnxruntime.InferenceSession:
+    """The model on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: ONNX Runtime warns of its own optimisations
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _require_in_range(graph: GraphProto, source: Path) -> None:
+    largest = float(np.finfo(np.float16).max)
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        if not (np.abs(values) <= largest).all():
+            raise ExportError(
+                f"{source}: {tensor.name} has a value of {values.flat[np.abs(values).argmax()]:.3g}, beyond fp16's "
+                f"{largest:.0f}; export the network in fp32"
+            )
+
+
+def _without_round_trips(graph: GraphProto) -> None:
+    """Let fp32 nodes that follow each other pass fp32 on: the converter rounds between them."""
+    to_half = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT16
+    }
+    for node in graph.node:
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT and node.input[0] in to_half:
+            node.op_type, node.input[0] = "Identity", to_half[node.input[0]]
+            del node.attribute[:]
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    kept = [node for node in graph.node if used.intersection(node.output)]
+    del graph.node[:], graph.value_info[:]  # whose types are no longer true
+    graph.node.extend(kept)
+
+
+def _sort(graph: GraphProto) -> None:
+    """The converters append nodes at the end; the standard wants every tensor made before its use."""
+    maker = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    needs = {
+        index: [maker[name] for name in node.input if name in maker] for index, node in enumerate(graph.node)
+    }
+    ordered = [graph.node[index] for index in graphlib.TopologicalSorter(needs).static_order()]
+    del graph.node[:]
+    graph.node.extend(ordered)

@@ -1,0 +1,140 @@
+"""An exported file under ONNX Runtime, fed as its own metadata says."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import onnxruntime
+import torch
+
+from segdistill.data.transforms import EvalTransform
+from segdistill.errors import ExportError
+from segdistill.export.description import CLASS_INDEX, CONFIDENCE, LOGITS, Description
+from segdistill.resolution import resized_argmax
+
+
+class Prediction(NamedTuple):
+    classes: np.ndarray  # (H, W) uint8, class indexes at the image's own size
+    confidence: np.ndarray | None  # (H, W) float32 in 0..1, softmax of the class; None if it is not asked for
+
+
+class OnnxFile:
+    """A file made by `segdistill export`.
+
+    Attributes:
+        description: its metadata.
+        path: where it lies.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 0) -> None:
+        """
+        Args:
+            path: of the file.
+            threads: of the CPU; 0 lets ONNX Runtime choose.
+
+        Raises:
+            ExportError: if the file is missing, no ONNX file, or not one of segdistill's.
+        """
+        if not path.is_file():
+            raise ExportError(f"{path}: no such file; make it by tools/export.py RUN")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # what goes wrong is raised, and said once
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime raises many kinds, none of them public
+            reason = str(error).strip().splitlines()[0]
+            raise ExportError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
+        self.path = path
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.description = Description.from_metadata(metadata, file=str(path))
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """Images per call; None for any number."""
+        return self._fixed_axis(0)
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels that the input has to have; None for any."""
+        first = 2 if self.description.layout == "nchw" else 1
+        height, width = self._fixed_axis(first), self._fixed_axis(first + 1)
+        return None if height is None or width is None else (height, width)
+
+    def _fixed_axis(self, axis: int) -> int | None:
+        extent = self._session.get_inputs()[0].shape[axis]
+        return extent if isinstance(extent, int) else None
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Name -> output for a batch of the dtype and layout that the description names.
+
+        Raises:
+            ExportError: if the graph cannot take a batch of that shape.
+        """
+        names = self.description.output_names
+        try:
+            outputs = self._session.run(names, {self.description.input_name: batch})
+        except Exception as error:  # ONNX Runtime raises many kinds, none of them public
+            reason = str(error).strip().splitlines()[0]
+            shape = "x".join(map(str, batch.shape))
+            raise ExportError(
+                f"{self.path}: ONNX Runtime cannot run it on a batch of {shape} ({reason}); if the network holds for "
+                "one size of image only, export it with --size HxW"
+            ) from None
+        return dict(zip(names, outputs, strict=True))
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        """Segment one image of any size.
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+        """
+        if self.description.input == "image":
+            return self._predict_from_image(image)
+        return self._predict_from_tensor(image)
+
+    def batch_of(self, image: np.ndarray) -> np.ndarray:
+        """One image (H, W, 3) uint8 as the file takes it; a file for a fixed batch gets it in every place."""
+        described = self.description
+        if described.input == "tensor":  # as the network is scored
+            size = self.fixed_size or described.size
+            fitted = EvalTransform(size=size, normalisation=described.normalisation)(image)
+        else:
+            fitted = self._resized(image, self.fixed_size or (image.shape[0], image.shape[1]))
+        one = fitted if described.layout == "nhwc" else fitted.transpose(2, 0, 1)
+        return np.ascontiguousarray(np.repeat(one[None], self.fixed_batch or 1, axis=0))
+
+    def _predict_from_image(self, image: np.ndarray) -> Prediction:
+        height, width = image.shape[:2]
+        out = self.run(self.batch_of(image))
+        classes = nearest(out[CLASS_INDEX][0], height, width)
+        if CONFIDENCE not in out:
+            return Prediction(classes, None)
+        return Prediction(classes, cv2.resize(out[CONFIDENCE][0], (width, height)))
+
+    def _predict_from_tensor(self, image: np.ndarray) -> Prediction:
+        """The logits are resized to the image, as in scoring."""
+        height, width = image.shape[:2]
+        logits = torch.from_numpy(self.run(self.batch_of(image))[LOGITS][:1])
+        return Prediction(resized_argmax(logits.float(), height, width).numpy(), None)
+
+    def _resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        if image.shape[:2] == size:
+            return image
+        shrinks = size[0] < image.shape[0]
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def nearest(classes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize a mask (h, w) by taking the place under each pixel's centre; of two equally near, the later.
+
+    OpenCV's INTER_NEAREST_EXACT leaves open which of the two it takes, so a browser could not do the same.
+    """
+    rows, columns = (
+        (2 * np.arange(wanted) + 1) * there // (2 * wanted)
+        for wanted, there in zip((height, width), classes.shape, strict=True)
+    )
+    return classes[np.ix_(rows, columns)]

@@ -1,0 +1,132 @@
+"""What is put around a network before it is exported."""
+
+import copy
+from typing import Any
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from networks import NORMALISATION, with_random_statistics
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+
+from segdistill.data.transforms import Normalisation
+from segdistill.export.graphs import ImageGraph, TensorGraph, with_static_padding
+
+
+@pytest.mark.parametrize(
+    ("arch", "keywords"),
+    [("unet", {"decoder_channels": [32, 24, 16, 16, 16]}), ("deeplabv3plus", {"decoder_channels": 32})],
+)
+def test_static_padding_computes_the_same(arch: str, keywords: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = smp.create_model(arch, "tu-tf_efficientnet_lite0", encoder_weights=None, classes=5, **keywords)
+    primary = with_random_statistics(model).eval()
+    static = with_static_padding(copy.deepcopy(primary))
+    assert [module for module in primary.modules() if isinstance(module, Conv2dSame)]
+    assert not [module for module in static.modules() if isinstance(module, Conv2dSame)]
+    with torch.no_grad():
+        for size in [(32, 32), (64, 96), (160, 128)]:
+            images = torch.randn(2, 3, *size)
+            assert torch.equal(static(images), primary(images))
+
+
+@pytest.mark.parametrize("stride", [1, 2, (2, 1)])
+@pytest.mark.parametrize("kernel", [1, 3, 5, (3, 5)])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_static_padding_of_one_convolution(kernel: Any, stride: Any, dilation: int) -> None:
+    one = nn.Sequential(Conv2dSame(4, 6, kernel, stride, dilation=dilation, groups=2, bias=True))
+    static = with_static_padding(copy.deepcopy(one))
+    assert not isinstance(static[0], Conv2dSame)
+    images = torch.randn(2, 4, 12, 20)
+    assert torch.equal(static(images), one(images))
+
+
+class Doubles(nn.Module):
+    """Notes what it is given; its output depends on the place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = torch.empty(0)
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.seen = image
+        return 2 * image
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"), [((33, 40), (64, 64)), ((64, 32), (64, 32)), ((1, 65), (32, 96))]
+)
+def test_graph_pads_with_the_mean_colour_and_crops(size: tuple[int, int], padded: tuple[int, int]) -> None:
+    network = Doubles()
+    images = torch.randn(2, 3, *size)
+    assert torch.equal(TensorGraph(network, stride=32)(images), 2 * images)
+    assert network.seen.shape == (2, 3, *padded)
+    assert torch.equal(network.seen[..., : size[0], : size[1]], images)
+    assert network.seen.abs().sum() == images.abs().sum()
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_an_image_is_normalised_as_in_training(layout: Any) -> None:
+    network = Doubles()
+    graph = ImageGraph(
+        network,
+        normalisation=NORMALISATION,
+        stride=32,
+        size=(32, 64),
+        fit="pad",
+        layout=layout,
+        confidence=True,
+    )
+    pixel = torch.tensor([255, 0, 51], dtype=torch.uint8)
+    image = pixel.expand(1, 32, 64, 3)
+    classes, confidence = graph(image if layout == "nhwc" else image.permute(0, 3, 1, 2))
+    # mean (0.5, 0.4, 0.3), std (0.25, 0.5, 0.75): (1 - 0.5) / 0.25 = 2, -0.4 / 0.5 = -0.8, (0.2 - 0.3) / 0.75
+    by_hand = torch.tensor([2.0, -0.8, -0.1333333])
+    torch.testing.assert_close(network.seen[0, :, 5, 7], by_hand)
+    assert classes.shape == confidence.shape == (1, 32, 64)
+    assert classes.dtype == torch.uint8
+    assert classes.unique().tolist() == [0]
+    torch.testing.assert_close(confidence[0, 0, 0], (2 * by_hand).softmax(0)[0])
+
+
+def test_resizing_goes_to_the_trained_size_and_back() -> None:
+    network = Doubles()
+    graph = ImageGraph(
+        network,
+        normalisation=NORMALISATION,
+        stride=32,
+        size=(32, 64),
+        fit="resize",
+        layout="nhwc",
+        confidence=False,
+    )
+    image = torch.zeros(2, 96, 128, 3, dtype=torch.uint8)
+    image[:, :, 64:] = torch.tensor([255, 0, 0], dtype=torch.uint8)
+    (classes,) = graph(image)
+    assert network.seen.shape == (2, 3, 32, 64)
+    assert classes.shape == (2, 96, 128)
+    # Black normalises to (-2, -0.8, -0.4), class 2; red to (2, -0.8, -0.4), class 0.
+    assert classes[:, :, :62].unique().tolist() == [2]
+    assert classes[:, :, 66:].unique().tolist() == [0]
+
+
+def test_one_number_for_all_channels_is_the_same() -> None:
+    def normalised(mean: tuple[float, float, float]) -> Tensor:
+        network = Doubles()
+        graph = ImageGraph(
+            network,
+            normalisation=Normalisation(mean, (0.5, 0.5, 0.5)),
+            stride=32,
+            size=(32, 32),
+            fit="pad",
+            layout="nhwc",
+            confidence=False,
+        )
+        graph(torch.arange(256, dtype=torch.uint8).repeat(12).reshape(1, 32, 32, 3))
+        return network.seen
+
+    same, almost = normalised((0.5, 0.5, 0.5)), normalised((0.5, 0.5, 0.5 + 1e-7))
+    torch.testing.assert_close(same, almost)
+    assert same.min() == -1
+    assert same.max() == 1

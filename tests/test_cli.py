@@ -1,0 +1,46 @@
+"""Where overrides may stand on the command line."""
+
+import pytest
+
+from segdistill.cli import parse
+
+
+@pytest.mark.parametrize(
+    ("words", "overrides"),
+    [
+        ("train c.yaml a.b=1 c=2", ["a.b=1", "c=2"]),
+        ("train c.yaml a=1 --resume a=2 --overwrite a=3", ["a=1", "a=2", "a=3"]),
+        ("train a=1 c.yaml", ["a=1"]),
+        (
+            "compare c.yaml --kinds baseline x.y=[1,2] --seeds 3 4 z=3 --jobs 2 q=1",
+            ["x.y=[1,2]", "z=3", "q=1"],
+        ),
+    ],
+)
+def test_overrides_may_stand_anywhere_in_their_order(words: str, overrides: list[str]) -> None:
+    arguments = parse(words.split())
+    assert arguments.overrides == overrides
+    assert str(arguments.config) == "c.yaml"
+
+
+def test_values_of_options_stay_with_them() -> None:
+    arguments = parse(["compare", "c.yaml", "--out", "a=b", "--rung", "wide:x.y=1,z=2", "--seeds", "3", "4"])
+    assert (str(arguments.out), arguments.rung, arguments.seeds) == ("a=b", ["wide:x.y=1,z=2"], [3, 4])
+    assert arguments.overrides == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("predict run photos --out x a=1", "unrecognized arguments: a=1"),
+        ("train c.yaml --seed 3", "unrecognized arguments: --seed"),
+        ("compare c.yaml --seeds x", "argument --seeds: 'x' should be a whole number of at least 0"),
+        ("compare c.yaml --jobs 0", "argument --jobs: '0' should be a whole number of at least 1"),
+        ("compare c.yaml --kinds basline", "invalid choice: 'basline'"),
+    ],
+)
+def test_what_no_command_knows_is_refused(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(words.split())
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err

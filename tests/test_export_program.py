@@ -1,0 +1,219 @@
+"""`tools/export.py` and what reads its files, as users start them."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from program import run, write_config
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from segdistill.cli import main
+from segdistill.data.synthetic import SyntheticStreets
+from segdistill.export.description import Description
+from segdistill.export.onnx_file import OnnxFile
+
+pytestmark = pytest.mark.training
+FIXED = ("--batch", "1", "--size", "64x96")  # exported several times as fast as free shapes
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    write_config(folder / "tiny.yaml")
+    run("train", "tiny.yaml", "train.epochs=1", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(workplace: Path) -> Path:
+    return workplace / "runs" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def family(finished: Path, workplace: Path) -> tuple[Path, str]:
+    """Every stream as an image graph: the folder of the files, and what was printed."""
+    out, _ = run(
+        *(
+            "export",
+            finished,
+            "--stream",
+            "all",
+            "--input",
+            "image",
+            "--confidence",
+            "--out",
+            "family",
+            *FIXED,
+        ),
+        cwd=workplace,
+    )
+    return workplace / "family", out
+
+
+def miou_of(summary: Path) -> dict[str, float]:
+    miou = json.loads(summary.read_text())["miou"]
+    return {"primary": miou["primary"], **miou["branches"]}
+
+
+def test_one_training_gives_a_family(family: tuple[Path, str], finished: Path) -> None:
+    folder, out = family
+    names = ["primary_image_64x96.onnx", "branch3_image_64x96.onnx", "branch4_image_64x96.onnx"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names), "nothing beside the files"
+    rows = {name: next(line for line in out.splitlines() if f"│ {name}" in line) for name in names}
+    for name, (stream, miou) in zip(names, miou_of(finished / "summary.json").items(), strict=True):
+        assert name.startswith(stream)
+        description = OnnxFile(folder / name).description
+        assert description.stream == stream
+        # An image graph resizes by itself; the scenes have the network's size, so nothing is resized.
+        assert description.score["miou"] == pytest.approx(miou, abs=1e-3)
+        assert f"{100 * description.score['miou']:.2f}" in rows[name]
+        assert f"{(folder / name).stat().st_size / 1e6:.1f} MB" in rows[name]
+    parameters = [float(rows[name].split("│")[3].split()[0]) for name in names]
+    assert parameters[0] > parameters[2] > parameters[1]
+
+
+def test_evaluate_scores_a_file_by_onnx_runtime(family: tuple[Path, str], workplace: Path) -> None:
+    folder, _ = family
+    out, _ = run("evaluate", folder / "branch4_image_64x96.onnx", "--out", "scores.json", cwd=workplace)
+    scores = json.loads((workplace / "scores.json").read_text())
+    expected = OnnxFile(folder / "branch4_image_64x96.onnx").description.score["miou"]
+    assert scores["streams"]["branch4"]["miou"] == expected
+    assert scores["protocol"]["weights"] == "fp32 image file under ONNX Runtime"
+    assert "bicyclist" in out
+
+
+def test_the_printed_lines_run(family: tuple[Path, str], tmp_path: Path) -> None:
+    folder, out = family
+    lines = out[out.index("import numpy") :]
+    scene = SyntheticStreets(split="val", length=5, height=64, width=96, seed=0).load(2).image
+    Image.fromarray(scene).save(tmp_path / "photo.png")
+    shutil.copy(folder / "primary_image_64x96.onnx", tmp_path)
+    script = lines.replace("photo.jpg", "photo.png") + "\nnp.save('classes.npy', classes)\n"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=60)
+    expected = OnnxFile(folder / "primary_image_64x96.onnx").predict(scene).classes
+    assert np.array_equal(np.load(tmp_path / "classes.npy"), expected)
+
+
+def with_head_bias(finished: Path, folder: Path, bias: Tensor) -> Path:
+    """A copy of the run whose network prefers classes by `bias`."""
+    shutil.copytree(finished, folder)
+    path = folder / "primary.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path) | {"segmentation_head.0.bias": bias}, path, metadata=metadata)
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_smaller_numbers_keep_the_score(precision: str, finished: Path, workplace: Path) -> None:
+    # After one epoch the classes are too close to each other for 99.9 % of pixels to survive rounding.
+    folder = with_head_bias(finished, workplace / f"sure_{precision}", 3.0 * torch.arange(11.0))
+    target = workplace / f"{precision}.onnx"
+    options = ("--precision", precision, "--calibration-images", "6", "--out", target, *FIXED)
+    out, _ = run("export", folder, *options, cwd=workplace)
+    assert "x as fast as fp32 on this CPU" in out
+    description = OnnxFile(target).description
+    assert description.precision == precision
+    assert f"{100 * description.score['miou']:.2f}" in out
+    model = onnx.load(str(target))
+    weights = [one for one in model.graph.initializer if len(one.dims) == 4]
+    kind = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.INT8
+    smaller = sum(one.data_type == kind for one in weights)
+    assert smaller == len(weights) if precision == "fp16" else smaller > len(weights) / 2
+    assert target.stat().st_size < 0.6 * (finished / "primary.onnx").stat().st_size
+    assert not list(workplace.glob(".unchecked*"))
+
+
+@pytest.mark.parametrize("kind", ["tensor", "image"])
+def test_a_file_that_fails_its_check_does_not_stay(kind: str, finished: Path, workplace: Path) -> None:
+    # torch and ONNX Runtime both give NaN, and nothing is equal to it.
+    broken = with_head_bias(finished, workplace / f"broken_{kind}", torch.full((11,), math.nan))
+    before = sorted(one.name for one in broken.iterdir())
+    arguments = ("--out", "broken.onnx", "--input", kind, *FIXED)
+    out, err = run("export", broken, *arguments, cwd=workplace, code=2)
+    assert "equal argmax" in out
+    assert "FAILED" in out
+    assert "broken.onnx was not written" in err
+    assert sorted(one.name for one in broken.iterdir()) == before
+    assert not list(workplace.glob("*broken.onnx*"))
+
+
+def test_a_file_for_another_size_is_held_against_torch_at_that_size(finished: Path, workplace: Path) -> None:
+    run("export", finished, "--out", ".", "--batch", "1", "--size", "90x70", cwd=workplace)
+    score = OnnxFile(workplace / "primary_90x70.onnx").description.score
+    assert score["of"] == "this file"
+    assert score["protocol"]["input_size"] == [90, 70]
+    out, _ = run("evaluate", "primary_90x70.onnx", "--out", "scores.json", cwd=workplace)
+    assert json.loads((workplace / "scores.json").read_text())["streams"]["primary"]["miou"] == score["miou"]
+    assert "input 90x70" in out
+
+
+MISTAKES = {
+    "out": (("--out", "model.pth"), ("--out model.pth: name a file that ends in .onnx, or a folder",)),
+    "stream": (("--stream", "branch9"), ("no stream 'branch9'", "primary, branch3, branch4, or all")),
+    "opset": (("--opset", "17"), ("opset 17 cannot be written", "18 to")),
+    "size": (("--size", "big"), ("'big' should be height x width",)),
+    "confidence": (("--confidence",), ("--confidence needs --input image",)),
+    "web": (("--web", "page"), ("--web needs --input image",)),
+    "setting": (("data.size=[32,32]",), ("data.size=[32,32]", "stays", "data.root=DIR")),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_told(
+    mistake: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, words = MISTAKES[mistake]
+    err = told(capsys, "export", str(finished), "--out", str(tmp_path / "mistake.onnx"), *arguments)
+    for word in words:
+        assert word in err
+    assert not list(tmp_path.iterdir())
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the program prints when it ends with code 2, in this process."""
+    try:
+        code = main(arguments)
+    except SystemExit as end:  # argparse
+        code = end.code
+    assert code == 2
+    return capsys.readouterr().err
+
+
+def test_files_of_others_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "words.onnx").write_text("not a model")
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    values = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, str(tmp_path / "theirs.onnx"))
+    for name, words in (
+        ("words.onnx", "ONNX Runtime cannot load it"),
+        ("theirs.onnx", "was not exported by segdistill"),
+        ("none.onnx", "no such file"),
+    ):
+        err = told(capsys, "evaluate", str(tmp_path / name))
+        assert name in err
+        assert words in err
+
+
+def test_without_the_data_the_file_keeps_the_trainings_score(finished: Path, workplace: Path) -> None:
+    moved = workplace / "moved"
+    shutil.copytree(finished, moved)
+    config = (moved / "config.yaml").read_text()
+    (moved / "config.yaml").write_text(config.replace("kind: synthetic", "kind: camvid"))
+    out, _ = run("export", moved, "--out", "moved.onnx", "data.root=nowhere", *FIXED, cwd=workplace)
+    assert "not at hand" in out
+    assert "data.root=DIR" in out
+    description: Description = OnnxFile(workplace / "moved.onnx").description
+    assert description.score["miou"] == miou_of(finished / "summary.json")["primary"]

@@ -1,0 +1,360 @@
+"""`segdistill predict` to the last file: by a run folder and an ONNX file, on images, folders and videos."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import NORMALISATION
+from PIL import Image
+from program import TINY, run
+from tiny_models import TAXONOMY, convolution, write_deployed, write_onnx
+
+from segdistill.build import build_net
+from segdistill.cli import main
+from segdistill.commands.predict import find_images
+from segdistill.config import Config
+from segdistill.config_io import dump_config
+from segdistill.data.files import read_image, read_mask
+from segdistill.data.transforms import EvalTransform, Normalisation
+from segdistill.data.video import Video, write_video
+from segdistill.export.onnx_file import OnnxFile
+from segdistill.report.overlay import legend_entries, with_legend
+from segdistill.training.checkpoint import save_checkpoint
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`run`: a run folder as a training leaves it, with random weights. `tiny.onnx`: a convolution."""
+    folder = tmp_path_factory.mktemp("models")
+    config = Config.model_validate(TINY)
+    (folder / "run").mkdir()
+    write_deployed(folder / "run" / "primary.safetensors", size=SIZE)
+    (folder / "run" / "config.yaml").write_text(dump_config(config))
+    state = {"ema": None, "ensemble": {"module": build_net(config).state_dict()}}
+    save_checkpoint(folder / "run" / "checkpoints" / "last.pt", state=state, config="", versions={})
+    write_onnx(folder / "tiny.onnx", convolution(), size=SIZE)
+    return folder
+
+
+def patches(height: int, width: int, *, seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8: coloured patches, which a network tells apart better than noise."""
+    few = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+    return cv2.resize(few, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def save(path: Path, height: int = 50, width: int = 70, *, mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(patches(height, width)).convert(mode).save(path)
+    return path
+
+
+def written(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def predict(*arguments: str | Path, code: int = 0) -> None:
+    assert main(["predict", *map(str, arguments)]) == code
+
+
+def plain_logits(
+    network: Callable[[torch.Tensor], torch.Tensor],
+    image: np.ndarray,
+    normalisation: Normalisation = NORMALISATION,
+) -> torch.Tensor:
+    """(H, W, 3) -> (C, H, W), by torch alone but for the resizing to the network's size, which is a multiple of 32."""
+    pixels = EvalTransform(size=SIZE, normalisation=normalisation)(image).transpose(2, 0, 1)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(pixels.copy())[None])
+    return F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)[0]
+
+
+def assert_same_where_clear(mask: np.ndarray, logits: torch.Tensor) -> None:
+    best = logits.sort(0, descending=True)
+    clear = (best.values[0] - best.values[1] > 1e-5).numpy()
+    assert clear.mean() > 0.98
+    assert len(np.unique(mask)) > 1
+    assert np.array_equal(mask[clear], best.indices[0].numpy()[clear])
+
+
+# ---- images
+
+
+@pytest.mark.training
+def test_a_folder_as_users_do_it(models: Path, tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    save(source / "a.jpg", 50, 70)
+    save(source / "a.png", 31, 33)
+    save(source / "deep" / "er" / "b.TIFF", 3, 200, mode="L")
+    save(source / ".trash" / "c.png")
+    save(source / "._d.png")
+    (source / "notes.txt").write_text("no image, and no problem")
+    out, err = run("predict", models / "run", source, "--out", tmp_path / "out", cwd=tmp_path)
+    assert written(tmp_path / "out") == {
+        "a.jpg_mask.png",
+        "a.jpg_overlay.jpg",
+        "a.png_mask.png",
+        "a.png_overlay.jpg",
+        "deep/er/b_mask.png",
+        "deep/er/b_overlay.jpg",
+    }
+    assert read_mask(tmp_path / "out" / "a.png_mask.png").shape == (31, 33)
+    assert read_mask(tmp_path / "out" / "deep" / "er" / "b_mask.png").shape == (3, 200)
+    assert err == ""
+    (line,) = out.splitlines()
+    assert line.startswith(f"3 images by {models / 'run'} (primary) -> {tmp_path / 'out'}")
+    assert "ms per image" in line
+
+
+def test_a_run_folder_by_hand(models: Path, tmp_path: Path) -> None:
+    image = read_image(save(tmp_path / "a.png", 90, 131))
+    predict(models / "run", tmp_path / "a.png", "--out", tmp_path / "out")
+    network = write_deployed(tmp_path / "again.safetensors", size=SIZE)
+    assert_same_where_clear(read_mask(tmp_path / "out" / "a_mask.png"), plain_logits(network, image))
+
+
+def test_a_branch_comes_out_of_the_checkpoint(models: Path, tmp_path: Path) -> None:
+    image = read_image(save(tmp_path / "a.png", 90, 131))
+    predict(models / "run", tmp_path / "a.png", "--stream", "branch3", "--out", tmp_path / "out")
+    net = build_net(Config.model_validate(TINY)).eval()
+
+    def branch(images: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(net(images).branches["branch3"], size=SIZE, mode="bilinear", align_corners=False)
+
+    of_imagenet = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as for all random weights
+    mask = read_mask(tmp_path / "out" / "a_mask.png")
+    assert_same_where_clear(mask, plain_logits(branch, image, of_imagenet))
+
+
+def test_an_onnx_file_by_hand(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = read_image(save(tmp_path / "a.png", 90, 131))
+    predict(models / "tiny.onnx", tmp_path / "a.png", "--stream", "primary", "--out", tmp_path / "out")
+    mask = read_mask(tmp_path / "out" / "a_mask.png")
+    assert_same_where_clear(mask, plain_logits(convolution(), image))
+    palette = np.asarray(Image.open(tmp_path / "out" / "a_mask.png").convert("RGB"))
+    assert np.array_equal(palette, TAXONOMY.colourise(mask))
+    assert capsys.readouterr().out.startswith(f"1 image by {models / 'tiny.onnx'} (primary) -> ")
+
+
+def test_overlays_blend_at_the_opacity_asked_for(models: Path, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 96, 144)
+    image = read_image(tmp_path / "a.png").astype(float)
+    arguments = (models / "tiny.onnx", tmp_path / "a.png", "--no-legend", "--opacity")
+    for opacity in (0.0, 0.25, 1.0):
+        predict(*arguments, opacity, "--out", tmp_path / "out")
+        painted = TAXONOMY.colourise(read_mask(tmp_path / "out" / "a_mask.png"))
+        overlay = read_image(tmp_path / "out" / "a_overlay.jpg")
+        assert overlay.shape == image.shape, "no legend"
+        difference = np.abs(overlay - (opacity * painted + (1 - opacity) * image)).max(2)
+        assert np.median(difference) <= 3, "JPEG's noise, and outlines here and there"
+
+
+def test_the_legend_stands_below(models: Path, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 96, 400)
+    predict(models / "tiny.onnx", tmp_path / "a.png", "--out", tmp_path / "out")
+    overlay = read_image(tmp_path / "out" / "a_overlay.jpg")
+    assert overlay.shape[0] > 96
+    assert overlay.shape[1] == 400
+    assert overlay[-3:].min() > 250, "its margin"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_images_of_every_mode(models: Path, tmp_path: Path, mode: str) -> None:
+    save(tmp_path / "a.tif", mode=mode)
+    predict(models / "tiny.onnx", tmp_path / "a.tif", "--out", tmp_path / "out")
+    assert read_mask(tmp_path / "out" / "a_mask.png").shape == (50, 70)
+
+
+def test_masks_have_the_stored_orientation(models: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.fromarray(patches(50, 70)).save(tmp_path / "a.jpg", exif=exif)
+    predict(models / "tiny.onnx", tmp_path / "a.jpg", "--no-legend", "--out", tmp_path / "out")
+    assert read_mask(tmp_path / "out" / "a_mask.png").shape == (50, 70)
+    assert read_image(tmp_path / "out" / "a_overlay.jpg").shape == (50, 70, 3)
+
+
+def test_what_jpeg_cannot_hold_becomes_png(models: Path, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 2, 65501)
+    predict(models / "tiny.onnx", tmp_path / "a.png", "--out", tmp_path / "out")
+    assert written(tmp_path / "out") == {"a_mask.png", "a_overlay.png"}
+    assert read_image(tmp_path / "out" / "a_overlay.png").shape[1] == 65501
+
+
+def test_a_bad_image_does_not_stop_the_others(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "photos"
+    save(source / "a.png")
+    save(source / "d.png")
+    (source / "b.png").write_bytes((source / "a.png").read_bytes()[:200])
+    (source / "c.jpg").write_text("no image")
+    predict(models / "tiny.onnx", source, "--out", tmp_path / "out", code=2)
+    assert written(tmp_path / "out") == {"a_mask.png", "a_overlay.jpg", "d_mask.png", "d_overlay.jpg"}
+    told = capsys.readouterr()
+    assert told.out.startswith("2 images by ")
+    first, *others = told.err.splitlines()
+    assert first == "error: 2 of 4 images could not be read:"
+    assert [line.split(":")[0] for line in others] == [f"  {source / 'b.png'}", f"  {source / 'c.jpg'}"]
+
+
+def test_results_inside_the_source_are_no_images_of_it(models: Path, tmp_path: Path) -> None:
+    save(tmp_path / "photos" / "a.png")
+    for _ in range(2):
+        predict(models / "tiny.onnx", tmp_path / "photos", "--out", tmp_path / "photos" / "out")
+        assert written(tmp_path / "photos") == {"a.png", "out/a_mask.png", "out/a_overlay.jpg"}
+
+
+def test_no_two_images_share_their_results(tmp_path: Path) -> None:
+    names = ["a.jpg", "a.png", "a.jpg.png", "B.PNG", "b.bmp", "c.png", "deep/a.png", "deep/c.d.webp"]
+    for name in [*names, ".hidden.png", ".trash/a.png", "out/a.png", "a.txt"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    targets = find_images(tmp_path, tmp_path / "out")
+    assert sorted(targets) == list(targets)
+    found = {
+        path.relative_to(tmp_path).as_posix(): target.relative_to(tmp_path / "out").as_posix()
+        for path, target in targets.items()
+    }
+    assert found == {
+        "a.jpg": "a.jpg",
+        "a.png": "a.png",
+        "a.jpg.png": "a.jpg.png",
+        "B.PNG": "B.PNG",
+        "b.bmp": "b.bmp",
+        "c.png": "c",
+        "deep/a.png": "deep/a",
+        "deep/c.d.webp": "deep/c.d",
+    }
+
+
+# ---- videos
+
+
+def write_clip(path: Path, count: int, *, height: int, width: int, codec: str = "MJPG") -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 12.5, (width, height))
+    for place in range(count):
+        writer.write(np.roll(patches(height, width), 3 * place, axis=1)[..., ::-1])
+    writer.release()
+    return path
+
+
+def test_a_video(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = write_clip(tmp_path / "clip.avi", 6, height=96, width=400)
+    predict(models / "tiny.onnx", clip, "--frame-masks", "--out", tmp_path / "out")
+    masks = [f"clip_masks/{place:06}.png" for place in range(6)]
+    assert written(tmp_path / "out") == {"clip_overlay.mp4", *masks}
+    overlay = Video(tmp_path / "out" / "clip_overlay.mp4")
+    assert overlay.fps == pytest.approx(12.5)
+    frames = list(overlay.frames())
+    assert len(frames) == 6
+    assert {frame.shape[1] for frame in frames} == {400}
+    assert len({frame.shape for frame in frames}) == 1
+    assert frames[0].shape[0] > 96
+    file = OnnxFile(models / "tiny.onnx")
+    for place, (source, frame) in enumerate(zip(Video(clip).frames(), frames, strict=True)):
+        mask = read_mask(tmp_path / "out" / masks[place])
+        assert np.array_equal(mask, file.predict(source).classes)
+        blended = 0.5 * source + 0.5 * TAXONOMY.colourise(mask)
+        assert np.median(np.abs(frame[:96] - blended)) <= 8, "the codec's noise"
+    out = capsys.readouterr().out
+    assert out.startswith("6 frames by ")
+    assert "could be decoded" not in out
+
+
+def test_the_legend_of_a_video_has_room_for_every_class(models: Path, tmp_path: Path) -> None:
+    grey = np.full((96, 128, 3), 128, np.uint8)
+    write_video(tmp_path / "clip.mp4", [grey, grey], fps=25)
+    assert len(np.unique(OnnxFile(models / "tiny.onnx").predict(grey).classes)) < 3
+    predict(models / "tiny.onnx", tmp_path / "clip.mp4", "--out", tmp_path / "out")
+    frames = list(Video(tmp_path / "out" / "clip_overlay.mp4").frames())
+    entries = legend_entries(np.zeros((1, 1), np.uint8), TAXONOMY.names, TAXONOMY.colours)
+    height, width = with_legend(grey, entries).shape[:2]
+    assert {frame.shape for frame in frames} == {(height + height % 2, width + width % 2, 3)}
+
+
+def test_a_video_without_legend_keeps_its_size_but_for_odd_sides(models: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.avi"
+    jpegs = [cv2.imencode(".jpg", patches(47, 63, seed=seed))[1].tobytes() for seed in range(4)]
+    clip.write_bytes(b"".join(jpegs))  # without a header: nobody knows how many frames there are
+    predict(models / "tiny.onnx", clip, "--no-legend", "--out", tmp_path / "out")
+    assert written(tmp_path / "out") == {"clip_overlay.mp4"}
+    frames = list(Video(tmp_path / "out" / "clip_overlay.mp4").frames())
+    assert [frame.shape for frame in frames] == [(48, 64, 3)] * 4
+
+
+def test_a_video_that_breaks_off(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = write_clip(tmp_path / "clip.mkv", 10, height=96, width=128)
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    predict(models / "tiny.onnx", clip, "--out", tmp_path / "out")
+    count = len(list(Video(tmp_path / "out" / "clip_overlay.mp4").frames()))
+    assert 2 <= count < 10
+    assert f"has 10 frames; only {count} could be decoded" in capsys.readouterr().out
+
+
+# ---- mistakes
+
+
+def test_mistakes_are_told_in_one_message_with_exit_code_2(
+    models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    photo = save(tmp_path / "photos" / "a.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "other.onnx").write_text("no network")
+    foreign = onnx.load(str(models / "tiny.onnx"))
+    del foreign.metadata_props[:]
+    onnx.save(foreign, str(tmp_path / "foreign.onnx"))
+    Image.fromarray(patches(8, 8)[..., 0].astype(np.uint16)).save(tmp_path / "deep.png")
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copy(models / "run" / "config.yaml", unfinished)
+    tiny, good = models / "tiny.onnx", models / "run"
+    mistakes: list[tuple[list[str | Path], list[str]]] = [
+        ([tiny, tmp_path / "nowhere"], ["nowhere: no such image, folder or video"]),
+        ([tiny, tmp_path / "notes.txt"], ["notes.txt: neither an image (jpg ", "nor a video (mp4 "]),
+        ([tiny, tmp_path / "empty"], ["empty: no image (jpg "]),
+        ([tiny, tmp_path / "text.png"], ["text.png: not an image"]),
+        ([tiny, tmp_path / "deep.png"], ["deep.png: pixels have more than 8 bits"]),
+        ([tiny, tmp_path / "text.mp4"], ["text.mp4: not a video, damaged"]),
+        ([tiny, photo, "--out", tmp_path / "file"], ["--out", "is a file; name a folder"]),
+        ([tiny, photo, "--out", tmp_path / "photos"], ["is the folder of the source; choose another"]),
+        ([tiny, photo.parent, "--out", tmp_path / "empty" / ".." / "photos"], ["the folder of the source"]),
+        ([tiny, photo, "--stream", "branch3"], ["tiny.onnx holds the stream 'primary' and not 'branch3'"]),
+        ([tmp_path / "missing.onnx", photo], ["missing.onnx: no such file"]),
+        ([tmp_path / "other.onnx", photo], ["other.onnx: ONNX Runtime cannot load it"]),
+        ([tmp_path / "foreign.onnx", photo], ["foreign.onnx was not exported by segdistill"]),
+        ([tmp_path / "missing", photo], ["missing is not the folder of a run"]),
+        ([tmp_path / "empty", photo], ["empty is not the folder of a run"]),
+        ([good / "primary.safetensors", photo], ["is neither the folder of a run nor an ONNX file"]),
+        ([unfinished, photo], ["has no primary.safetensors", "--resume"]),
+        ([unfinished, photo, "--stream", "branch3"], ["there is no checkpoint"]),
+        ([good, photo, "--stream", "branch9"], ["'branch9'; it has primary, branch3, branch4, ensemble"]),
+    ]
+    for arguments, words in mistakes:
+        where = [] if "--out" in arguments else ["--out", tmp_path / "out"]
+        predict(*arguments, *where, code=2)
+        told = capfd.readouterr()
+        assert told.err.startswith("error: "), arguments
+        assert told.err.count("\n") == 1, told.err
+        for word in words:
+            assert word in told.err
+        assert not (tmp_path / "out").exists(), "nothing was begun"
+
+
+@pytest.mark.parametrize("opacity", ["1.1", "-0.1", "half", "nan"])
+def test_an_opacity_that_is_none(opacity: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["predict", "run", "photo.png", "--out", "out", f"--opacity={opacity}"])
+    assert exit_info.value.code == 2
+    assert f"'{opacity}' should be a number from 0 to 1" in capsys.readouterr().err

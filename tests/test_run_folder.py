@@ -1,0 +1,78 @@
+"""Which runs a folder lets go on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segdistill.commands.run_folder import RunFolder
+from segdistill.config import Config
+from segdistill.config_io import validate_config
+from segdistill.errors import ConfigError
+
+
+def config(kind: str, *, resume: bool = True, **method: Any) -> Config:
+    values = {
+        "name": "one",
+        "data": {"kind": "synthetic"},
+        "method": {"kind": kind, **method},
+        "train": {"resume": resume},
+    }
+    return validate_config(values, source="test")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("baseline", {"feature": {"weight": 7}, "branches": {"width": 8}, "grid_stride": 8}),
+        ("baseline", {"supervised": {"branch_weight": 3}}),
+        ("deep_supervision", {"feature": {"weight": 7}, "logit": {"temperature": 9}, "grid_stride": 8}),
+    ],
+)
+def test_settings_without_effect_do_not_keep_a_run_from_going_on(
+    folder: RunFolder, kind: str, method: dict[str, Any]
+) -> None:
+    folder.begin(config(kind, resume=False))
+    folder.check(config(kind, **method), overwrite=False)
+
+
+def test_settings_of_a_silent_term_do_not_matter(folder: RunFolder) -> None:
+    folder.begin(config("self_distill", resume=False, feature={"weight": 0, "stride": 8}))
+    folder.check(config("self_distill", feature={"weight": 0, "stride": 16}), overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "words"),
+    [
+        ("baseline", {"supervised": {"dice_weight": 3}}, "method.supervised.dice_weight: 1.0 when"),
+        (
+            "deep_supervision",
+            {"branches": {"width": 8}},
+            "method.branches.width: 64 when it was started, 8 now",
+        ),
+        (
+            "self_distill",
+            {"feature": {"weight": 0}},
+            "method.feature.weight: 0.1 when it was started, 0.0 now",
+        ),
+        ("self_distill", {"feature": {"stride": 16}}, "method.feature.stride: 8 when it was started, 16 now"),
+        ("self_distill", {"grid_stride": 8}, "method.grid_stride: 4 when it was started, 8 now"),
+    ],
+)
+def test_settings_that_count_do(folder: RunFolder, kind: str, method: dict[str, Any], words: str) -> None:
+    folder.begin(config(kind, resume=False))
+    with pytest.raises(ConfigError) as caught:
+        folder.check(config(kind, **method), overwrite=False)
+    assert words in str(caught.value)
+    assert str(caught.value).count("when it was started") == 1
+
+
+def test_another_kind_is_another_run(folder: RunFolder) -> None:
+    folder.begin(config("baseline", resume=False))
+    with pytest.raises(ConfigError, match=r"method\.kind: 'baseline' when it was started"):
+        folder.check(config("self_distill"), overwrite=False)
