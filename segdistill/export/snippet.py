@@ -1,5 +1,7 @@
 """A few lines that run an exported file without this package."""
 
+import json
+
 from segdistill.export.description import CLASS_INDEX, LOGITS, NORMALIZED_IMAGE, RGB_IMAGE
 from segdistill.export.onnx_file import OnnxFile
 
@@ -12,7 +14,7 @@ def python_snippet(file: OnnxFile) -> str:
         "import onnxruntime",
         "from PIL import Image",
         "",
-        f"session = onnxruntime.InferenceSession({file.path.name!r})",
+        f"session = onnxruntime.InferenceSession({json.dumps(file.path.name)})",
         'photo = Image.open("photo.jpg").convert("RGB")',
     ]
     wanted = file.fixed_size or (described.size if described.input == "tensor" else None)
