@@ -1,23 +1,20 @@
-"""From a `Config` to the objects of a run: the only module of the library that knows both."""
+"""From a `Config` to the objects of a run: the only module, with `build_data`, that knows both."""
 
 import math
 import os
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, Strategy
-from rich.console import Console
-from rich.progress import track
 from segmentation_models_pytorch.base import SegmentationModel
 
+from segdistill.build_data import CheckedSplit, build_taxonomy, check_class_weights
+from segdistill.build_data import build_samples as build_samples  # for those who build from here
 from segdistill.config import Config, Weighted
-from segdistill.data.camvid import ensure_camvid, find_pairs
-from segdistill.data.checks import check_pairs
-from segdistill.data.files import PairedFiles
 from segdistill.data.loading import EvalDataset, Place, TrainDataset
-from segdistill.data.samples import CachedSamples, Samples
-from segdistill.data.synthetic import SyntheticStreets
-from segdistill.data.taxonomy import CAMVID, Taxonomy
+from segdistill.data.samples import Samples
+from segdistill.data.statistics import class_odds, image_shares
 from segdistill.data.transforms import (
     EvalTransform,
     Normalisation,
@@ -51,78 +48,39 @@ MAX_WORKERS = 8
 # ---- data
 
 
-def build_taxonomy(config: Config) -> Taxonomy:
-    match config.data.kind:
-        case "camvid" | "synthetic":
-            return CAMVID
-
-
-def build_samples(config: Config, split: str, *, console: Console, download: bool = True) -> Samples:
-    """The split's labelled images, every one of them checked.
-
-    Args:
-        config: of the run.
-        split: train, val or test.
-        console: to print on.
-        download: whether data that are not there may be fetched.
-
-    Raises:
-        DataError: listing every problem by file.
-    """
-    match config.data.kind:
-        case "synthetic":
-            return _synthetic(config, split, console=console)
-        case "camvid":
-            return _camvid(config, split, console=console, download=download)
-
-
-def _synthetic(config: Config, split: str, *, console: Console) -> Samples:
-    sizes = config.data.synthetic
-    lengths = {"train": sizes.train_images, "val": sizes.val_images, "test": sizes.test_images}
-    height, width = config.data.size
-    scenes = SyntheticStreets(split=split, length=lengths[split], height=height, width=width, seed=sizes.seed)
-    if not config.data.cache:
-        return scenes
-    places = track(
-        range(len(scenes)), f"drawing {len(scenes)} {split} scenes", console=console, transient=True
-    )
-    return CachedSamples(scenes, tuple(scenes.load(index) for index in places))
-
-
-def _camvid(config: Config, split: str, *, console: Console, download: bool) -> Samples:
-    root = ensure_camvid(config.data.root, splits=(split,), download=download)
-    files = PairedFiles(find_pairs(root, split), build_taxonomy(config))
-    with console.status(f"checking {len(files)} {split} images in {root}"):
-        decoded = check_pairs(files.pairs, files.taxonomy, keep=config.data.cache)
-    return CachedSamples(files, decoded) if config.data.cache else files
-
-
 def build_normalisation(config: Config) -> Normalisation:
     return Normalisation(
         *colour_statistics(encoder=config.model.encoder, encoder_weights=config.model.encoder_weights)
     )
 
 
-def build_train_dataset(config: Config, samples: Samples) -> TrainDataset:
+def build_train_dataset(config: Config, split: CheckedSplit) -> TrainDataset:
     """Raises ConfigError if a transform of `data.augment.custom` is unknown or refuses its arguments."""
     augment = config.data.augment
-    size = config.data.size
-    ignore_index = samples.taxonomy.ignore_index
+    samples, ignore_index = split.samples, split.samples.taxonomy.ignore_index
+    of_classes = config.data.sampling.kind == "class_balanced_crops"
     if augment.custom is None:
         transforms = train_transforms(
-            size=size,
+            size=config.data.size,
             scale=augment.scale,
             flip=augment.flip,
             colour=augment.colour,
             blur=augment.blur,
             ignore_index=ignore_index,
+            crop=config.data.crop,
+            class_odds=class_odds(split.pixels).tolist() if of_classes else None,
+        )
+    elif of_classes:
+        raise ConfigError(
+            "data.sampling.kind='class_balanced_crops' chooses the crop, and so does data.augment.custom; "
+            "use class_balanced_images, or no custom transforms"
         )
     else:
         try:
             transforms = named_transforms(augment.custom, ignore_index=ignore_index)
         except ValueError as error:
             raise ConfigError(f"data.augment.custom: {error}") from None
-        transforms += crop_to(size, ignore_index=ignore_index)
+        transforms += crop_to(training_size(config), ignore_index=ignore_index)
     transforms.append(build_normalisation(config).transform())
     dataset = TrainDataset(samples, TrainTransform(transforms, seed=config.seed))
     try:
@@ -132,6 +90,16 @@ def build_train_dataset(config: Config, samples: Samples) -> TrainDataset:
             f"data.augment: the transforms fail on {samples.name(0)}: {type(error).__name__}: {error}"
         ) from None
     return dataset
+
+
+def build_image_shares(config: Config, split: CheckedSplit) -> np.ndarray | None:
+    """How often an epoch visits each training image; None: each of them once."""
+    return None if config.data.sampling.kind == "uniform" else image_shares(split.pixels)
+
+
+def training_size(config: Config) -> tuple[int, int]:
+    """(height, width) in pixels of what the network is trained on."""
+    return config.data.crop or config.data.size
 
 
 def build_eval_dataset(
@@ -190,7 +158,7 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
     """Where the primary offers maps, and which of them learns features; "" if none does."""
     method = config.method
     multiple = input_multiple(primary)
-    height, width = (math.ceil(size / multiple) * multiple for size in config.data.size)
+    height, width = (math.ceil(size / multiple) * multiple for size in training_size(config))
     paths = [tap for tap in method.branches.taps if isinstance(tap, str)] if method.has_branches else []
     feature_path = ""
     try:
@@ -202,8 +170,9 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
         return survey(primary, tuple(paths), height=height, width=width), feature_path
     except RuntimeError as error:
         raise ConfigError(
-            f"data.size = {list(config.data.size)}: {config.model.arch} on {config.model.encoder} cannot take images "
-            f"of {height}x{width} ({str(error).splitlines()[0]}); use larger ones"
+            f"data.{'crop' if config.data.crop else 'size'} = {list(training_size(config))}: {config.model.arch} on "
+            f"{config.model.encoder} cannot take images of {height}x{width} ({str(error).splitlines()[0]}); "
+            "use larger ones"
         ) from None
 
 
@@ -251,12 +220,7 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
     """
     method = config.method
     supervised = method.supervised
-    classes = build_taxonomy(config).num_classes
-    if supervised.class_weights is not None and len(supervised.class_weights) != classes:
-        raise ConfigError(
-            f"method.supervised.class_weights has {len(supervised.class_weights)} numbers; the data has "
-            f"{classes} classes"
-        )
+    check_class_weights(config)
     labels = Supervised(supervised.class_weights, supervised.label_smoothing, supervised.dice_weight)
     terms = [Term(PRIMARY, Schedule(1.0), labels.primary)]
     if method.has_branches:

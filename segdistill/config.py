@@ -5,17 +5,20 @@ import itertools
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-# Strict numbers: YAML's `true` is no number and a quoted "3" is no integer.
-Int = Annotated[int, Strict()]
-Float = Annotated[float, Strict()]
-Bool = Annotated[bool, Strict()]
-Text = Annotated[str, Strict()]
-PositiveInt = Annotated[Int, Field(ge=1)]
-PositiveFloat = Annotated[Float, Field(gt=0)]
-NonNegative = Annotated[Float, Field(ge=0)]
-Share = Annotated[Float, Field(ge=0, le=1)]
+from segdistill.config_data import DataConfig
+from segdistill.config_types import (
+    Bool,
+    Float,
+    Int,
+    NonNegative,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Share,
+    Text,
+)
 
 Architecture = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet",
@@ -24,60 +27,15 @@ Architecture = Literal[
 MethodKind = Literal["baseline", "deep_supervision", "self_distill"]
 
 
-class Section(BaseModel):
-    """Frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
-
-
-class SyntheticConfig(Section):
-    """Sizes of the generated street-scene data set (`data.kind: synthetic`)."""
-
-    train_images: PositiveInt = 240
-    val_images: PositiveInt = 60
-    test_images: PositiveInt = 60
-    seed: Annotated[Int, Field(ge=0)] = 0  # of the scenes; independent of the run's seed
-
-
-class AugmentConfig(Section):
-    """Training augmentation. Evaluation only resizes and normalises."""
-
-    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # random scale relative to data.size, low to high
-    flip: Share = 0.5  # probability of a horizontal flip
-    colour: Share = 0.4  # half-range of brightness, contrast and saturation factors; hue gets a tenth of it
-    blur: Share = 0.1  # probability of a slight Gaussian blur
-    # Any Albumentations transforms instead of all of the above: [{name: RandomCrop, height: 96, ...}, ...].
-    # Resizing to data.size (pad, then crop) and normalisation are still appended.
-    custom: tuple[dict[str, Any], ...] | None = None
-
-    @field_validator("scale")
-    @classmethod
-    def _low_to_high(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if scale[0] > scale[1]:
-            raise ValueError("the first number is the smallest scale, the second the largest")
-        return scale
-
-
-class DataConfig(Section):
-    kind: Literal["camvid", "synthetic"] = "camvid"
-    root: Path | None = None  # null: $SEGDISTILL_CAMVID, then data/camvid
-    size: tuple[Annotated[Int, Field(ge=32)], Annotated[Int, Field(ge=32)]] = (
-        360,
-        480,
-    )  # [height, width], pixels
-    cache: Bool = True  # keep decoded images in memory (CamVid: 0.3 GB)
-    workers: Annotated[Int, Field(ge=0)] | None = None  # loader processes; null: 0 on CPU, up to 8 on GPU
-    augment: AugmentConfig = AugmentConfig()
-    synthetic: SyntheticConfig = SyntheticConfig()
-
-
 class ModelConfig(Section):
     arch: Annotated[Architecture, BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)] = "unet"
     encoder: Text = "tu-tf_efficientnet_lite0"
     # bundled: ImageNet weights from the package index (tu-tf_efficientnet_lite0 only); imagenet: what smp
     # and timm download; none: random; or the path of a safetensors file with the encoder's tensors
     encoder_weights: Text = "bundled"
-    options: dict[str, Any] = {}  # further keyword arguments of the smp class, e.g. {decoder_channels: [...]}
+    options: dict[str, Any] = Field(
+        default_factory=dict
+    )  # further keyword arguments of the smp class, e.g. {decoder_channels: [...]}
 
     @field_validator("encoder")
     @classmethod

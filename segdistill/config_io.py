@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -91,6 +91,7 @@ def resolve(values: dict[str, Any], overrides: Sequence[str], *, source: str) ->
     """Apply `key.sub=value` overrides to plain values, in place, and validate them."""
     for override in overrides:
         _apply(override, values)
+    _inline_class_table(values)
     return validate_config(values, source=source)
 
 
@@ -136,6 +137,34 @@ def _apply(override: str, values: dict[str, Any]) -> None:
             )
         node = child
     node[leaf] = parse_yaml(text, source=f"override {override!r}")
+
+
+def _inline_class_table(values: dict[str, Any]) -> None:
+    """Replace a `data.folder.classes` that is a path by what is in the file, so that a run's own configuration
+    tells its classes even when that file has changed."""
+    data = values.get("data")
+    folder = data.get("folder") if isinstance(data, dict) else None
+    if (
+        not isinstance(data, dict)
+        or not isinstance(folder, dict)
+        or not isinstance(folder.get("classes"), str)
+    ):
+        return
+    path = Path(str(data.get("root") or ".")).expanduser() / folder["classes"]
+    try:
+        table = parse_yaml(path.read_text(encoding="utf-8"), source=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"data.folder.classes = {folder['classes']!r}: cannot read {path} (relative to data.root): {error}"
+        ) from None
+    table = table if isinstance(table, dict) else {"classes": table}
+    known = ("classes", "ignore_values", "ignore_colours")
+    if strangers := [str(key) for key in table if key not in known]:
+        raise ConfigError(
+            f"{path}: unknown key {strangers[0]}{_did_you_mean(strangers[0], list(known))} (a class table has "
+            f"{', '.join(known)}, or is the list of classes)"
+        )
+    data["folder"] = table | {key: value for key, value in folder.items() if key != "classes"}
 
 
 def validate_config(values: dict[str, Any], *, source: str) -> Config:
@@ -213,15 +242,19 @@ def _did_you_mean(word: str, names: list[str]) -> str:
 
 
 def _section_at(path: Sequence[str | int]) -> type[BaseModel] | None:
-    section: type[BaseModel] = Config
+    """The section at this path, `a.list.0` being one of a list of sections."""
+    kind: Any = Config
     for key in path:
-        field = section.model_fields.get(str(key))
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
-            return None
-        section = field.annotation
-    return section
+        if isinstance(key, int):
+            kind = next(iter(get_args(kind)), None)
+        else:
+            field = kind.model_fields.get(key) if _is_section(kind) else None
+            kind = field.annotation if field else None
+    return kind if _is_section(kind) else None
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _known_path(loc: Sequence[str | int]) -> tuple[str | int, ...]:
@@ -232,6 +265,5 @@ def _known_path(loc: Sequence[str | int]) -> tuple[str | int, ...]:
         if section is None and isinstance(part, str):
             continue
         path.append(part)
-        if section is not None:
-            section = _section_at(path)
+        section = _section_at(path)
     return tuple(path)

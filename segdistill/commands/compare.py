@@ -33,7 +33,7 @@ from segdistill.training.run_log import duration
 
 #: Keys that a comparison sets itself, and keys that have to be the same in all rungs for pairs to be pairs.
 _STUDYS_OWN = ("seed", "out", "export.weights", "train.resume")
-_ONE_FOR_ALL = ("data.kind", "data.root", "data.size", "data.synthetic")
+_ONE_FOR_ALL = ("data.kind", "data.root", "data.size", "data.folder", "data.synthetic")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from segdistill.build import build_samples
+from segdistill.build_data import build_samples
 from segdistill.commands.evaluate import score_file
 from segdistill.commands.run_folder import RunFolder, settings_hash, versions
 from segdistill.commands.tables import check_table, percent

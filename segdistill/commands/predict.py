@@ -12,10 +12,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from segdistill.build import build_taxonomy
+from segdistill.build_data import build_taxonomy
 from segdistill.commands.evaluate import load_predictor
 from segdistill.commands.run_folder import RunFolder
-from segdistill.data.files import read_image
+from segdistill.data.files import IMAGE_SUFFIXES, read_image
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.video import Video, write_video
 from segdistill.errors import DataError, ExportError, RunFolderError
@@ -27,7 +27,6 @@ from segdistill.files import write_atomically
 from segdistill.models.ensemble import ENSEMBLE, PRIMARY
 from segdistill.report.overlay import blend, largest_first, legend_entries, mask_image, outlined, with_legend
 
-IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _JPEG_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 
@@ -116,12 +115,14 @@ def find_images(source: Path, out: Path) -> dict[Path, Path]:
         DataError: if `source` is no image, or a folder without one.
     """
     if source.is_file():
-        if source.suffix.lower() not in IMAGES:
+        if source.suffix.lower() not in IMAGE_SUFFIXES:
             raise DataError(
-                f"{source}: neither an image ({_words(IMAGES)}) nor a video ({_words(VIDEOS)}) by its suffix"
+                f"{source}: neither an image ({_words(IMAGE_SUFFIXES)}) nor a video ({_words(VIDEOS)}) by its suffix"
             )
         return {source: out / source.stem}
-    places = sorted(path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in IMAGES)
+    places = sorted(
+        path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
+    )
     results, top = out.resolve(), source.resolve()
     images = [
         place
@@ -131,7 +132,7 @@ def find_images(source: Path, out: Path) -> dict[Path, Path]:
         and (source / place).is_file()
     ]
     if not images:
-        raise DataError(f"{source}: no image ({_words(IMAGES)}) in this folder or below it")
+        raise DataError(f"{source}: no image ({_words(IMAGE_SUFFIXES)}) in this folder or below it")
     # Some file systems do not tell a.png from A.png.
     stems = Counter((image.parent, image.stem.casefold()) for image in images)
     names = {(image.parent, image.name.casefold()) for image in images}

@@ -12,13 +12,12 @@ from torch.utils.data import default_collate
 from segdistill.build import (
     build_fabric,
     build_loop_settings,
-    build_samples,
     build_state,
     build_train_dataset,
 )
+from segdistill.build_data import CheckedSplit, build_splits
 from segdistill.config import Config
 from segdistill.data.loading import Batch, Place
-from segdistill.data.samples import Samples
 from segdistill.models.primary import input_multiple
 from segdistill.training.host_memory import keep_freed_memory
 from segdistill.training.state import TrainState
@@ -57,20 +56,20 @@ def seconds_per_step(configs: Mapping[str, Config], *, console: Console) -> dict
     """Median over rounds in which every method takes one step; loading and evaluation are left out."""
     keep_freed_memory()  # as a training does
     contenders: dict[str, _Contender] = {}
-    samples, read_from = None, None
+    split, read_from = None, None
     for name, config in configs.items():
-        if samples is None or config.data != read_from:
-            samples, read_from = build_samples(config, "train", console=console), config.data
-        contenders[name] = _contender(config, samples)
+        if split is None or config.data != read_from:
+            split, read_from = build_splits(config, ("train",), console=console)["train"], config.data
+        contenders[name] = _contender(config, split)
     rounds = [{name: one.step() for name, one in contenders.items()} for _ in range(_WARM_UP + _ROUNDS)][
         _WARM_UP:
     ]
     return {name: statistics.median(one[name] for one in rounds) for name in contenders}
 
 
-def _contender(config: Config, samples: Samples) -> _Contender:
+def _contender(config: Config, split: CheckedSplit) -> _Contender:
     fabric = build_fabric(config)
-    dataset = build_train_dataset(config, samples)
+    dataset = build_train_dataset(config, split)
     places = [Place(epoch=0, index=index) for index in range(min(config.train.batch_size, len(dataset)))]
     batch = default_collate([dataset[place] for place in places])
     state = build_state(config, fabric, total_steps=2)

@@ -4,6 +4,7 @@ import os
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
@@ -14,12 +15,14 @@ from segdistill.build import (
     build_deployed,
     build_eval_dataset,
     build_fabric,
+    build_image_shares,
     build_loop_settings,
-    build_samples,
     build_state,
     build_train_dataset,
+    training_size,
     worker_count,
 )
+from segdistill.build_data import build_splits
 from segdistill.commands.export import Split, Wanted, export_checked
 from segdistill.commands.protocol import protocol
 from segdistill.commands.run_folder import RunFolder, versions
@@ -68,10 +71,11 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
     console = console if fabric.is_global_zero else Console(quiet=True)
 
     with fabric.rank_zero_first():
-        train_samples = build_samples(config, "train", console=console)
-        val_samples = build_samples(config, "val", console=console)
-    train_set, val_set = build_train_dataset(config, train_samples), build_eval_dataset(config, val_samples)
-    batches = epoch_batches(config, fabric, length=len(train_set), val_length=len(val_set))
+        splits = build_splits(config, ("train", "val"), console=console)
+    train_set = build_train_dataset(config, splits["train"])
+    val_set = build_eval_dataset(config, splits["val"].samples)
+    shares = build_image_shares(config, splits["train"])
+    batches = epoch_batches(config, fabric, length=len(train_set), val_length=len(val_set), shares=shares)
     state = build_state(config, fabric, total_steps=config.train.epochs * batches.steps)
 
     saved = folder.last_state(config)
@@ -148,7 +152,9 @@ def share_buffers(state: TrainState) -> None:
             torch.distributed.broadcast(buffer, src=0)
 
 
-def epoch_batches(config: Config, fabric: Fabric, *, length: int, val_length: int) -> EpochBatches:
+def epoch_batches(
+    config: Config, fabric: Fabric, *, length: int, val_length: int, shares: np.ndarray | None = None
+) -> EpochBatches:
     """Raises ConfigError if images, batch size and processes do not go together."""
     batch_size, accumulate = config.train.batch_size, config.train.accumulate
     if val_length < fabric.world_size:
@@ -168,6 +174,7 @@ def epoch_batches(config: Config, fabric: Fabric, *, length: int, val_length: in
         seed=config.seed,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
+        shares=shares,
     )
 
 
@@ -177,9 +184,10 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
     primary = count_parameters(net.primary)
     extra = count_parameters(net) - primary
     game = sum(p.numel() for p in state.discriminator.module.parameters()) if state.discriminator else 0
+    crop = f" in crops of {'x'.join(map(str, training_size(config)))}" if config.data.crop else ""
     console.print(
         f"[bold]{config.name}[/bold]: {config.method.kind}, {config.model.arch} on {config.model.encoder}, "
-        f"{images[0]} training and {images[1]} validation images at {config.data.size[0]}x{config.data.size[1]}, "
+        f"{images[0]} training and {images[1]} validation images at {config.data.size[0]}x{config.data.size[1]}{crop}, "
         f"seed {config.seed}, {state.fabric.world_size} x {state.fabric.device.type}",
         highlight=False,
     )

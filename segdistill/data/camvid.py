@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from segdistill.data.download import fetch
-from segdistill.data.files import Pair
+from segdistill.data.files import Listing, Pair
 from segdistill.errors import DataError
 
 ROOT_VARIABLE = "SEGDISTILL_CAMVID"
@@ -50,28 +50,18 @@ def resolve_root(root: Path | None) -> Path:
     return nested if nested.is_dir() and not (chosen / "train").is_dir() else chosen
 
 
-def find_pairs(root: Path, split: str) -> tuple[Pair, ...]:
-    """The PNG pairs of one split, sorted by name.
+def list_split(root: Path, split: str) -> Listing:
+    """The PNG pairs of one split, sorted by name, and the files that lack their partner.
 
     Raises:
-        DataError: a folder is missing or without PNG files, or files lack their partner (all are listed).
+        DataError: a folder is missing or without PNG files.
     """
-    images, masks = _png_names(root / split), _png_names(root / f"{split}annot")
-    lonely = [
-        f"{root / split / name}: has no mask {root / f'{split}annot' / name}" for name in images - masks
-    ]
-    lonely += [
-        f"{root / f'{split}annot' / name}: has no image {root / split / name}" for name in masks - images
-    ]
-    if lonely:
-        listed = "\n".join(f"  {line}" for line in sorted(lonely))
-        raise DataError(
-            f"CamVid {split}: {len(lonely)} files lack their partner - add the missing file under the same "
-            f"name, or remove the one that is alone:\n{listed}"
-        )
-    return tuple(
-        Pair(Path(name).stem, root / split / name, root / f"{split}annot" / name) for name in sorted(images)
-    )
+    image_folder, mask_folder = root / split, root / f"{split}annot"
+    images, masks = _png_names(image_folder), _png_names(mask_folder)
+    lonely = [f"{image_folder / name}: has no mask {mask_folder / name}" for name in images - masks]
+    lonely += [f"{mask_folder / name}: has no image {image_folder / name}" for name in masks - images]
+    pairs = (Pair(Path(name).stem, image_folder / name, mask_folder / name) for name in images & masks)
+    return Listing(tuple(sorted(pairs, key=lambda pair: pair.image.name)), tuple(sorted(lonely)))
 
 
 def folder_digest(folder: Path) -> str:
@@ -132,7 +122,7 @@ def prepare(
     else:
         _download(root, url, digests)
         done = "was downloaded"
-    counts = ", ".join(f"{split} {len(find_pairs(root, split))}" for split in SPLITS)
+    counts = ", ".join(f"{split} {len(list_split(root, split).pairs)}" for split in SPLITS)
     return f"CamVid {done}: {root} ({counts} frames, every digest verified)"
 
 

@@ -1,27 +1,39 @@
 """Look at every image and mask once before a run, and name everything that is wrong in one message."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 
 import numpy as np
 
-from segdistill.data.files import Pair, read_image, read_mask
+from segdistill.data.files import Pair, PairedFiles, read_image, read_mask
+from segdistill.data.mask_code import FOREIGN
 from segdistill.data.samples import LabelledImage
-from segdistill.data.taxonomy import Taxonomy
+from segdistill.data.statistics import pixels_by_class
 from segdistill.errors import DataError
 
 LINES_PER_KIND = 20  # listed in the message; the rest are counted
-VALUES_PER_MASK = 10  # a mask of the wrong sort may hold 256 wrong values
+MAX_THREADS = 8
 
 
 class Kind(Enum):
     """The kinds of problem; each value is (title, remedy)."""
 
+    LONELY = ("files without partner", "add the missing file, or remove the one that is alone")
     UNREADABLE = ("not readable", "put back whole copies of these files, or remove both files of the pair")
-    SIZE = ("image and mask differ in size", "use the mask that was drawn on this very image, at its size")
+    SIZE = (
+        "image and mask differ in size",
+        "use the mask that was drawn on this very image, at its size; a photo that an EXIF tag turns has to be "
+        "saved upright",
+    )
     LABELS = (
         "labels outside the classes",
-        "map these values to classes or to the ignored value, or choose the taxonomy these masks follow",
+        "map these values to classes or to the ignored value, or choose the taxonomy these masks follow; a mask "
+        "saved as JPEG has wrong values for good, PNG keeps them",
     )
     VOID = (
         "no labelled pixel",
@@ -29,78 +41,125 @@ class Kind(Enum):
     )
 
 
-def check_pairs(
-    pairs: Sequence[Pair],
-    taxonomy: Taxonomy,
+@dataclass(frozen=True)
+class Checked:
+    """What the check has seen of a split without problems.
+
+    Attributes:
+        decoded: the samples in the order of the pairs; None if they were not kept.
+        pixels: (N, C + 1) int64, pixels of each class in each sample; the last column counts ignored ones.
+        decoded_bytes: that all samples together take in memory.
+    """
+
+    decoded: tuple[LabelledImage, ...] | None
+    pixels: np.ndarray
+    decoded_bytes: int
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """About one pair; the sample is None if a file is unreadable."""
+
+    sample: LabelledImage | None
+    pixels: np.ndarray | None
+    problems: tuple[tuple[Kind, str], ...]
+
+
+def check_files(
+    files: PairedFiles,
     *,
-    keep: bool = False,
+    lonely: Sequence[str] = (),
+    keep_bytes: float = 0,
+    threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[LabelledImage, ...]:
+) -> Checked:
     """Decode every pair once and collect all problems. Changes nothing on disk.
 
     Args:
-        pairs: the files of a split.
-        taxonomy: says which values a mask may hold.
-        keep: return the decoded samples, ready for `CachedSamples(source, decoded)`.
+        files: a split.
+        lonely: a line for each file that has no partner, to be told along.
+        keep_bytes: keep the decoded samples as long as all of them fit into this; `math.inf` keeps any.
+        threads: decoders at a time, PIL lets other threads run; by default one for each core, at most 8.
         progress: called with (pairs done, pairs in all) after every pair.
-
-    Returns:
-        The samples in the order of `pairs`; empty unless `keep`.
 
     Raises:
         DataError: something is wrong; the message lists it by kind and file, with a remedy per kind.
     """
     problems: dict[Kind, list[str]] = {kind: [] for kind in Kind}
-    bad_pairs = 0
-    kept: list[LabelledImage] = []
-    for done, pair in enumerate(pairs, start=1):
-        sample, found = _check_pair(pair, taxonomy)
-        for kind, line in found:
-            problems[kind].append(line)
-        bad_pairs += bool(found)
-        if keep and sample is not None:
-            kept.append(sample)
-        if progress is not None:
-            progress(done, len(pairs))
-    if bad_pairs:
-        raise DataError(_message(problems, bad_pairs, len(pairs)))
-    return tuple(kept)
+    problems[Kind.LONELY] += lonely
+    bad_pairs, decoded_bytes = 0, 0
+    kept: list[LabelledImage] | None = [] if keep_bytes else None
+    pixels = np.zeros((len(files), files.taxonomy.num_classes + 1), np.int64)
+    with _findings(files, threads or min(MAX_THREADS, os.cpu_count() or 1)) as findings:
+        for place, finding in enumerate(findings):
+            for kind, line in finding.problems:
+                problems[kind].append(line)
+            bad_pairs += bool(finding.problems)
+            if finding.pixels is not None:
+                pixels[place] = finding.pixels
+            if finding.sample is not None:
+                decoded_bytes += finding.sample.image.nbytes + finding.sample.mask.nbytes
+                if decoded_bytes > keep_bytes or bad_pairs:
+                    kept = None
+                if kept is not None:
+                    kept.append(finding.sample)
+            if progress is not None:
+                progress(place + 1, len(files))
+    if any(problems.values()):
+        raise DataError(_message(problems, bad_pairs, len(files)))
+    return Checked(None if kept is None else tuple(kept), pixels, decoded_bytes)
 
 
-def _check_pair(pair: Pair, taxonomy: Taxonomy) -> tuple[LabelledImage | None, list[tuple[Kind, str]]]:
-    """The decoded pair, None if a file is unreadable; and what is wrong with it."""
+@contextmanager
+def _findings(files: PairedFiles, threads: int) -> Iterator[Iterator[_Finding]]:
+    """In the order of the pairs, with a few of them decoded ahead: all at once would fill the memory."""
+    pool = ThreadPoolExecutor(threads)
+
+    def iterate() -> Iterator[_Finding]:
+        places = iter(files.pairs)
+        ahead = [pool.submit(_check_pair, pair, files) for pair in islice(places, 2 * threads)]
+        while ahead:
+            finding = ahead.pop(0).result()
+            ahead += [pool.submit(_check_pair, pair, files) for pair in islice(places, 1)]
+            yield finding
+
+    try:
+        yield iterate()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
     problems: list[tuple[Kind, str]] = []
-    image = mask = None
+    image = stored = None
     try:
         image = read_image(pair.image)
     except DataError as error:
         problems.append((Kind.UNREADABLE, str(error)))
     try:
-        mask = read_mask(pair.mask)
+        stored = read_mask(pair.mask, files.code.form)
     except DataError as error:
         problems.append((Kind.UNREADABLE, str(error)))
-    if mask is not None:
-        problems += _check_labels(pair, mask, taxonomy)
-    if image is None or mask is None:
-        return None, problems
-    if image.shape[:2] != mask.shape:
-        line = f"{pair.mask}: mask {_size(mask)}, image {_size(image)} (width x height)"
-        problems.append((Kind.SIZE, line))
-    return LabelledImage(image, mask), problems
+    if stored is None:
+        return _Finding(None, None, tuple(problems))
+    mask = files.code.encode(stored)
+    pixels = pixels_by_class(mask, files.taxonomy)
+    if (mask == FOREIGN).any():
+        problems.append((Kind.LABELS, f"{pair.mask}: {files.code.foreign(stored, mask)}"))
+    elif pixels[-1] == mask.size:
+        problems.append((Kind.VOID, f"{pair.mask}: every pixel is ignored{_what_is_ignored(stored)}"))
+    if image is not None and image.shape[:2] != mask.shape:
+        problems.append(
+            (Kind.SIZE, f"{pair.mask}: mask {_size(mask)}, image {_size(image)} (width x height)")
+        )
+    sample = None if image is None else LabelledImage(image, mask)
+    return _Finding(sample, pixels, tuple(problems))
 
 
-def _check_labels(pair: Pair, mask: np.ndarray, taxonomy: Taxonomy) -> list[tuple[Kind, str]]:
-    pixels = np.bincount(mask.ravel(), minlength=256)  # (256,): pixels per value
-    present = set(np.flatnonzero(pixels).tolist())
-    if present == {taxonomy.ignore_index}:
-        return [(Kind.VOID, f"{pair.mask}: every pixel is {taxonomy.ignore_index}, which is ignored")]
-    foreign = sorted(present - set(taxonomy.allowed_values()))
-    if not foreign:
-        return []
-    listed = ", ".join(f"{value} ({pixels[value]} px)" for value in foreign[:VALUES_PER_MASK])
-    more = f" ... and {len(foreign) - VALUES_PER_MASK} more values" if len(foreign) > VALUES_PER_MASK else ""
-    allowed = f"allowed: 0 to {taxonomy.num_classes - 1}, and {taxonomy.ignore_index} for ignored"
-    return [(Kind.LABELS, f"{pair.mask}: {listed}{more}; {allowed}")]
+def _what_is_ignored(stored: np.ndarray) -> str:
+    first = stored.reshape(-1, *stored.shape[2:])[0]
+    same = (stored == first).all()
+    return f" (value {tuple(first.tolist()) if first.ndim else int(first)})" if same else ""
 
 
 def _size(pixels: np.ndarray) -> str:
@@ -109,7 +168,10 @@ def _size(pixels: np.ndarray) -> str:
 
 def _message(problems: dict[Kind, list[str]], bad_pairs: int, num_pairs: int) -> str:
     count = sum(len(lines) for lines in problems.values())
-    text = [f"{count} problem{'s'[: count != 1]} in {bad_pairs} of {num_pairs} labelled images"]
+    alone = len(problems[Kind.LONELY])
+    where = [f"{bad_pairs} of {num_pairs} labelled images"] if bad_pairs or not alone else []
+    where += [f"{alone} file{'s'[: alone != 1]} without partner"] if alone else []
+    text = [f"{count} problem{'s'[: count != 1]} in {' and '.join(where)}"]
     for kind, lines in problems.items():
         if not lines:
             continue

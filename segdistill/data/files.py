@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from segdistill.data.mask_code import FOREIGN, MaskCode, MaskForm
 from segdistill.data.samples import LabelledImage
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,25 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """What the layout of a data set offers for one split.
+
+    Attributes:
+        pairs: sorted by name.
+        lonely: one line for every file that lacks its partner.
+    """
+
+    pairs: tuple[Pair, ...]
+    lonely: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PairedFiles:
     """One split of a data set kept as files: `Samples` that decodes on every load."""
 
     pairs: tuple[Pair, ...]
     taxonomy: Taxonomy
+    code: MaskCode
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -35,57 +52,97 @@ class PairedFiles:
 
     def load(self, index: int) -> LabelledImage:
         pair = self.pairs[index]
-        return LabelledImage(read_image(pair.image), read_mask(pair.mask))
+        stored = read_mask(pair.mask, self.code.form)
+        mask = self.code.encode(stored)
+        if (mask == FOREIGN).any():  # the file was changed after the check
+            raise DataError(f"{pair.mask}: {self.code.foreign(stored, mask)}")
+        return LabelledImage(read_image(pair.image), mask)
 
 
 def read_image(path: Path) -> np.ndarray:
     """Decode an image as it is stored; an EXIF orientation is not applied, since no mask would follow it.
 
     Returns:
-        (H, W, 3) uint8, RGB; grey and palette images are expanded, transparency is dropped.
+        (H, W, 3) uint8, RGB; grey and palette images are expanded, transparency is dropped. Of 16 bits per
+        channel the upper 8 are kept (65535 becomes 255).
 
     Raises:
-        DataError: the file is missing, damaged, cut short, or has more than 8 bits per channel.
+        DataError: the file is missing, damaged, cut short, has several pages, or holds 32-bit numbers.
     """
     image = _decode(path)
-    if image.mode == "F" or image.mode.startswith("I"):
-        raise DataError(f"{path}: pixels have more than 8 bits (PIL mode {image.mode}); save it with 8 bits")
-    return np.array(image.convert("RGB"))
+    if image.mode.startswith("I;16"):
+        grey = (np.array(image).astype(np.uint16, copy=False) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.mode in ("F", "I"):
+        raise DataError(
+            f"{path}: pixels of 32 bits (PIL mode {image.mode}), and nobody knows which range is black to white; "
+            "save it with 8 or 16 bits per channel"
+        )
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Decode a mask. A palette image gives its indexes; 16-bit grey is fine while the labels are below 256.
+def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
+    """Decode a mask.
+
+    Args:
+        path: of the file.
+        form: `index`: one number per pixel, a palette image gives its indexes; `rgb`: colours, a palette is
+            expanded, grey is taken for a colour; `auto`: colours of an RGB file, numbers of any other.
 
     Returns:
-        (H, W) uint8, the labels as stored.
+        (H, W) uint8, or uint16 where a label is above 255; or (H, W, 3) uint8 colours.
 
     Raises:
-        DataError: the file is missing, damaged, cut short, or does not hold one small integer per pixel.
+        DataError: the file is missing, damaged, cut short, has several pages, is partly transparent, or
+            cannot be read in this form.
     """
-    image = _decode(path)
-    match image.mode:
-        case "1" | "L" | "P":
-            return np.array(image).astype(np.uint8, copy=False)
-        case "I" | "I;16" | "I;16B":
-            labels = np.array(image)
-            if labels.min() < 0 or labels.max() > 255:
-                raise DataError(
-                    f"{path}: labels go from {labels.min()} to {labels.max()}; a mask holds 0 to 255"
-                )
-            return labels.astype(np.uint8)
-        case mode:
+    image = _opaque(_decode(path), path)
+    wide = image.mode.startswith("I")
+    if form == "rgb" and not wide:
+        return np.array(image.convert("RGB"))
+    if image.mode == "RGB":
+        colours = np.array(image)
+        if form == "auto":
+            return colours
+        if (colours == colours[..., :1]).all():
+            return np.ascontiguousarray(colours[..., 0])
+    elif image.mode in ("1", "L", "P"):
+        return np.array(image).astype(np.uint8, copy=False)
+    elif wide and form != "rgb":
+        labels = np.array(image)
+        if labels.min() < 0 or labels.max() > 65535:
             raise DataError(
-                f"{path}: this is a colour image (PIL mode {mode}); a mask has one channel that holds "
-                "the class index of each pixel: convert the colours to indexes"
+                f"{path}: labels go from {labels.min()} to {labels.max()}; a mask holds 0 to 65535"
             )
+        return labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
+    if wide:
+        raise DataError(f"{path}: a grey image of more than 8 bits (PIL mode {image.mode}) holds no colours")
+    raise DataError(
+        f"{path}: this is a colour image (PIL mode {image.mode}); a mask has one channel that holds the class "
+        "index of each pixel: convert the colours to indexes, or use data.kind=folder, which reads colours"
+    )
+
+
+def _opaque(image: Image.Image, path: Path) -> Image.Image:
+    """Without its alpha channel, should it have one; nobody knows what a transparent label means."""
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    transparent = int((np.array(image.getchannel("A")) < 255).sum())
+    if transparent:
+        raise DataError(
+            f"{path}: {transparent} pixels of this mask are transparent; save it without transparency, these pixels "
+            "in the colour of their class or of what is ignored"
+        )
+    return image.convert(image.mode.removesuffix("A"))
 
 
 def _decode(path: Path) -> Image.Image:
     """Every pixel of an image file. Only PIL's full load() notices a file that was cut short."""
     try:
         with Image.open(path) as image:
+            # Other formats with several frames (an MPO photo with its preview) begin with the picture itself.
+            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
             image.load()
-            return image
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnidentifiedImageError as error:
@@ -96,3 +153,6 @@ def _decode(path: Path) -> Image.Image:
     # For bad bytes PIL's readers raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more.
     except Exception as error:
         raise DataError(f"{path}: cannot be decoded: {error}") from error
+    if pages > 1:
+        raise DataError(f"{path}: holds {pages} pages; save each as a file of its own")
+    return image

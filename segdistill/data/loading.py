@@ -29,10 +29,17 @@ class EvalItem:
 
 @dataclass(frozen=True)
 class Place:
-    """One sample of one epoch, what the sampler asks the data set for."""
+    """One sample of one epoch, what the sampler asks the data set for.
+
+    Attributes:
+        epoch: from 0.
+        index: of the sample.
+        visit: how often the epoch has come by the sample before; it is augmented anew each time.
+    """
 
     epoch: int
     index: int
+    visit: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,8 @@ class TrainDataset(Dataset[Batch]):
         return len(self.samples)
 
     def __getitem__(self, place: Place) -> Batch:
-        image, mask = self.transform(self.samples.load(place.index), epoch=place.epoch, index=place.index)
+        sample = self.samples.load(place.index)
+        image, mask = self.transform(sample, epoch=place.epoch, index=place.index, visit=place.visit)
         return Batch(to_tensor(image), torch.from_numpy(mask.astype(np.int64)))
 
 
@@ -76,6 +84,25 @@ def epoch_order(*, seed: int, epoch: int, length: int) -> list[int]:
     return np.random.default_rng(stream_seed(seed, "order", epoch)).permutation(length).tolist()
 
 
+def shared_order(shares: np.ndarray, *, seed: int, epoch: int) -> list[int]:
+    """The samples that an epoch of as many visits as there are samples comes by, in shares of their own.
+
+    Systematic sampling: sample i is visited floor(N p_i) or ceil(N p_i) times, N p_i in the mean over epochs. A
+    pure function of its arguments.
+
+    Args:
+        shares: (N,) p, sums to 1.
+        seed: of the run.
+        epoch: from 0.
+    """
+    rng = np.random.default_rng(stream_seed(seed, "shares", epoch))
+    length = len(shares)
+    mixed = rng.permutation(length)  # else neighbours in the data set would take turns
+    marks = (np.arange(length) + rng.random()) / length
+    visited = mixed[np.searchsorted(np.cumsum(shares[mixed]), marks, side="right").clip(max=length - 1)]
+    return rng.permutation(visited).tolist()
+
+
 class EpochBatches(Sampler[list[Place]]):
     """One process's share of every batch of one epoch.
 
@@ -85,7 +112,15 @@ class EpochBatches(Sampler[list[Place]]):
     """
 
     def __init__(
-        self, *, length: int, batch_size: int, accumulate: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        *,
+        length: int,
+        batch_size: int,
+        accumulate: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        shares: np.ndarray | None = None,
     ) -> None:
         """
         Args:
@@ -95,6 +130,7 @@ class EpochBatches(Sampler[list[Place]]):
             seed: of the run.
             rank: of this process.
             world_size: number of processes.
+            shares: (length,) how often each sample is visited, see `shared_order`; None: once per epoch.
         """
         assert batch_size % world_size == 0, "checked where the configuration is known"
         self.length = length
@@ -102,6 +138,7 @@ class EpochBatches(Sampler[list[Place]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.shares = shares
         self.steps = length // (batch_size * accumulate)
         self.batches = self.steps * accumulate
         self._epoch = 0
@@ -115,10 +152,23 @@ class EpochBatches(Sampler[list[Place]]):
         return self.batches - self._first_batch
 
     def __iter__(self) -> Iterator[list[Place]]:
-        order = epoch_order(seed=self.seed, epoch=self._epoch, length=self.length)
+        places = self._places()
         for batch in range(self._first_batch, self.batches):
-            whole = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [Place(self._epoch, index) for index in whole[self.rank :: self.world_size]]
+            whole = places[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield whole[self.rank :: self.world_size]
+
+    def _places(self) -> list[Place]:
+        """Of the whole epoch and all processes."""
+        if self.shares is None:
+            order = epoch_order(seed=self.seed, epoch=self._epoch, length=self.length)
+        else:
+            order = shared_order(self.shares, seed=self.seed, epoch=self._epoch)
+        visits = [0] * self.length
+        places = []
+        for index in order:
+            places.append(Place(self._epoch, index, visits[index]))
+            visits[index] += 1
+        return places
 
 
 def train_loader(

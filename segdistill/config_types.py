@@ -1,0 +1,26 @@
+"""What all sections of the configuration are made of."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+# Strict numbers: YAML's `true` is no number and a quoted "3" is no integer.
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict()]
+Bool = Annotated[bool, Strict()]
+Text = Annotated[str, Strict()]
+PositiveInt = Annotated[Int, Field(ge=1)]
+PositiveFloat = Annotated[Float, Field(gt=0)]
+NonNegative = Annotated[Float, Field(ge=0)]
+Share = Annotated[Float, Field(ge=0, le=1)]
+Byte = Annotated[Int, Field(ge=0, le=255)]
+Colour = tuple[Byte, Byte, Byte]
+Value = Annotated[Int, Field(ge=0, le=65535)]  # of a mask's pixel
+Side = Annotated[Int, Field(ge=32)]
+Size = tuple[Side, Side]
+
+
+class Section(BaseModel):
+    """Frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)

@@ -1,0 +1,226 @@
+"""A data set of the user's own: a folder of images and a folder of masks, or lists of files."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from segdistill.data.files import IMAGE_SUFFIXES, Listing, Pair
+from segdistill.errors import DataError
+
+SPLITS = ("train", "val", "test")
+_SPLIT = "{split}"
+_SHOWN = 12  # names of what lies in a folder that is not as expected
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """Where images and masks lie, and how they are dealt out to splits.
+
+    Three layouts: `lists` name the files of each split; or every split has folders of its own, which are
+    sub-folders `train`, `val` (and `test`) or stand where the paths say `{split}`; or neither, and each image's
+    split follows from `seed` and its name.
+
+    Attributes:
+        root: all other paths are relative to it.
+        images: folder of images, searched with its sub-folders.
+        masks: folder of masks, with the same sub-folders; a mask bears its image's name.
+        image_suffix: what image names have on top of that, before the file type, e.g. `_rgb`.
+        mask_suffix: likewise for masks, e.g. `_mask`.
+        lists: split -> text file, a line for each sample: the image's name without file type, or image and
+            mask as paths (from `root`) with a tab or blanks between.
+        shares: val and test -> share of all images (0..1) if the split is automatic.
+        seed: of the automatic split.
+    """
+
+    root: Path
+    images: Path
+    masks: Path
+    image_suffix: str
+    mask_suffix: str
+    lists: Mapping[str, Path]
+    shares: Mapping[str, float]
+    seed: int
+
+
+def list_split(layout: FolderLayout, split: str) -> Listing:
+    """The pairs of one split, sorted by name, and the files that lack their partner.
+
+    Raises:
+        DataError: a folder or list is missing or empty, or the split has nothing in it.
+    """
+    if layout.lists:
+        listing = _from_list(layout, split)
+    elif _SPLIT in str(layout.images) or (layout.root / layout.images / "train").is_dir():
+        listing = _matched(layout, split)
+    else:
+        listing = _dealt(layout, split)
+    if not listing.pairs and not listing.lonely:
+        raise DataError(f"the split {split} of {layout.root} is empty")
+    return listing
+
+
+def deal(names: Sequence[str], *, shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Name -> split. The order of names in SHA-256 of (seed, name) decides, so that it looks random and that
+    a name added later moves few others. A split with a share above 0 gets at least one name.
+    """
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    dealt = dict.fromkeys(ranked, "train")
+    first = 0
+    for split, share in shares.items():
+        count = max(1, round(share * len(ranked))) if share else 0
+        dealt |= dict.fromkeys(ranked[first : first + count], split)
+        first += count
+    return dealt
+
+
+def _dealt(layout: FolderLayout, split: str) -> Listing:
+    """Automatic: a file without partner is dealt out as well, and told where it would have been used."""
+    whole = _matched(layout, "")
+    if split != "train" and not layout.shares.get(split):
+        raise DataError(
+            f"{layout.root} has no split {split}: give it a share by data.folder.{split}_share, a list by "
+            f"data.folder.lists.{split}, or sub-folders {layout.images}/{split} and {layout.masks}/{split}"
+        )
+    splits = deal([pair.name for pair in whole.pairs], shares=layout.shares, seed=layout.seed)
+    if whole.pairs and "train" not in splits.values():
+        raise DataError(
+            f"{layout.root} has {len(whole.pairs)} labelled images, too few for "
+            f"{' and '.join(name for name, share in layout.shares.items() if share)} to get one each and train the rest"
+        )
+    # Files without partner belong to no split; they are told once.
+    lonely = whole.lonely if split == "train" else ()
+    return Listing(tuple(pair for pair in whole.pairs if splits[pair.name] == split), lonely)
+
+
+def _matched(layout: FolderLayout, split: str) -> Listing:
+    """Images and masks of equal names, in the folders of a split; "" for undivided ones."""
+    image_folder, mask_folder = (
+        layout.root / (str(path).replace(_SPLIT, split) if _SPLIT in str(path) else path / split)
+        for path in (layout.images, layout.masks)
+    )
+    for what, folder in (("images", image_folder), ("masks", mask_folder)):
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder}: no such folder; the {what} should be there by data.root and data.folder.{what}. "
+                f"{_nearest(folder)}"
+            )
+    shared = image_folder == mask_folder
+    images = _by_name(image_folder, layout.image_suffix, foreign=layout.mask_suffix if shared else "")
+    masks = _by_name(mask_folder, layout.mask_suffix, foreign=layout.image_suffix if shared else "")
+    for what, folder, found in (("image", image_folder, images), ("mask", mask_folder, masks)):
+        if not found:
+            raise DataError(
+                f"{folder}: has no {what} ({' '.join(IMAGE_SUFFIXES)}) named "
+                f"*{layout.image_suffix if what == 'image' else layout.mask_suffix}.*. {_nearest(folder)}"
+            )
+    lonely = [
+        f"{path}: has no mask {mask_folder / name}{layout.mask_suffix}.*"
+        for name in images.keys() - masks
+        for path in images[name]
+    ]
+    lonely += [
+        f"{path}: has no image {image_folder / name}{layout.image_suffix}.*"
+        for name in masks.keys() - images
+        for path in masks[name]
+    ]
+    for found in (images, masks):
+        lonely += [f"{b}: has the name of {a}, keep one of the two" for a, b, *_ in _twins(found)]
+    pairs = [Pair(name, images[name][0], masks[name][0]) for name in sorted(images.keys() & masks)]
+    return Listing(tuple(pairs), tuple(sorted(lonely)))
+
+
+def _by_name(folder: Path, suffix: str, *, foreign: str) -> dict[str, list[Path]]:
+    """`sub/folder/name` without `suffix` and file type -> its files; `foreign`: an ending to leave out."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder)
+        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in place.parts):
+            continue
+        if not path.stem.endswith(suffix) or (foreign and path.stem.endswith(foreign)):
+            continue
+        name = place.with_name(path.stem.removesuffix(suffix)) if path.stem != suffix else place
+        found.setdefault(name.as_posix(), []).append(path)
+    return found
+
+
+def _twins(found: Mapping[str, list[Path]]) -> list[list[Path]]:
+    return [paths for paths in found.values() if len(paths) > 1]
+
+
+def _from_list(layout: FolderLayout, split: str) -> Listing:
+    if split not in layout.lists:
+        raise DataError(f"the data set has no split {split}: name its list by data.folder.lists.{split}")
+    listed, problems = _listed(layout, split)
+    times = Counter(pair.image for pair in listed)
+    problems += [f"{layout.lists[split]}: {image} is named {n} times" for image, n in times.items() if n > 1]
+    for pair in listed:
+        missing = [path for path in (pair.image, pair.mask) if not path.is_file()]
+        problems += [f"{layout.lists[split]}: {path} is not there" for path in missing]
+    if split != "train" and "train" in layout.lists:
+        trained = {pair.image for pair in _listed(layout, "train")[0]}
+        problems += [
+            f"{layout.lists[split]}: {image} is also trained on ({layout.lists['train']})"
+            for image in times
+            if image in trained
+        ]
+    pairs = [pair for pair in listed if pair.image.is_file() and pair.mask.is_file()]
+    return Listing(tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(problems))
+
+
+def _listed(layout: FolderLayout, split: str) -> tuple[list[Pair], list[str]]:
+    """The pairs a list names, there or not, and lines that cannot be read."""
+    path = layout.root / layout.lists[split]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the list of {split} cannot be read as text: {error}") from None
+    pairs, problems = [], []
+    images: dict[str, list[Path]] | None = None
+    masks: dict[str, list[Path]] | None = None
+    for number, line in enumerate(lines, 1):
+        words = [word.strip() for word in (line.split("\t") if "\t" in line else line.split())]
+        match words:
+            case [] | [""]:
+                pass
+            case [first, *_] if first.startswith("#"):
+                pass
+            case [image, mask]:
+                name = PurePosixPath(image).with_suffix("").as_posix()
+                pairs.append(Pair(name, layout.root / image, layout.root / mask))
+            case [name]:
+                if images is None or masks is None:
+                    images = _by_name(layout.root / layout.images, layout.image_suffix, foreign="")
+                    masks = _by_name(layout.root / layout.masks, layout.mask_suffix, foreign="")
+                plain = _plain(name, layout.image_suffix)
+                pairs.append(
+                    Pair(
+                        plain,
+                        images.get(plain, [layout.root / layout.images / name])[0],
+                        masks.get(plain, [layout.root / layout.masks / f"{plain}{layout.mask_suffix}.*"])[0],
+                    )
+                )
+            case _:
+                problems.append(
+                    f"{path}, line {number}: {line.strip()!r} is neither a name nor image and mask; "
+                    "put a tab between paths that hold blanks"
+                )
+    return pairs, problems
+
+
+def _plain(name: str, suffix: str) -> str:
+    """A sample's name as a list may give it: with or without file type and suffix."""
+    place = PurePosixPath(name)
+    if place.suffix.lower() in IMAGE_SUFFIXES:
+        place = place.with_suffix("")
+    return place.as_posix().removesuffix(suffix)
+
+
+def _nearest(folder: Path) -> str:
+    """What lies in the folder, or in the nearest one above it that exists."""
+    while not folder.is_dir():
+        folder = folder.parent
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" ... and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{folder.resolve()} holds {', '.join(names[:_SHOWN]) or 'nothing'}{more}"
