@@ -33,9 +33,8 @@ class ModelConfig(Section):
     # bundled: ImageNet weights from the package index (tu-tf_efficientnet_lite0 only); imagenet: what smp
     # and timm download; none: random; or the path of a safetensors file with the encoder's tensors
     encoder_weights: Text = "bundled"
-    options: dict[str, Any] = Field(
-        default_factory=dict
-    )  # further keyword arguments of the smp class, e.g. {decoder_channels: [...]}
+    # further keyword arguments of the smp class, e.g. {decoder_channels: [...]}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("encoder")
     @classmethod

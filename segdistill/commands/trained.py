@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from segdistill.build import build_net
+from segdistill.build_data import build_taxonomy
 from segdistill.commands.run_folder import RunFolder
 from segdistill.config import Config
 from segdistill.errors import RunFolderError
@@ -44,6 +45,11 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
         RunFolderError: if there is no such stream, or a file of the run is missing or damaged.
     """
     primary, deployed = load_deployed(folder.primary)
+    if deployed.taxonomy != build_taxonomy(config):
+        raise RunFolderError(
+            f"the classes of {folder.primary} ({', '.join(deployed.taxonomy.names)}) are not those of {folder.config}; "
+            "put the configuration back that the run was made with"
+        )
     taps = config.method.branches.taps if config.method.has_branches else ()
     known = [PRIMARY, *(branch_name(tap) for tap in taps)]
     if stream not in (ALL, *known):

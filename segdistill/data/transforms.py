@@ -91,8 +91,9 @@ class RandomScaleCrop(A.DualTransform):
     window is cut out of the source before anything is resized, so large images cost no more than what is kept
     of them. Where the window reaches beyond the image the result is padded.
 
-    For a decoded 2048 x 1024 image and a crop of 512 x 1024 at scales 0.5 to 2, this took 0.13 of the time of
-    resizing first and cropping then.
+    Measured at 2048 x 1024, crops of 512 x 1024, scales 0.5 to 2, in turn with resizing all and cropping then:
+    this took 0.22 of the time, the whole augmentation 0.58 (0.17 of one that crops last). Decoding the PNG files
+    takes seven times as long as the augmentation.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class RandomScaleCrop(A.DualTransform):
     def _pixel_of_a_class(self, mask: np.ndarray) -> tuple[int, int] | tuple[None, None]:
         """Row and column; None if the mask shows no class with odds."""
         assert self.class_odds is not None
-        pixels = cv2.calcHist([mask], [0], None, [256], [0, 256])[:, 0]
+        pixels = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
         odds = [one if pixels[index] else 0.0 for index, one in enumerate(self.class_odds)]
         if not any(odds):
             return None, None

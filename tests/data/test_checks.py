@@ -71,7 +71,7 @@ def test_every_bad_file_is_named_in_one_message(make_pair: MakePair, tmp_path: P
         "zero_bytes": make_pair("zero_bytes"),
         "both_bad": make_pair("both_bad"),
         "no_mask": make_pair("no_mask"),
-        "rgb_mask": make_pair("rgb_mask", np.zeros((*SIZE, 3), np.uint8)),
+        "rgb_mask": make_pair("rgb_mask", np.full((*SIZE, 3), (9, 0, 0), np.uint8)),
         "small_mask": make_pair("small_mask", np.zeros((30, 40), np.uint8)),
         "foreign": make_pair("foreign", foreign),
         "void": make_pair("void", np.full(SIZE, 11, np.uint8)),
