@@ -85,7 +85,7 @@ def build_splits(
     """
     check_class_weights(config)
     built: dict[str, CheckedSplit] = {}
-    problems: list[str] = []
+    problems: dict[str, list[str]] = {}
     for split in splits:
         try:
             if config.data.kind == "synthetic":
@@ -93,9 +93,12 @@ def build_splits(
             else:
                 built[split] = _checked(config, split, console=console, download=download)
         except DataError as error:
-            problems.append(f"{split}: {error}" if len(splits) > 1 else str(error))
+            problems.setdefault(str(error), []).append(split)
     if problems:
-        raise DataError("\n".join(dict.fromkeys(problems)))
+        several = len(splits) > 1
+        raise DataError(
+            "\n".join(f"{', '.join(where)}: {what}" if several else what for what, where in problems.items())
+        )
     return built
 
 

@@ -1,5 +1,6 @@
 """Augmentation: a pure function of (seed, epoch, index), image and mask moved as one."""
 
+import zlib
 from collections.abc import Sequence
 
 import albumentations as A
@@ -376,3 +377,50 @@ def test_padding_of_named_transforms_is_ignored(entry: dict[str, object]) -> Non
     sample = LabelledImage(noise().image, np.full((40, 56), 5, np.uint8))
     _, mask = run(named_transforms([entry], ignore_index=IGNORE), sample)
     assert set(np.unique(mask).tolist()) == {5, IGNORE}
+
+
+# ---- crops smaller than what evaluation sees
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_crop_is_cut_out_of_the_resized_image(scale: float) -> None:
+    sample = coordinates()
+    height, width = round(96 * scale), round(120 * scale)
+    whole = np.repeat(np.repeat(sample.mask, int(scale), 0), int(scale), 1)
+    corners = set()
+    for index in range(20):
+        image, mask = run([RandomScaleCrop((96, 120), (scale, scale), IGNORE, (32, 40))], sample, index)
+        assert (image.shape, mask.shape) == ((32, 40, 3), (32, 40))
+        rows, columns = place_of(image)
+        top, left = (round(float(places.min()) * scale) for places in (rows, columns))
+        assert 0 <= top <= height - 32
+        assert 0 <= left <= width - 40
+        np.testing.assert_array_equal(mask, whole[top : top + 32, left : left + 40])
+        corners.add((top, left))
+    assert len(corners) > 15
+
+
+def test_a_crop_of_a_smaller_image_is_padded() -> None:
+    sample = noise(40, 56)
+    for index in range(5):
+        image, mask = run([RandomScaleCrop((40, 56), (0.5, 0.5), IGNORE, (32, 48))], sample, index)
+        assert image.shape == (32, 48, 3)
+        assert (mask != IGNORE).sum() == 20 * 28
+
+
+def test_a_crop_as_large_as_the_image_is_no_crop() -> None:
+    sample = noise(43, 57)
+    for index in range(10):
+        plain = run([RandomScaleCrop((40, 56), (0.5, 2.0), IGNORE)], sample, index)
+        same = run([RandomScaleCrop((40, 56), (0.5, 2.0), IGNORE, (40, 56))], sample, index)
+        for a, b in zip(plain, same, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "index", "expected"), [(3, 7, 2536169199), (0, 0, 905052560), (1, 10, 2755987230)]
+)
+def test_the_pixels_of_a_seed_stay_what_they_were(epoch: int, index: int, expected: int) -> None:
+    """CRC-32 of masks that the program gave before it knew crops, balanced sampling and visits."""
+    _, mask = run(pipeline(), noise(), index, epoch=epoch, seed=5)
+    assert zlib.crc32(mask.tobytes()) == expected

@@ -1,0 +1,205 @@
+"""A user's own folders: which files belong together, and to which split."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from segdistill.data.files import Listing
+from segdistill.data.folder import FolderLayout, deal, list_split
+from segdistill.errors import DataError
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> FolderLayout:
+    return FolderLayout(
+        root=tmp_path,
+        images=Path("images"),
+        masks=Path("masks"),
+        image_suffix="",
+        mask_suffix="",
+        lists={},
+        shares={"val": 0.25, "test": 0.0},
+        seed=0,
+    )
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def names(listing: Listing) -> list[str]:
+    return [pair.name for pair in listing.pairs]
+
+
+def refusal(layout: FolderLayout, split: str = "train") -> str:
+    with pytest.raises(DataError) as caught:
+        list_split(layout, split)
+    return str(caught.value)
+
+
+# ---- sub-folders
+
+
+def test_sub_folders_are_the_splits(layout: FolderLayout) -> None:
+    touch(
+        layout.root, "images/train/b.jpg", "images/train/deep/a.PNG", "images/val/c.tif", "images/val/.d.png"
+    )
+    touch(
+        layout.root,
+        "masks/train/b.png",
+        "masks/train/deep/a.png",
+        "masks/val/c.bmp",
+        "images/train/notes.txt",
+    )
+    train = list_split(layout, "train")
+    assert (names(train), train.lonely) == (["b", "deep/a"], ())
+    assert (train.pairs[1].image, train.pairs[1].mask) == (
+        layout.root / "images/train/deep/a.PNG",
+        layout.root / "masks/train/deep/a.png",
+    )
+    assert names(list_split(layout, "val")) == ["c"]
+    assert "images/test: no such folder" in refusal(layout, "test")
+
+
+def test_the_split_may_stand_anywhere_in_the_path(layout: FolderLayout) -> None:
+    touch(layout.root, "train/rgb/a.jpg", "train/gt/a.png", "val/rgb/b.jpg", "val/gt/b.png")
+    other = replace(layout, images=Path("{split}/rgb"), masks=Path("{split}/gt"))
+    assert [names(list_split(other, split)) for split in ("train", "val")] == [["a"], ["b"]]
+
+
+def test_suffixes_in_one_folder(layout: FolderLayout) -> None:
+    touch(layout.root, "all/a.png", "all/a_mask.png", "all/b.png", "all/b_mask.png")
+    other = replace(layout, images=Path("all"), masks=Path("all"), mask_suffix="_mask")
+    train, val = (list_split(other, split) for split in ("train", "val"))
+    assert sorted(names(train) + names(val)) == ["a", "b"]
+    (pair,) = train.pairs
+    assert (pair.image.name, pair.mask.name) == (f"{pair.name}.png", f"{pair.name}_mask.png")
+    assert train.lonely == ()
+
+
+def test_both_suffixes(layout: FolderLayout) -> None:
+    touch(layout.root, "images/train/a_rgb.jpg", "masks/train/a_gt.png")
+    assert names(list_split(replace(layout, image_suffix="_rgb", mask_suffix="_gt"), "train")) == ["a"]
+
+
+def test_files_without_partner_and_twins(layout: FolderLayout) -> None:
+    touch(layout.root, "images/train/a.jpg", "images/train/b.jpg", "images/train/b.png")
+    touch(layout.root, "masks/train/b.png", "masks/train/c.png")
+    images, masks = layout.root / "images/train", layout.root / "masks/train"
+    listing = list_split(layout, "train")
+    assert names(listing) == ["b"]
+    assert listing.lonely == (
+        f"{images}/a.jpg: has no mask {masks}/a.*",
+        f"{images}/b.png: has the name of {images}/b.jpg, keep one of the two",
+        f"{masks}/c.png: has no image {images}/c.*",
+    )
+
+
+# ---- automatic split
+
+
+def test_the_automatic_split_is_a_partition(layout: FolderLayout) -> None:
+    every = [f"{index:03}" for index in range(40)]
+    touch(layout.root, *(f"images/{name}.jpg" for name in every), *(f"masks/{name}.png" for name in every))
+    other = replace(layout, shares={"val": 0.25, "test": 0.1})
+    split = {name: names(list_split(other, name)) for name in ("train", "val", "test")}
+    assert {name: len(found) for name, found in split.items()} == {"train": 26, "val": 10, "test": 4}
+    assert sorted(chain.from_iterable(split.values())) == every
+    assert names(list_split(other, "val")) == split["val"]
+    assert names(list_split(replace(other, seed=1), "val")) != split["val"]
+    assert split["val"] != every[:10]
+
+
+def test_one_more_image_moves_few_others() -> None:
+    every = [str(index) for index in range(100)]
+    before = deal(every, shares={"val": 0.2}, seed=0)
+    after = deal([*every, "another"], shares={"val": 0.2}, seed=0)
+    assert Counter(before.values()) == {"train": 80, "val": 20}
+    assert sum(before[name] != after[name] for name in every) <= 1
+
+
+def test_a_small_share_is_at_least_one_image() -> None:
+    assert Counter(deal(list("abcd"), shares={"val": 0.05, "test": 0.0}, seed=0).values()) == {
+        "train": 3,
+        "val": 1,
+    }
+
+
+def test_files_without_partner_are_told_once(layout: FolderLayout) -> None:
+    touch(layout.root, "images/a.jpg", "images/b.jpg", "images/c.jpg", "masks/a.png", "masks/b.png")
+    assert len(list_split(layout, "train").lonely) == 1
+    assert list_split(layout, "val").lonely == ()
+
+
+def test_too_few_images_and_no_test_split(layout: FolderLayout) -> None:
+    touch(layout.root, "images/a.jpg", "masks/a.png")
+    assert "has 1 labelled images, too few for val" in refusal(layout)
+    message = refusal(layout, "test")
+    assert "has no split test" in message
+    assert "data.folder.test_share" in message
+
+
+# ---- wrong layouts
+
+
+def test_missing_folders_say_what_is_there(layout: FolderLayout) -> None:
+    touch(layout.root, "imgs/a.jpg", "labels/a.png")
+    message = refusal(layout)
+    assert f"{layout.root}/images: no such folder" in message
+    assert "data.folder.images" in message
+    assert message.endswith(f"{layout.root} holds imgs/, labels/")
+    assert "there holds" not in refusal(replace(layout, root=layout.root / "not" / "there"))
+
+
+def test_empty_folders(layout: FolderLayout) -> None:
+    touch(layout.root, "images/train/a.gif", "masks/train/a.png")
+    assert "images/train: has no image" in refusal(layout)
+    touch(layout.root, "images/train/a.jpg")
+    assert "masks/train: has no mask (" in refusal(replace(layout, mask_suffix="_m"))
+
+
+# ---- lists
+
+
+def with_lists(layout: FolderLayout, **texts: str) -> FolderLayout:
+    touch(layout.root, "images/a.jpg", "images/b c.jpg", "images/d/e.jpg")
+    touch(layout.root, "masks/a.png", "masks/b c.png", "masks/d/e.png", "other/a label.png")
+    for split, text in texts.items():
+        (layout.root / f"{split}.txt").write_text(text)
+    return replace(layout, lists={split: Path(f"{split}.txt") for split in texts})
+
+
+def test_lists_of_names_and_of_pairs(layout: FolderLayout) -> None:
+    train = "\ufeff# stems, file names, pairs\na\nd/e.jpg\n\nimages/b c.jpg\tother/a label.png\n"
+    listing = list_split(with_lists(layout, train=train), "train")
+    root = layout.root
+    assert listing.lonely == ()
+    assert [(pair.name, pair.image, pair.mask) for pair in listing.pairs] == [
+        ("a", root / "images/a.jpg", root / "masks/a.png"),
+        ("d/e", root / "images/d/e.jpg", root / "masks/d/e.png"),
+        ("images/b c", root / "images/b c.jpg", root / "other/a label.png"),
+    ]
+
+
+def test_every_bad_line_is_told(layout: FolderLayout) -> None:
+    lists = with_lists(layout, train="a\nnone\nimages/b c.jpg masks/b c.png\na\n", val="a\nd/e\n")
+    root = layout.root
+    train = list_split(lists, "train").lonely
+    assert train[0].startswith(f"{root}/train.txt, line 3: 'images/b c.jpg masks/b c.png' is neither")
+    assert f"train.txt: {root}/images/a.jpg is named 2 times" in train
+    assert f"train.txt: {root}/images/none is not there" in train
+    assert list_split(lists, "val").lonely == (
+        f"val.txt: {root}/images/a.jpg is also trained on (train.txt)",
+    )
+
+
+def test_missing_and_empty_lists(layout: FolderLayout) -> None:
+    lists = with_lists(layout, train="a\n", val="# nothing\n")
+    assert "the split val of" in refusal(lists, "val")
+    assert "data.folder.lists.test" in refusal(lists, "test")
+    assert "cannot be read as text" in refusal(replace(lists, lists={"train": Path("none.txt")}))
