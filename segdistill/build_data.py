@@ -84,6 +84,8 @@ def build_splits(
         DataError: listing every problem of all these splits by file.
     """
     check_class_weights(config)
+    if config.data.kind == "camvid":  # once for all splits: it may be a download of 190 MB, or fail
+        camvid.ensure_camvid(config.data.root, splits=splits, download=download)
     built: dict[str, CheckedSplit] = {}
     problems: dict[str, list[str]] = {}
     for split in splits:
@@ -91,7 +93,7 @@ def build_splits(
             if config.data.kind == "synthetic":
                 built[split] = _synthetic(config, split, console=console)
             else:
-                built[split] = _checked(config, split, console=console, download=download)
+                built[split] = _checked(config, split, console=console)
         except DataError as error:
             problems.setdefault(str(error), []).append(split)
     if problems:
@@ -127,12 +129,12 @@ def _synthetic(config: Config, split: str, *, console: Console) -> CheckedSplit:
     return CheckedSplit(cached, count_pixels(cached))
 
 
-def _checked(config: Config, split: str, *, console: Console, download: bool) -> CheckedSplit:
-    listing, code, root = _listed(config, split, console=console, download=download)
+def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
+    listing, code, root = _listed(config, split, console=console)
     files = PairedFiles(listing.pairs, build_taxonomy(config), code)
     budget = {None: CACHE_BYTES, True: math.inf, False: 0}[config.data.cache]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"checking {split} images in {root}", total=len(files))
         checked = check_files(
             files,
@@ -152,9 +154,7 @@ def _checked(config: Config, split: str, *, console: Console, download: bool) ->
     return CheckedSplit(samples, checked.pixels)
 
 
-def _listed(
-    config: Config, split: str, *, console: Console, download: bool
-) -> tuple[Listing, MaskCode, Path]:
+def _listed(config: Config, split: str, *, console: Console) -> tuple[Listing, MaskCode, Path]:
     """The files of a split, how masks are read, and the folder they lie in."""
     root = config.data.root
     match config.data.kind:
@@ -170,7 +170,7 @@ def _listed(
             layout = _folder_layout(config)
             return folder.list_split(layout, split), _folder_code(config.data.folder), layout.root
         case _:
-            root = camvid.ensure_camvid(root, splits=(split,), download=download)
+            root = camvid.resolve_root(root)
             return camvid.list_split(root, split), MaskCode.of(CAMVID), root
 
 

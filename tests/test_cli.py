@@ -37,6 +37,9 @@ def test_values_of_options_stay_with_them() -> None:
         ("compare c.yaml --seeds x", "argument --seeds: 'x' should be a whole number of at least 0"),
         ("compare c.yaml --jobs 0", "argument --jobs: '0' should be a whole number of at least 1"),
         ("compare c.yaml --kinds basline", "invalid choice: 'basline'"),
+        ("prepare-data camvid a=1", "unrecognized arguments: a=1"),
+        ("prepare-data cityscapes", "the following arguments are required: ROOT"),
+        ("prepare-data cityscape .", "invalid choice: 'cityscape'"),
     ],
 )
 def test_what_no_command_knows_is_refused(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,3 +47,13 @@ def test_what_no_command_knows_is_refused(words: str, told: str, capsys: pytest.
         parse(words.split())
     assert end.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_kinds_of_prepare_data() -> None:
+    arguments = parse(["prepare-data", "camvid", "--root", "a=b", "--archive", "c.zip"])
+    assert (str(arguments.root), str(arguments.archive)) == ("a=b", "c.zip")
+    arguments = parse(["prepare-data", "cityscapes", "here", "--quick"])
+    assert (str(arguments.root), arguments.quick) == ("here", True)
+    arguments = parse(["prepare-data", "stats", "data.root=x", "c.yaml", "--out", "o.json"])
+    assert (str(arguments.config), arguments.overrides) == ("c.yaml", ["data.root=x"])
+    assert str(arguments.out) == "o.json"

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from segdistill.build import build_net
+from segdistill.build_data import build_taxonomy
 from segdistill.config import Config, Section
+from segdistill.config_data import FolderConfig, values_of
 from segdistill.config_io import load_config, validate_config
 from segdistill.errors import ConfigError
 
@@ -99,6 +102,14 @@ def test_unknown_keys_are_refused_in_every_section(path: tuple[str, ...], sectio
         ("name", ""),
         ("model.encoder_weights", "imagenett"),
         ("model.options", {"classes": 3}),
+        ("data.crop", [16, 64]),
+        ("data.sampling.kind", "balanced"),
+        ("data.folder.images", "/images"),
+        ("data.folder.val_share", 0.0),
+        ("data.folder.ignore_values", [65536]),
+        ("data.folder.classes", [{"colour": [0, 0, 0]}, {"name": "b"}]),
+        ("data.folder.classes", [{"name": "a", "colour": [0, 0]}, {"name": "b"}]),
+        ("data.folder.classes", [{"name": "a", "colour": [0, 0, 256]}, {"name": "b"}]),
     ],
 )
 def test_out_of_range(path: str, value: Any) -> None:
@@ -151,3 +162,68 @@ def test_run_folder() -> None:
 def test_method_kinds(kind: str, has_branches: bool, distils: bool) -> None:
     method = validate_config({"name": "a", "method": {"kind": kind}}, source="test").method
     assert (method.has_branches, method.distils) == (has_branches, distils)
+
+
+# ---- classes of a folder
+
+
+def folder(*classes: dict[str, Any], **others: Any) -> FolderConfig:
+    values = {"name": "a", "data": {"kind": "folder", "folder": {"classes": list(classes), **others}}}
+    return validate_config(values, source="test").data.folder
+
+
+def folder_refusal(*classes: dict[str, Any], **others: Any) -> str:
+    return refusal(data={"kind": "folder", "folder": {"classes": list(classes), **others}})
+
+
+def test_a_folder_needs_classes() -> None:
+    assert "data.folder.classes is needed for data.kind='folder'" in refusal(data={"kind": "folder"})
+
+
+def test_mask_values_are_places_in_the_list_unless_given() -> None:
+    classes = folder({"name": "a"}, {"name": "b", "values": [9, 300]}, {"name": "c"}).classes
+    assert [values_of(one, place) for place, one in enumerate(classes)] == [(0,), (9, 300), (2,)]
+
+
+def test_a_single_class_has_a_background() -> None:
+    background, crack = folder({"name": "crack"}).classes
+    assert (background.name, background.colour, background.values) == ("background", (0, 0, 0), (0,))
+    assert (crack.name, crack.colour, crack.values) == ("crack", (255, 255, 255), (1, 255))
+    assert folder({"name": "crack", "values": [4]}).classes[1].values == (4,)
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ([{"name": "a"}, {"name": "a"}], "name a belongs to two classes"),
+        ([{"name": "a"}, {"name": "b", "values": [0]}], "mask value 0 belongs to two classes"),
+        (
+            [{"name": "a", "colour": [1, 2, 3]}, {"name": "b", "colour": [1, 2, 3]}],
+            "colour (1, 2, 3) belongs to two classes",
+        ),
+        ([{"name": str(n)} for n in range(255)], "there are 255 classes; at most 254 fit"),
+    ],
+)
+def test_classes_that_cannot_be_told_apart(classes: list[dict[str, Any]], words: str) -> None:
+    assert words in folder_refusal(*classes)
+
+
+def test_what_is_ignored_is_no_class() -> None:
+    classes = [{"name": "a", "colour": [0, 0, 0]}, {"name": "b"}]
+    assert "ignore_values: 1 belongs to a class" in folder_refusal(*classes, ignore_values=[1, 2])
+    assert "ignore_colours: (0, 0, 0) belongs to a class" in folder_refusal(
+        *classes, ignore_colours=[[0, 0, 0]]
+    )
+
+
+def test_something_is_left_to_train_on() -> None:
+    message = folder_refusal({"name": "a"}, val_share=0.6, test_share=0.4)
+    assert "val_share 0.6 and test_share 0.4 leave nothing to train on" in message
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_networks_of_every_config_file_can_be_built(path: Path) -> None:
+    config = load_config(path)
+    net = build_net(config)
+    assert len(net.branches) == len(config.method.branches.taps) * config.method.has_branches
+    assert build_taxonomy(config).num_classes == net.primary.segmentation_head[0].out_channels

@@ -178,7 +178,7 @@ train:
         "name: this key is required",
         "metod: unknown key; did you mean 'method'? (keys here: name, seed, out, data, model, method, train, export)",
         "seed = -1: should be greater than or equal to 0",
-        "data.kind = 'camvit': should be one of camvid, synthetic; did you mean 'camvid'?",
+        "data.kind = 'camvit': should be one of camvid, cityscapes, folder, synthetic; did you mean 'camvid'?",
         "data.size.0 = 16: should be greater than or equal to 32",
         "data.cache = 'yes': should be a valid boolean",
         "train.epochs = True: should be a valid integer",
@@ -323,3 +323,60 @@ def test_the_dump_spells_out_every_default() -> None:
     assert set(values) == set(Config.model_fields)
     assert values["train"]["optimizer"]["lr"] == 1e-3
     assert values["method"]["logit"]["ramp"] == [[0.0, 0.0], [0.1, 1.0]]
+
+
+# ---- class tables in files of their own
+
+
+def with_table(tmp_path: Path, table: str, folder: str = "classes: classes.yaml") -> Path:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "classes.yaml").write_text(table)
+    path = tmp_path / "run.yaml"
+    path.write_text(f"name: a\ndata: {{kind: folder, root: {tmp_path / 'data'}, folder: {{{folder}}}}}\n")
+    return path
+
+
+def test_a_class_table_is_read_from_the_data_root(tmp_path: Path) -> None:
+    path = with_table(tmp_path, "- {name: sky, colour: [1, 2, 3]}\n- {name: rest}\n")
+    config = load_config(path)
+    assert [(one.name, one.colour) for one in config.data.folder.classes] == [
+        ("sky", (1, 2, 3)),
+        ("rest", None),
+    ]
+    (tmp_path / "data" / "classes.yaml").unlink()
+    again = tmp_path / "resolved.yaml"
+    again.write_text(dump_config(config))
+    assert load_config(again) == config  # a run tells its classes by itself
+
+
+def test_a_class_table_may_say_what_is_ignored(tmp_path: Path) -> None:
+    table = "classes: [{name: a}, {name: b}]\nignore_values: [9]\nignore_colours: [[7, 7, 7]]\n"
+    folder = load_config(with_table(tmp_path, table, "classes: classes.yaml, ignore_values: [8]")).data.folder
+    assert (folder.ignore_values, folder.ignore_colours) == ((8,), ((7, 7, 7),))
+
+
+def test_a_class_table_by_override(tmp_path: Path) -> None:
+    path = with_table(tmp_path, "[{name: a}, {name: b}]", "classes: [{name: x}]")
+    config = load_config(path, ["data.folder.classes=classes.yaml"])
+    assert [one.name for one in config.data.folder.classes] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("table", "folder", "words"),
+    [
+        ("[]", "classes: none.yaml", ["data.folder.classes = 'none.yaml'", "relative to data.root", "No such file"]),
+        ("clases: []", "classes: classes.yaml", ["classes.yaml: unknown key clases; did you mean 'classes'?"]),
+        ("- {name: a, color: [0, 0, 0]}\n- {name: b}", "classes: classes.yaml",
+         ["data.folder.classes.0.color: unknown key; did you mean 'colour'? (keys here: name, colour, values)"]),
+        ("- {name: a}\n- {colour: [0, 0, 0]}", "classes: classes.yaml",
+         ["data.folder.classes.1.name: this key is required"]),
+        ("- {name: a}\n- {name: b, values: [-1]}", "classes: classes.yaml",
+         ["data.folder.classes.1.values.0 = -1: should be greater than or equal to 0"]),
+        ("just words", "classes: classes.yaml", ["data.folder.classes = 'just words': should be a list"]),
+    ],
+)  # fmt: skip
+def test_a_bad_class_table_is_told(tmp_path: Path, table: str, folder: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(with_table(tmp_path, table, folder))
+    for word in words:
+        assert word in str(caught.value)
