@@ -51,6 +51,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "folder": {"mask_suffix": "_label", "classes": "classes.yaml"},
         },
         "train": TINY["train"] | {"epochs": 1},
+        "method": {"kind": "baseline"},
         "name": "mine",
     }
     (folder / "mine.yaml").write_text(yaml.safe_dump(config))
