@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from segdistill.config import Config
@@ -149,7 +150,7 @@ def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
             highlight=False,
         )
     if split == "train":
-        _say_what_is_absent(checked.pixels, files, console=console)
+        _look_for_absent_classes(checked.pixels, files, console=console)
     samples = files if checked.decoded is None else CachedSamples(files, checked.decoded)
     return CheckedSplit(samples, checked.pixels)
 
@@ -191,8 +192,12 @@ def _folder_layout(config: Config) -> folder.FolderLayout:
     )
 
 
-def _say_what_is_absent(pixels: np.ndarray, files: PairedFiles, *, console: Console) -> None:
-    """Raises DataError if the training images show a single class: then nothing can be told apart."""
+def _look_for_absent_classes(pixels: np.ndarray, files: PairedFiles, *, console: Console) -> None:
+    """Tell of classes that no training image shows.
+
+    Raises:
+        DataError: if there is only one that any of them shows: then nothing can be told apart.
+    """
     statistics = class_statistics(pixels)
     names = files.taxonomy.names
     absent = [name for name, count in zip(names, statistics.pixels, strict=True) if not count]
@@ -206,6 +211,6 @@ def _say_what_is_absent(pixels: np.ndarray, files: PairedFiles, *, console: Cons
         )
     if absent:
         console.print(
-            f"[yellow]no training mask has a pixel of {', '.join(absent)}[/yellow]: the network cannot learn that",
+            f"[yellow]no training mask has a pixel of {escape(', '.join(absent))}[/yellow]: the network cannot learn that",
             highlight=False,
         )

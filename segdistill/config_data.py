@@ -116,28 +116,28 @@ class FolderConfig(Section):
             raise ValueError(f"there are {len(classes)} classes; at most {MAX_CLASSES} fit into a mask")
         colours = [one.colour for one in classes if one.colour is not None]
         values = [value for place, one in enumerate(classes) for value in values_of(one, place)]
-        for what, found in (
+        things: tuple[tuple[str, list[Any]], ...] = (
             ("name", [one.name for one in classes]),
             ("colour", colours),
             ("mask value", values),
-        ):
+        )
+        for what, found in things:
             if twice := sorted({one for one in found if found.count(one) > 1}):
                 raise ValueError(f"{what} {', '.join(map(str, twice))} belongs to two classes")
         return classes
 
     @model_validator(mode="after")
     def _ignored_is_no_class(self) -> "FolderConfig":
-        for what, ignored, of_classes in (
-            (
-                "values",
-                self.ignore_values or (),
-                {v for i, c in enumerate(self.classes) for v in values_of(c, i)},
-            ),
-            ("colours", self.ignore_colours, {one.colour for one in self.classes}),
-        ):
-            if both := sorted(set(ignored) & of_classes):
+        values = {value for place, one in enumerate(self.classes) for value in values_of(one, place)}
+        colours = {one.colour for one in self.classes}
+        things: tuple[tuple[str, set[Any]], ...] = (
+            ("values", set(self.ignore_values or ()) & values),
+            ("colours", set(self.ignore_colours) & colours),
+        )
+        for what, both in things:
+            if both:
                 raise ValueError(
-                    f"ignore_{what}: {', '.join(map(str, both))} belongs to a class; remove one of them"
+                    f"ignore_{what}: {', '.join(map(str, sorted(both)))} belongs to a class; remove one of them"
                 )
         if self.val_share + self.test_share >= 1:
             raise ValueError(

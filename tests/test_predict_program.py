@@ -315,7 +315,7 @@ def test_mistakes_are_told_in_one_message_with_exit_code_2(
     foreign = onnx.load(str(models / "tiny.onnx"))
     del foreign.metadata_props[:]
     onnx.save(foreign, str(tmp_path / "foreign.onnx"))
-    Image.fromarray(patches(8, 8)[..., 0].astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(patches(8, 8)[..., 0].astype(np.float32)).save(tmp_path / "deep.tif")
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     shutil.copy(models / "run" / "config.yaml", unfinished)
@@ -325,7 +325,7 @@ def test_mistakes_are_told_in_one_message_with_exit_code_2(
         ([tiny, tmp_path / "notes.txt"], ["notes.txt: neither an image (jpg ", "nor a video (mp4 "]),
         ([tiny, tmp_path / "empty"], ["empty: no image (jpg "]),
         ([tiny, tmp_path / "text.png"], ["text.png: not an image"]),
-        ([tiny, tmp_path / "deep.png"], ["deep.png: pixels have more than 8 bits"]),
+        ([tiny, tmp_path / "deep.tif"], ["deep.tif: pixels of 32 bits"]),
         ([tiny, tmp_path / "text.mp4"], ["text.mp4: not a video, damaged"]),
         ([tiny, photo, "--out", tmp_path / "file"], ["--out", "is a file; name a folder"]),
         ([tiny, photo, "--out", tmp_path / "photos"], ["is the folder of the source; choose another"]),

@@ -129,7 +129,8 @@ def describe_tree(root: Path) -> str:
     Raises:
         DataError: with the same lines, if training and validation are not whole.
     """
-    lines, broken = [], []
+    lines: list[str] = []
+    broken: list[str] = []
     for split, published in SPLITS.items():
         images = _files(root / "leftImg8bit" / split, _IMAGE_END)
         cities = Counter(path.parent.name for path in images.values())
