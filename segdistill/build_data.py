@@ -211,6 +211,7 @@ def _look_for_absent_classes(pixels: np.ndarray, files: PairedFiles, *, console:
         )
     if absent:
         console.print(
-            f"[yellow]no training mask has a pixel of {escape(', '.join(absent))}[/yellow]: the network cannot learn that",
+            f"[yellow]no training mask has a pixel of {escape(', '.join(absent))}[/yellow]: "
+            "the network cannot learn that",
             highlight=False,
         )

@@ -13,12 +13,13 @@ from segdistill import build_data
 from segdistill.build import build_image_shares, build_train_dataset
 from segdistill.build_data import build_splits, build_taxonomy
 from segdistill.config import Config
-from segdistill.config_io import resolve
+from segdistill.config_io import load_config, resolve
 from segdistill.data.files import PairedFiles
 from segdistill.data.loading import Place
 from segdistill.data.samples import CachedSamples
 from segdistill.errors import ConfigError, DataError
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 SIZE = (24, 32)
 BINARY = [{"name": "background"}, {"name": "crack", "values": [255]}]
 COLOURS = [{"name": "ground", "colour": [0, 0, 0]}, {"name": "tree", "colour": [0, 128, 0]}]
@@ -252,6 +253,16 @@ def test_unknown_label_ids_of_cityscapes_are_listed(tmp_path: Path) -> None:
     assert f"{path}: 40 (384 px); allowed: 7 to 8, 11 to 13," in refusal(
         settings(tmp_path, kind="cityscapes")
     )
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("cityscapes_*.yaml")), ids=lambda path: path.stem)
+def test_the_configurations_of_cityscapes_give_their_crops(tmp_path: Path, path: Path) -> None:
+    write_cityscapes(tmp_path)
+    config = load_config(path, [f"data.root={tmp_path}"])
+    item = build_train_dataset(config, build(config, "train")[0]["train"])[Place(0, 1)]
+    assert config.data.crop in ((512, 1024), (768, 768), (384, 768))
+    assert (item.images.shape, item.labels.shape) == ((3, *config.data.crop), config.data.crop)
+    assert item.labels.max() <= 18 or set(item.labels[item.labels > 18].tolist()) == {255}
 
 
 # ---- training samples
