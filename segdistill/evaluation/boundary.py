@@ -8,7 +8,7 @@ with G and P the true and the predicted mask of a class, and G_d, P_d the pixels
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,8 +20,7 @@ DIAGONAL_SHARE = 0.02  # d as a share of the image's diagonal, as the authors ch
 _NONE = 255  # void, in the arrays that are eroded
 
 
-@dataclass(frozen=True)
-class Boundary:
+class Boundary(NamedTuple):
     """Labelled pixels near outlines, by class: (C,) int64 each.
 
     Attributes:

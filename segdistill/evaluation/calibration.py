@@ -1,7 +1,7 @@
 """Is a network right as often as it is sure? Counted in bins, so that memory does not grow with the images."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,8 +10,7 @@ from torchmetrics import Metric
 BINS = 15  # as Guo et al. count
 
 
-@dataclass(frozen=True)
-class Calibration:
+class Calibration(NamedTuple):
     """Labelled pixels by the network's confidence in them, in bins of equal width over 0..1.
 
     Attributes:

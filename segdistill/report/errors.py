@@ -28,6 +28,7 @@ _STYLE = """
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; list-style: none; font-size: .9rem }
 .swatch { display: inline-block; width: .9em; height: .9em; border: 1px solid #8f979f; border-radius: 3px;
   margin-right: .4em; vertical-align: -.08em }
+td.words, th.words { text-align: left }
 h3 { font-size: 1rem; margin: 2rem 0 .5rem; overflow-wrap: anywhere }
 """
 
@@ -185,11 +186,14 @@ def _image(place: int, wrong: WrongImage) -> str:
         for name, picture in panels
     )
     rows = "".join(
-        f'<tr><th scope="row">{number}</th><td>{escape(region.words)}</td><td>{region.pixels}</td>'
+        f'<tr><th scope="row">{number}</th><td class="words">{escape(region.words)}</td><td>{region.pixels}</td>'
         f"<td>{region.gain:.3f}</td></tr>"
         for number, region in enumerate(wrong.regions, 1)
     )
-    head = '<th scope="col">box</th><th scope="col">region</th><th scope="col">pixels</th><th scope="col">mIoU</th>'
+    head = "".join(
+        f'<th scope="col"{kind}>{name}</th>'
+        for name, kind in (("box", ""), ("region", ' class="words"'), ("pixels", ""), ("mIoU points", ""))
+    )
     return (
         f"<h3>{place}. {escape(scene.name)}: {wrong.gain:.3f} points of mIoU, "
         f"{100 * wrong.wrong_share:.1f} % of its labelled pixels are wrong</h3>\n"
