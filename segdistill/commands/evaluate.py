@@ -24,6 +24,7 @@ from segdistill.commands.subjects import (
 )
 from segdistill.commands.submission import Submission
 from segdistill.commands.tables import stream_table
+from segdistill.commands.written_masks import STORED
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import DataError, EvaluationError
@@ -162,7 +163,7 @@ def _scored(
     samples = subject.samples
     share = range(fabric.global_rank, len(samples), fabric.world_size)
     workers = subject.workers // fabric.world_size
-    loader = DataLoader(
+    loader: DataLoader[tuple[int, LabelledImage]] = DataLoader(
         Decoded(samples), sampler=share, batch_size=None, num_workers=workers, collate_fn=_as_it_is
     )
     with Progress(console=console, transient=True) as progress:
@@ -200,7 +201,8 @@ class Decoded(Dataset[tuple[int, LabelledImage]]):
         return index, self.samples.load(index)
 
 
-def _as_it_is(item: tuple[int, LabelledImage]) -> tuple[int, LabelledImage]:
+def _as_it_is(item: Any) -> Any:
+    """Instead of a conversion to tensors."""
     return item
 
 
@@ -222,11 +224,12 @@ def report(
     console: Console,
 ) -> None:
     """Write the scores, how they came about, and every stream's confusion matrix; print the scores."""
+    streams = {name: one.as_dict(taxonomy.names) for name, one in scores.items()}
     write_json(
         target,
         {
-            "miou": miou_by_stream(scores),
-            "streams": {name: one.as_dict(taxonomy.names) for name, one in scores.items()},
+            "miou": {STORED: streams[STORED]["miou"]} if STORED in streams else miou_by_stream(scores),
+            "streams": streams,
             "protocol": how,
             "versions": versions(),
         },

@@ -214,7 +214,7 @@ def _check_view(file: OnnxFile, wishes: Wishes) -> View:
             "--flip cannot be had of it; score a file with logits: tools/export.py RUN --input tensor"
         )
     view = wishes.view(fixed or described.size)
-    sizes = [view.window.size] if view.window else [view.size_at(scale) for scale in view.scales]
+    sizes = [view.seen_at(scale) for scale in view.scales]
     if fixed is not None and any(size != fixed for size in sizes):
         raise EvaluationError(
             f"{file.path} takes images of {_pixels(fixed)} alone, not of {', '.join(map(_pixels, sizes))}; let a "

@@ -12,7 +12,7 @@ from segdistill.errors import DataError, EvaluationError
 from segdistill.evaluation.evaluator import Labelling
 from segdistill.evaluation.label_ids import frame_of, from_label_ids, is_cityscapes
 
-STREAM = "masks"
+STORED = "masks"  # the name of their only stream
 _SUFFIX = "_mask"  # of what `predict` writes
 
 
@@ -86,7 +86,7 @@ class MaskFolder:
             strange = sorted(set(stored[classes >= self.num_classes].tolist()))
             what = "ids of the 19 classes" if self.label_ids else f"class indexes 0 to {self.num_classes - 1}"
             raise DataError(f"{path}: holds {', '.join(map(str, strange))}, but only {what} can be scored")
-        return {STREAM: Labelling(torch.from_numpy(classes), None)}
+        return {STORED: Labelling(torch.from_numpy(classes), None)}
 
 
 def _key(place: Path, *, cityscapes: bool) -> str:

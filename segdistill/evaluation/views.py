@@ -32,6 +32,10 @@ class Window:
         pairs = zip(self.stride, self.size, strict=True)
         assert all(0 < stride <= size for stride, size in pairs), "checked where the user is told"
 
+    def within(self, height: int, width: int) -> tuple[int, int]:
+        """Its (height, width) in an image that may be smaller."""
+        return min(self.size[0], height), min(self.size[1], width)
+
 
 @dataclass(frozen=True)
 class View:
@@ -47,11 +51,6 @@ class View:
     window: Window | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
-
-    @property
-    def is_plain(self) -> bool:
-        """One pass of the whole image at `size`, as networks are scored during training."""
-        return self.window is None and not self.augments
 
     @property
     def augments(self) -> bool:
@@ -74,8 +73,14 @@ class View:
         return f"scales {scales}{', each also mirrored' if self.flip else ''}; softmax averaged at label size"
 
     def size_at(self, scale: float) -> tuple[int, int]:
+        """(h, w) of the whole image at a scale."""
         height, width = (max(1, round(side * scale)) for side in self.size)
         return height, width
+
+    def seen_at(self, scale: float) -> tuple[int, int]:
+        """(height, width) of what the network gets at once."""
+        height, width = self.size_at(scale)
+        return (height, width) if self.window is None else self.window.within(height, width)
 
 
 class Viewer:
@@ -147,7 +152,7 @@ def slide(predict: Callable[[Tensor], StreamLogits], pixels: Tensor, window: Win
     Returns:
         (1, C, h, w) by stream. One window over all of the image gives exactly what `predict` does.
     """
-    height, width = (min(side, whole) for side, whole in zip(window.size, pixels.shape[-2:], strict=True))
+    height, width = window.within(*pixels.shape[-2:])
     tops = starts(pixels.shape[-2], height, window.stride[0])
     lefts = starts(pixels.shape[-1], width, window.stride[1])
     if len(tops) == len(lefts) == 1:

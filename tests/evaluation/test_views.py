@@ -132,9 +132,8 @@ def test_a_window_slides_over_every_scale() -> None:
 
 
 def test_a_view_says_what_it_is() -> None:
-    assert View((8, 8)).is_plain
     assert (View((8, 8)).mode, View((8, 8)).augmentation) == ("whole image", None)
     view = View((8, 8), Window((6, 4), (3, 2)), scales=(0.75, 1.0), flip=True)
     assert view.mode == "sliding window 6x4, stride 3x2, logits blended with a linear taper"
     assert view.augmentation == "scales 0.75 1, each also mirrored; softmax averaged at label size"
-    assert not view.is_plain
+    assert (view.seen_at(1.0), view.seen_at(0.5)) == ((6, 4), (4, 4))
