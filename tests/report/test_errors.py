@@ -16,10 +16,9 @@ from segdistill.report.errors import (
     Scene,
     WrongImage,
     WrongRegion,
-    context_of,
-    error_map,
     error_page,
 )
+from segdistill.report.pictures import context_of, error_map
 
 LEGEND = [("sky", (0, 0, 255)), ("a <b> & c", (255, 0, 0))]
 
