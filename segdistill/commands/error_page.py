@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,15 +89,15 @@ def write_error_page(
     """
     stream, total = next(iter(scores.items()))
     taxonomy = subject.samples.taxonomy
+    quietly: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     worst = worst_images(found, total.confusion, most=images)
     shown_images = [
         _wrong_image(subject, image.index, gain, total.confusion)
-        for image, gain in track(worst, "drawing the worst images", console=console, transient=True)
+        for image, gain in track(worst, "drawing the worst images", **quietly)
     ]
     mixes = most_mixed_up(total.confusion, most=pairs)
     shown_pairs = [
-        _mixed_pair(subject, found, mix)
-        for mix in track(mixes, "drawing mixed-up classes", console=console, transient=True)
+        _mixed_pair(subject, found, mix) for mix in track(mixes, "drawing mixed-up classes", **quietly)
     ]
     write_text(
         path,
@@ -119,7 +120,7 @@ def write_error_page(
         console.print(
             f"{100 * mix.share:5.1f} % of {_words(taxonomy, mix.true, mix.predicted)}", highlight=False
         )
-    console.print(f"-> {path}", highlight=False)
+    console.print(f"-> {path}", highlight=False, markup=False)
 
 
 def _wrong_image(subject: Subject, index: int, gain: float, confusion: Tensor) -> WrongImage:

@@ -166,7 +166,7 @@ def _scored(
     loader: DataLoader[tuple[int, LabelledImage]] = DataLoader(
         Decoded(samples), sampler=share, batch_size=None, num_workers=workers, collate_fn=_as_it_is
     )
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         labelled = _labelled(subject, progress.track(loader, len(share), description="scoring"))
         return evaluate_images(labelled, samples.taxonomy, watchers=watchers)
 
@@ -241,5 +241,5 @@ def report(
         title = f"{name}: mIoU {100 * one.miou:.2f} %"
         confusion_picture(place.with_name(f"{place.name}.png"), shares, taxonomy.names, title=title)
     console.print(stream_table(scores, taxonomy.names))
-    console.print(in_words(how), highlight=False)
-    console.print(f"-> {target}, {target.stem}_confusion_*.csv and .png", highlight=False)
+    console.print(in_words(how), highlight=False, markup=False)
+    console.print(f"-> {target}, {target.stem}_confusion_*.csv and .png", highlight=False, markup=False)
