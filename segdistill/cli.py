@@ -12,12 +12,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segdistill.errors import ExportError, InterruptedRunError, UserError
+from segdistill.errors import EvaluationError, ExportError, InterruptedRunError, UserError
 from segdistill.study.rungs import LADDER
 
 USER_ERROR, INTERRUPTED = 2, 130
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
-_TEXT_OPTIONS = ("--out", "--root", "--archive", "--rung")  # what follows them may look like an override
+_TEXT_OPTIONS = (
+    "--out",
+    "--root",
+    "--archive",
+    "--rung",
+    "--masks",
+    "--submit",
+)  # what follows them may look like an override
 _LADDER = tuple(rung.name for rung in LADDER)
 
 
@@ -98,18 +105,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--report", action="store_true", help="train nothing, report what is finished")
     compare.set_defaults(run=_compare)
 
-    evaluate = commands.add_parser("evaluate", help="score a run or an ONNX file on a split")
-    evaluate.add_argument("model", type=Path, metavar="RUN|FILE.onnx")
-    evaluate.add_argument("overrides", nargs="*", metavar="data.root=DIR", help="where the data lie now")
-    evaluate.add_argument("--split", choices=("train", "val", "test"), default="val")
-    evaluate.add_argument(
-        "--weights",
-        choices=("deployed", "last", "best"),
-        default="deployed",
-        help="of a run: primary.safetensors, or a checkpoint with its branches",
-    )
-    evaluate.add_argument("--out", type=Path, help="JSON file; default: in the run folder")
-    evaluate.set_defaults(run=_evaluate)
+    _add_evaluate(commands)
 
     export = commands.add_parser("export", help="a stream of a run as an ONNX file that is checked")
     export.add_argument("run_folder", type=Path, metavar="RUN")
@@ -225,11 +221,78 @@ def _fraction(text: str) -> float:
     return value
 
 
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.1 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0.1 to 10")
+    return value
+
+
 def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} should be height x width in pixels, e.g. 360x480")
     return int(found[1]), int(found[2])
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evaluate = commands.add_parser("evaluate", help="score a run, an ONNX file or stored masks on a split")
+    evaluate.add_argument("model", type=Path, metavar="RUN|FILE.onnx|CONFIG.yaml")
+    evaluate.add_argument("overrides", nargs="*", metavar="data.root=DIR", help="where the data lie now")
+    evaluate.add_argument("--split", choices=("train", "val", "test"), default="val")
+    evaluate.add_argument(
+        "--weights",
+        choices=("deployed", "last", "best"),
+        default="deployed",
+        help="of a run: primary.safetensors, or a checkpoint with its branches",
+    )
+    evaluate.add_argument(
+        "--size", type=_size, metavar="HxW", help="that images are resized to; default: the network's"
+    )
+    evaluate.add_argument("--window", type=_size, metavar="HxW", help="slide a window over the resized image")
+    evaluate.add_argument("--stride", type=_size, metavar="HxW", help="of the window; default: half of it")
+    evaluate.add_argument(
+        "--scales", nargs="+", type=_factor, default=[1.0], help="average over these multiples of the size"
+    )
+    evaluate.add_argument("--flip", action="store_true", help="average over the mirrored image, too")
+    evaluate.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="score these PNGs of class indexes; the model names the data",
+    )
+    evaluate.add_argument(
+        "--label-ids",
+        action="store_true",
+        help="the masks hold Cityscapes' label ids, as --submit writes them",
+    )
+    evaluate.add_argument(
+        "--submit", type=Path, metavar="DIR", help="also write label-id PNGs for Cityscapes' server"
+    )
+    evaluate.add_argument(
+        "--worst",
+        type=_whole_number(1),
+        default=0,
+        metavar="N",
+        help="also a page with the images and regions that cost the most mIoU",
+    )
+    evaluate.add_argument(
+        "--confusions",
+        type=_whole_number(1),
+        nargs="?",
+        const=10,
+        default=0,
+        metavar="N",
+        help="also a page with the pairs of classes most often mixed up; default: 10 of them",
+    )
+    evaluate.add_argument(
+        "--devices", type=_whole_number(1), default=1, help="processes that share the images; default: 1"
+    )
+    evaluate.add_argument("--out", type=Path, help="JSON file; default: in the run folder")
+    evaluate.set_defaults(run=_evaluate)
 
 
 # torch takes seconds to import, so a command imports what it needs when it runs.
@@ -261,21 +324,40 @@ def _compare(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, console: Console) -> None:
-    from segdistill.commands.evaluate import evaluate_onnx, evaluate_run
+    from segdistill.commands.evaluate import Asked, evaluate_masks, evaluate_onnx, evaluate_run
+    from segdistill.commands.subjects import Wishes
 
-    if arguments.model.suffix.lower() == ".onnx":
-        evaluate_onnx(
-            arguments.model, arguments.overrides, split=arguments.split, out=arguments.out, console=console
-        )
-        return
-    evaluate_run(
-        arguments.model,
-        arguments.overrides,
+    model, suffix = arguments.model, arguments.model.suffix.lower()
+    asked = Asked(
         split=arguments.split,
-        weights=arguments.weights,
+        wishes=Wishes(
+            arguments.size, arguments.window, arguments.stride, tuple(arguments.scales), arguments.flip
+        ),
+        devices=arguments.devices,
         out=arguments.out,
-        console=console,
+        submit=arguments.submit,
+        worst=arguments.worst,
+        confusions=arguments.confusions,
     )
+    if arguments.masks:
+        evaluate_masks(
+            model,
+            arguments.overrides,
+            asked,
+            masks=arguments.masks,
+            label_ids=arguments.label_ids,
+            console=console,
+        )
+    elif arguments.label_ids:
+        raise EvaluationError("--label-ids says what the PNGs of --masks DIR hold; name that folder, too")
+    elif suffix in (".yaml", ".yml"):
+        raise EvaluationError(
+            f"{model} is a configuration, which names data but no network: add --masks DIR, or name a run's folder"
+        )
+    elif suffix == ".onnx":
+        evaluate_onnx(model, arguments.overrides, asked, console=console)
+    else:
+        evaluate_run(model, arguments.overrides, asked, weights=arguments.weights, console=console)
 
 
 def _export(arguments: argparse.Namespace, console: Console) -> None:

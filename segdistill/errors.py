@@ -29,5 +29,9 @@ class ExportError(UserError):
     """An exported file could not be made or failed its check."""
 
 
+class EvaluationError(UserError):
+    """A scoring was asked for what the network, the file or the data cannot give."""
+
+
 class InterruptedRunError(Exception):
     """The run was asked to stop by a signal; its state is saved. No mistake of anybody: exit code 130."""

@@ -1,114 +1,213 @@
-"""`segdistill evaluate`: score a run's network, or an exported file, on a split."""
+"""`segdistill evaluate`: score a run's networks, an exported file, or stored masks on a split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress, track
+from torch.utils.data import DataLoader, Dataset
 
-from segdistill.build import (
-    build_eval_dataset,
-    build_normalisation,
-    build_samples,
-    worker_count,
+from segdistill.commands.error_page import ErrorCounts, write_error_page
+from segdistill.commands.protocol import in_words, of_measures
+from segdistill.commands.run_folder import versions
+from segdistill.commands.subjects import (
+    Subject,
+    Weights,
+    Wishes,
+    file_subject,
+    mask_subject,
+    run_subject,
 )
-from segdistill.commands.protocol import protocol
-from segdistill.commands.run_folder import RunFolder, refuse_what_counts, versions
+from segdistill.commands.submission import Submission
 from segdistill.commands.tables import stream_table
-from segdistill.commands.trained import load_ensemble
-from segdistill.config import Config
-from segdistill.config_io import resolve
-from segdistill.data.loading import eval_loader
-from segdistill.data.samples import Samples
+from segdistill.commands.written_masks import STORED
+from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.taxonomy import Taxonomy
-from segdistill.data.transforms import Normalisation
-from segdistill.evaluation.evaluator import evaluate, score_classes
+from segdistill.errors import DataError, EvaluationError
+from segdistill.evaluation.evaluator import Labelling, Watcher, evaluate_images, score_classes
 from segdistill.evaluation.metrics import Scores
-from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
 from segdistill.export.onnx_file import OnnxFile
-from segdistill.export.weights import load_deployed
 from segdistill.files import write_json
-from segdistill.models.primary import input_multiple
+from segdistill.report.confusion import confusion_csv, confusion_picture
 from segdistill.training.run_log import miou_by_stream
 
-Weights = Literal["deployed", "last", "best"]
+
+@dataclass(frozen=True)
+class Asked:
+    """What is wanted of a scoring, whatever is scored.
+
+    Attributes:
+        split: train, val or test.
+        wishes: how to look at images.
+        devices: processes that share the images.
+        out: of the JSON; None for a name of its own. The other results are named after it.
+        submit: folder for Cityscapes' server; None for no such files.
+        worst: how many images the page of errors shows.
+        confusions: how many pairs of classes it shows.
+    """
+
+    split: str = "val"
+    wishes: Wishes = field(default_factory=Wishes)
+    devices: int = 1
+    out: Path | None = None
+    submit: Path | None = None
+    worst: int = 0
+    confusions: int = 0
 
 
 def evaluate_run(
-    path: Path,
-    overrides: Sequence[str],
-    *,
-    split: str,
-    weights: Weights,
-    out: Path | None,
-    console: Console,
+    path: Path, overrides: Sequence[str], asked: Asked, *, weights: Weights, console: Console
 ) -> None:
-    """Print the scores and write them as JSON.
-
-    Args:
-        path: of the run folder.
-        overrides: where the run's data lie now, e.g. `data.root=DIR`.
-        split: train, val or test.
-        weights: `deployed` is the network of primary.safetensors; `last` and `best` are checkpoints, which
-            also hold the branches.
-        out: of the JSON; by default `evaluation_<split>_<weights>.json` in the run folder.
-        console: to print on.
-    """
-    folder = RunFolder(path)
-    config = folder.load_config(overrides)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    predictor, normalisation = load_predictor(folder, config, weights=weights, device=device)
-    samples = build_samples(config, split, console=console)
-    dataset = build_eval_dataset(config, samples, normalisation=normalisation)
-    loader = eval_loader(dataset, workers=worker_count(config, on_gpu=device.type == "cuda"))
-    taxonomy = dataset.samples.taxonomy
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"scoring {split}", total=len(dataset))
-        scores = evaluate(
-            predictor, loader, taxonomy, progress=lambda done: progress.update(task, completed=done)
+    """Score a run's networks; for the arguments see `run_subject`."""
+    fabric = launch(asked.devices)
+    console = console if fabric.is_global_zero else Console(quiet=True)
+    with fabric.rank_zero_first():
+        subject = run_subject(
+            path,
+            overrides,
+            split=asked.split,
+            weights=weights,
+            wishes=asked.wishes,
+            device=fabric.device,
+            console=console,
         )
-    how = protocol(config, split=split, images=len(dataset)) | {"weights": weights}
-    target = out or path / f"evaluation_{split}_{weights}.json"
-    report(scores, taxonomy, how, target=target, console=console)
+    score(subject, asked, fabric, console=console)
 
 
-def evaluate_onnx(
-    path: Path, overrides: Sequence[str], *, split: str, out: Path | None, console: Console
+def evaluate_onnx(path: Path, overrides: Sequence[str], asked: Asked, *, console: Console) -> None:
+    """Score an exported file under ONNX Runtime; for the arguments see `file_subject`."""
+    fabric = launch(asked.devices)
+    console = console if fabric.is_global_zero else Console(quiet=True)
+    with fabric.rank_zero_first():
+        subject = file_subject(path, overrides, split=asked.split, wishes=asked.wishes, console=console)
+    score(subject, asked, fabric, console=console)
+
+
+def evaluate_masks(
+    model: Path, overrides: Sequence[str], asked: Asked, *, masks: Path, label_ids: bool, console: Console
 ) -> None:
-    """Score an exported file under ONNX Runtime, on the data its metadata names.
+    """Score stored masks; for the arguments see `mask_subject`."""
+    if asked.devices > 1 or asked.wishes != Wishes():
+        raise EvaluationError(
+            "--masks reads files, so there is no network for --devices, --size, --window, --scales or --flip"
+        )
+    subject = mask_subject(
+        model, overrides, split=asked.split, masks=masks, label_ids=label_ids, console=console
+    )
+    score(subject, asked, launch(1), console=console)
 
-    Args:
-        path: of the file.
-        overrides: where the data lie now, e.g. `data.root=DIR`.
-        split: train, val or test.
-        out: of the JSON; by default `<file>_<split>.json` beside the file.
-        console: to print on.
+
+def launch(devices: int) -> Fabric:
+    """Start the processes.
 
     Raises:
-        ExportError: if the file was not exported by segdistill.
+        EvaluationError: if the machine has not so many devices.
     """
-    file = OnnxFile(path)
-    described = file.description
-    refuse_what_counts(overrides, owner=str(path))
-    known = {"name": described.stream, "data": {**described.data, "cache": False}}
-    config = resolve(known, overrides, source=str(path))
-    samples = build_samples(config, split, console=console)
-    scores = score_file(file, samples, console=console)
-    how = dict(described.score.get("protocol", {})) | {
-        "data": config.data.kind,
-        "split": split,
-        "images": len(samples),
-        "input_size": list(file.fixed_size or described.size),
-        "weights": f"{described.precision} {described.input} file under ONNX Runtime",
-    }
-    target = out or path.with_name(f"{path.stem}_{split}.json")
-    report({described.stream: scores}, samples.taxonomy, how, target=target, console=console)
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
+    except Exception as error:  # Fabric raises RuntimeError, ValueError and MisconfigurationException
+        raise EvaluationError(f"--devices {devices} cannot be had on this machine: {error}") from None
+    fabric.launch()
+    return fabric
+
+
+def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -> None:
+    """Score, print, write: the JSON, the confusion matrices, and what else was asked for.
+
+    Raises:
+        DataError: listing all masks that cannot be scored.
+        EvaluationError: if the data cannot be submitted, or there are more processes than images.
+    """
+    samples, taxonomy = subject.samples, subject.samples.taxonomy
+    if len(samples) < fabric.world_size:
+        raise EvaluationError(
+            f"--devices {fabric.world_size} is more than the {len(samples)} images; use fewer"
+        )
+    watchers: list[Watcher] = []
+    submission = Submission(asked.submit, samples) if asked.submit else None
+    errors = ErrorCounts(taxonomy) if asked.worst or asked.confusions else None
+    watchers += [one.watch for one in (submission, errors) if one is not None]
+    scores = _scored(subject, fabric, watchers, console=console)
+    if errors is not None:
+        errors.gather(fabric)
+    if not fabric.is_global_zero:
+        return
+    target = asked.out or subject.target
+    how = subject.protocol | of_measures(next(iter(scores.values())))
+    report(scores, taxonomy, how, target=target, console=console)
+    if errors is not None:
+        page = target.with_name(f"{target.stem}_errors.html")
+        write_error_page(
+            page,
+            subject,
+            errors.found,
+            scores,
+            protocol=in_words(how),
+            images=asked.worst,
+            pairs=asked.confusions,
+            console=console,
+        )
+    if submission is not None:
+        console.print(submission.summary(), highlight=False)
+
+
+def _scored(
+    subject: Subject, fabric: Fabric, watchers: Sequence[Watcher], *, console: Console
+) -> dict[str, Scores]:
+    """Over all processes; each image is looked at by one of them."""
+    samples = subject.samples
+    share = range(fabric.global_rank, len(samples), fabric.world_size)
+    workers = subject.workers // fabric.world_size
+    loader: DataLoader[tuple[int, LabelledImage]] = DataLoader(
+        Decoded(samples), sampler=share, batch_size=None, num_workers=workers, collate_fn=_as_it_is
+    )
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        labelled = _labelled(subject, progress.track(loader, len(share), description="scoring"))
+        return evaluate_images(labelled, samples.taxonomy, watchers=watchers)
+
+
+def _labelled(
+    subject: Subject, samples: Iterable[tuple[int, LabelledImage]]
+) -> Iterator[tuple[int, LabelledImage, Mapping[str, Labelling]]]:
+    """Every image with what is said of it; ends in one DataError that lists what cannot be scored."""
+    problems: list[str] = []
+    for index, sample in samples:
+        try:
+            said = subject.label(index, sample)
+        except DataError as problem:
+            problems.append(str(problem))
+        else:
+            yield index, sample, said
+    if problems:
+        head = f"{len(problems)} of {len(subject.samples)} images cannot be scored:"
+        raise DataError("\n  ".join([head, *problems]))
+
+
+@dataclass(frozen=True)
+class Decoded(Dataset[tuple[int, LabelledImage]]):
+    """Images of a split with their indexes, as they are, for processes that decode them ahead."""
+
+    samples: Samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[int, LabelledImage]:
+        return index, self.samples.load(index)
+
+
+def _as_it_is(item: Any) -> Any:
+    """Instead of a conversion to tensors."""
+    return item
 
 
 def score_file(file: OnnxFile, samples: Samples, *, console: Console) -> Scores:
-    """Under ONNX Runtime, on every image at its own size."""
+    """Under ONNX Runtime, on every image at its own size; the mIoU that an export has to keep."""
     title = f"scoring {file.path.name} under ONNX Runtime"
     places = track(range(len(samples)), title, console=console, transient=True)
     return score_classes(
@@ -124,37 +223,23 @@ def report(
     target: Path,
     console: Console,
 ) -> None:
-    """Write the scores and how they came about, and print them."""
+    """Write the scores, how they came about, and every stream's confusion matrix; print the scores."""
+    streams = {name: one.as_dict(taxonomy.names) for name, one in scores.items()}
     write_json(
         target,
         {
-            "miou": miou_by_stream(scores),
-            "streams": {name: one.as_dict(taxonomy.names) for name, one in scores.items()},
+            "miou": {STORED: streams[STORED]["miou"]} if STORED in streams else miou_by_stream(scores),
+            "streams": streams,
             "protocol": how,
             "versions": versions(),
         },
     )
+    for name, one in scores.items():
+        shares = one.normalised_confusion.numpy()
+        place = target.with_name(f"{target.stem}_confusion_{name}")
+        confusion_csv(place.with_name(f"{place.name}.csv"), shares, taxonomy.names)
+        title = f"{name}: mIoU {100 * one.miou:.2f} %"
+        confusion_picture(place.with_name(f"{place.name}.png"), shares, taxonomy.names, title=title)
     console.print(stream_table(scores, taxonomy.names))
-    height, width = how["input_size"]
-    console.print(
-        f"{how['data']} {how['split']}, {how['images']} images, input {height}x{width}, {how['scored_at']}, "
-        f"{how['ignored']} ignored, {how['weights']} weights -> {target}",
-        highlight=False,
-    )
-
-
-def load_predictor(
-    folder: RunFolder, config: Config, *, weights: Weights, device: torch.device
-) -> tuple[PlainPredictor | EnsemblePredictor, Normalisation]:
-    """The network whose scores are asked for, and how its images are normalised.
-
-    Raises:
-        RunFolderError: if its file is missing or damaged.
-    """
-    if weights == "deployed":
-        primary, deployed = load_deployed(folder.primary)
-        predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)
-        return predictor, deployed.normalisation
-    net = load_ensemble(folder, config, which=weights)
-    ensemble = EnsemblePredictor(net, multiple=input_multiple(net.primary), device=device)
-    return ensemble, build_normalisation(config)
+    console.print(in_words(how), highlight=False, markup=False)
+    console.print(f"-> {target}, {target.stem}_confusion_*.csv and .png", highlight=False, markup=False)

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segdistill.build_data import build_taxonomy
-from segdistill.commands.evaluate import load_predictor
 from segdistill.commands.run_folder import RunFolder
+from segdistill.commands.subjects import load_predictor
 from segdistill.data.files import IMAGE_SUFFIXES, read_image
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.video import Video, write_video

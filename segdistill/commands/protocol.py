@@ -1,20 +1,78 @@
 """How scores came about; a number without it cannot be compared."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from segdistill.config import Config
+from segdistill.evaluation.boundary import DIAGONAL_SHARE
+from segdistill.evaluation.calibration import BINS
+from segdistill.evaluation.metrics import Scores
+from segdistill.evaluation.views import View
 
 
-def protocol(config: Config, *, split: str, images: int) -> dict[str, Any]:
-    """Of the scores that a run's networks get on a split of its data."""
+def protocol(
+    config: Config, *, split: str, images: int, view: View | None = None, weights: str | None = None
+) -> dict[str, Any]:
+    """Of the scores that a run's networks get on a split of its data.
+
+    Args:
+        config: of the run.
+        split: of the data.
+        images: in it.
+        view: how the networks looked at them; by default as during training.
+        weights: by default those that the run deploys.
+    """
+    seen = view or View(config.data.size)
     return {
         "data": config.data.kind,
         "split": split,
         "images": images,
-        "input_size": list(config.data.size),
+        **of_view(seen),
         "scored_at": "label size, logits resized bilinearly",
         "ignored": "void pixels",
-        "test_time_augmentation": None,
-        "weights": f"{config.export.weights} epoch" + (", running average" if config.train.ema_decay else ""),
+        "weights": weights or weights_in_words(config, config.export.weights),
         "epochs": config.train.epochs,
     }
+
+
+def of_view(view: View) -> dict[str, Any]:
+    return {
+        "input_size": list(view.size),
+        "view": view.mode,
+        "test_time_augmentation": view.augmentation,
+    }
+
+
+def weights_in_words(config: Config, which: str) -> str:
+    """`last` or `best` epoch, and whether its running average is meant, which is scored if there is one."""
+    decay = config.train.ema_decay
+    return f"{which} epoch" + (f", running average (EMA {decay:g})" if decay else "")
+
+
+def of_measures(scores: Scores) -> dict[str, Any]:
+    """Of what was measured beside the confusion."""
+    found: dict[str, Any] = {}
+    if scores.boundary is not None:
+        narrowest, widest = scores.boundary.widths
+        pixels = f"{narrowest}" if narrowest == widest else f"{narrowest} to {widest}"
+        found["boundary"] = f"within {DIAGONAL_SHARE:g} of the diagonal ({pixels} px) of an outline"
+    if scores.calibration is not None:
+        found["calibration"] = f"{BINS} bins of the largest softmax"
+    return found
+
+
+def in_words(how: Mapping[str, Any]) -> str:
+    """One line that may stand beside a score."""
+    size = f" at {'x'.join(map(str, how['input_size']))}" if how["input_size"] else ""
+    parts = [
+        f"{how['data']} {how['split']}, {how['images']} images",
+        f"{how['view']}{size}",
+        f"test-time augmentation: {how['test_time_augmentation'] or 'none'}",
+        f"scored at {how['scored_at']}, {how['ignored']} ignored",
+        f"weights: {how['weights']}",
+    ]
+    if "boundary" in how:
+        parts.append(f"boundary: {how['boundary']}")
+    if "calibration" in how:
+        parts.append(f"calibration: {how['calibration']}")
+    return "; ".join(parts)

@@ -45,12 +45,11 @@ _WRITTEN = (
     "primary*.onnx",
     "primary.safetensors",
     "branch*.onnx",
-    "primary*_*.json",
-    "branch*_*.json",
+    *(f"{name}*_*.{ending}" for name in ("primary", "branch") for ending in ("json", "csv", "png", "html")),
     ".unchecked-*",
     "checkpoints",
     "tensorboard",
-    "evaluation_*.json",
+    "evaluation_*",
 )
 _PACKAGES = (
     "segdistill",

@@ -1,7 +1,7 @@
 """Scores as tables for the terminal."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.table import Table
 
@@ -10,7 +10,7 @@ from segdistill.export.check import Check
 
 
 def stream_table(scores: Mapping[str, Scores], class_names: tuple[str, ...]) -> Table:
-    """IoU of every class, mIoU and pixel accuracy in percent, one column for each stream."""
+    """IoU of every class and the scores over all of them, in percent, one column for each stream."""
     table = Table("", *scores)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -18,8 +18,20 @@ def stream_table(scores: Mapping[str, Scores], class_names: tuple[str, ...]) -> 
         table.add_row(name, *(percent(one.iou[index]) for one in scores.values()))
     table.add_section()
     table.add_row("mIoU", *(percent(one.miou) for one in scores.values()), style="bold")
-    table.add_row("pixel accuracy", *(percent(one.pixel_accuracy) for one in scores.values()))
+    for name, value in _OVERALL.items():
+        known = [value(one) for one in scores.values()]
+        if any(one is not None for one in known):
+            table.add_row(name, *(percent(math.nan if one is None else one) for one in known))
     return table
+
+
+_OVERALL: dict[str, Callable[[Scores], float | None]] = {
+    "frequency-weighted IoU": lambda scores: scores.frequency_weighted_iou,
+    "pixel accuracy": lambda scores: scores.pixel_accuracy,
+    "mean accuracy": lambda scores: scores.mean_accuracy,
+    "boundary IoU": lambda scores: None if scores.boundary is None else scores.boundary.miou,
+    "calibration error": lambda scores: None if scores.calibration is None else scores.calibration.error,
+}
 
 
 def check_table(check: Check) -> Table:

@@ -1,4 +1,4 @@
-"""The standard segmentation scores, from one confusion matrix over a whole split."""
+"""The standard segmentation scores, from counts over a whole split."""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +7,9 @@ from typing import Any
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from segdistill.evaluation.boundary import Boundary
+from segdistill.evaluation.calibration import Calibration
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -14,9 +17,13 @@ class Scores:
 
     Attributes:
         confusion: (C, C) int64, pixels; rows are true classes, columns predicted ones.
+        calibration: of the confidences; None if they were not measured or are not known.
+        boundary: None if it was not measured.
     """
 
     confusion: Tensor
+    calibration: Calibration | None = None
+    boundary: Boundary | None = None
 
     def __post_init__(self) -> None:
         assert not self.confusion.is_floating_point(), "pixels are counted, not weighed"
@@ -49,14 +56,42 @@ class Scores:
         known = [share for share in recall if not math.isnan(share)]
         return sum(known) / len(known) if known else math.nan
 
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """Mean of the IoUs, each weighed by its class's share of the labelled pixels; NaN if there are none.
+
+        (Long et al., arXiv:1411.4038, sec. 5.)
+        """
+        total = int(self.confusion.sum())
+        frequencies = self.confusion.sum(1).tolist()
+        known = [n * iou for n, iou in zip(frequencies, self.iou, strict=True) if n]
+        return sum(known) / total if total else math.nan
+
+    @property
+    def normalised_confusion(self) -> Tensor:
+        """(C, C) float64: each row the shares of a true class's pixels; NaN for a class that does not occur."""
+        counts = self.confusion.double()
+        return counts / counts.sum(1, keepdim=True)
+
     def as_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Plain values for JSON; what does not exist is null."""
-        return {
+        """Plain values for JSON; what does not exist is null, what was not measured is left out."""
+        values: dict[str, Any] = {
             "miou": _or_none(self.miou),
+            "frequency_weighted_iou": _or_none(self.frequency_weighted_iou),
             "pixel_accuracy": _or_none(self.pixel_accuracy),
             "mean_accuracy": _or_none(self.mean_accuracy),
-            "iou": {name: _or_none(iou) for name, iou in zip(names, self.iou, strict=True)},
+            "iou": _by_name(names, self.iou),
         }
+        if self.calibration is not None:
+            values["expected_calibration_error"] = _or_none(self.calibration.error)
+        if self.boundary is not None:
+            values["boundary_miou"] = _or_none(self.boundary.miou)
+            values["boundary_iou"] = _by_name(names, self.boundary.iou)
+        return values
+
+
+def _by_name(names: tuple[str, ...], values: tuple[float, ...]) -> dict[str, float | None]:
+    return {name: _or_none(value) for name, value in zip(names, values, strict=True)}
 
 
 def _or_none(value: float) -> float | None:

@@ -10,6 +10,7 @@ import torch
 
 from segdistill.data.transforms import EvalTransform
 from segdistill.errors import ExportError
+from segdistill.evaluation.predictors import StreamLogits
 from segdistill.export.description import CLASS_INDEX, CONFIDENCE, LOGITS, Description
 from segdistill.resolution import resized_argmax
 
@@ -104,8 +105,18 @@ class OnnxFile:
             fitted = EvalTransform(size=size, normalisation=described.normalisation)(image)
         else:
             fitted = self._resized(image, self.fixed_size or (image.shape[0], image.shape[1]))
-        one = fitted if described.layout == "nhwc" else fitted.transpose(2, 0, 1)
+        return self._batched(fitted)
+
+    def _batched(self, fitted: np.ndarray) -> np.ndarray:
+        """(h, w, 3) -> a batch in the file's layout."""
+        one = fitted if self.description.layout == "nhwc" else fitted.transpose(2, 0, 1)
         return np.ascontiguousarray(np.repeat(one[None], self.fixed_batch or 1, axis=0))
+
+    def logits(self, images: torch.Tensor) -> StreamLogits:
+        """The network of a `tensor` file as a predictor: (1, 3, h, w) normalised -> (1, C, h, w) by stream."""
+        assert self.description.input == "tensor", "checked where the user is told"
+        out = self.run(self._batched(images[0].permute(1, 2, 0).numpy()))
+        return {self.description.stream: torch.from_numpy(out[LOGITS][:1]).float()}
 
     def _predict_from_image(self, image: np.ndarray) -> Prediction:
         height, width = image.shape[:2]

@@ -4,6 +4,7 @@ from html import escape
 from itertools import groupby
 
 from segdistill.report.figures import class_differences, learning_curves, paired_differences
+from segdistill.report.page import page, paragraph, section
 from segdistill.report.rows import (
     SCORE_NOTE,
     Grid,
@@ -18,85 +19,21 @@ from segdistill.report.rows import (
 from segdistill.study.results import Comparison
 from segdistill.study.statistics import CONFIDENCE
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --line: #d1d9e0; --paper: #fff; --tint: #f3f5f7 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ea; --soft: #a2abb5; --line: #3a4149; --paper: #16191d; --tint: #20252b }
-}
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 68rem; color: var(--ink); background: var(--paper);
-  font: 16px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.25rem; margin: 0 0 1rem; overflow-wrap: anywhere }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem }
-p, ul.words, dl { max-width: 46rem }
-.lead { font-size: 1.4rem; line-height: 1.35; font-weight: 600; margin: 0 0 1rem; overflow-wrap: anywhere }
-.missing { border-left: 4px solid #d55e00; padding-left: .75rem }
-.words, .overrides { padding-left: 1.2rem }
-.words li { margin: .25rem 0 }
-.note, figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem }
-th, td { padding: .25rem .5rem; text-align: right; white-space: nowrap; vertical-align: bottom }
-th { font-weight: 600 }
-th[scope=row], th:first-child { text-align: left; font-weight: 400 }
-th[scope=colgroup] { text-align: center; border-bottom: 1px solid var(--line) }
-thead tr:last-child th { border-bottom: 2px solid var(--line) }
-colgroup + colgroup { border-left: 1px solid var(--line) }
-tbody tr { border-bottom: 1px solid var(--line) }
-tr.strong { background: var(--tint) }
-tr.strong > * { font-weight: 700 }
-figure { margin: 1.5rem 0 }
-figure svg { display: block; max-width: 100%; min-width: 44rem; height: auto }
-svg text { font-family: system-ui, sans-serif !important }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .5rem 0 }
-dt { color: var(--soft) }
-dd { margin: 0; overflow-wrap: anywhere }
-code { font-size: .85rem; overflow-wrap: anywhere }
-@media print {
-  :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --tint: #eee }
-  body { max-width: none; padding: 0; font-size: 10pt }
-  .wide { overflow: visible }
-  figure svg { min-width: 0 }
-  table { font-size: 7.5pt }
-  th, td { padding: .15rem .3rem }
-  figure, table, tr, p, li { break-inside: avoid }
-  h2, .title { break-after: avoid }
-  .note { break-before: avoid }
-}
-"""
-
 
 def comparison_page(comparison: Comparison) -> str:
     """The verdict in words first, then tables and figures, then how the numbers came about."""
     classes, submodels = class_grid(comparison), submodel_grid(comparison)
     sections = [
         _verdict(comparison),
-        _section("All rungs", _table(main_grid(comparison))),
-        _section("Differences, seed by seed", _differences_figure(comparison)),
-        _section("Classes", _classes_figure(comparison), _table(classes)) if classes else "",
-        _section("Learning curves", _curves_figure(comparison)),
-        _section("Sub-models", _table(submodels)) if submodels else "",
-        _section("How the numbers came about", _protocol(comparison)),
-        _section("What an interval means", _caution(comparison)) if references(comparison) else "",
+        section("All rungs", _table(main_grid(comparison))),
+        section("Differences, seed by seed", _differences_figure(comparison)),
+        section("Classes", _classes_figure(comparison), _table(classes)) if classes else "",
+        section("Learning curves", _curves_figure(comparison)),
+        section("Sub-models", _table(submodels)) if submodels else "",
+        section("How the numbers came about", _protocol(comparison)),
+        section("What an interval means", _caution(comparison)) if references(comparison) else "",
     ]
-    title = escape(f"Comparison of training methods: {comparison.name}")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        + "\n".join(filter(None, sections))
-        + "\n</body>\n</html>\n"
-    )
-
-
-def _section(heading: str, *parts: str) -> str:
-    """Nothing if there is nothing in it."""
-    body = "\n".join(filter(None, parts))
-    return f"<section>\n<h2>{escape(heading)}</h2>\n{body}\n</section>" if body else ""
-
-
-def _paragraph(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+    return page(f"Comparison of training methods: {comparison.name}", sections)
 
 
 def _verdict(comparison: Comparison) -> str:
@@ -107,8 +44,8 @@ def _verdict(comparison: Comparison) -> str:
         filter(
             None,
             (
-                _paragraph(lead, "lead"),
-                _paragraph(missing, "missing") if missing else "",
+                paragraph(lead, "lead"),
+                paragraph(missing, "missing") if missing else "",
                 f'<ul class="words">{items}</ul>' if items else "",
             ),
         )
@@ -130,9 +67,9 @@ def _table(grid: Grid) -> str:
     head = (f"<tr>{upper}</tr>\n" if grouped else "") + f"<tr>{lower}</tr>"
     body = "\n".join(_row(row, strong=row[0] in grid.strong) for row in grid.rows)
     return (
-        f'{_paragraph(grid.title, "title")}\n<div class="wide" tabindex="0" role="region" '
+        f'{paragraph(grid.title, "title")}\n<div class="wide" tabindex="0" role="region" '
         f'aria-label="{escape(grid.title)}">\n<table>\n{groups}\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n'
-        f"</table>\n</div>\n{_paragraph(grid.note, 'note')}"
+        f"</table>\n</div>\n{paragraph(grid.note, 'note')}"
     )
 
 
@@ -195,7 +132,7 @@ def _protocol(comparison: Comparison) -> str:
         for result in comparison.results
     )
     return (
-        f"<dl>\n{items}</dl>\n{_paragraph(SCORE_NOTE)}\n"
+        f"<dl>\n{items}</dl>\n{paragraph(SCORE_NOTE)}\n"
         f"<p>What each rung changes in the study's configuration:</p>\n"
         f'<ul class="overrides">\n{overrides}</ul>'
     )
@@ -221,4 +158,4 @@ def _caution(comparison: Comparison) -> str:
             f"There are {intervals} intervals on this page. Of {round(1 / (1 - CONFIDENCE))} methods that change "
             "nothing, about one would be found better or worse by chance: a single surprise asks for more seeds."
         )
-    return "\n".join(map(_paragraph, paragraphs))
+    return "\n".join(map(paragraph, paragraphs))

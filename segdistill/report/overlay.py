@@ -121,7 +121,7 @@ def _fitting_layout(entries: Sequence[LegendEntry], *, height: int, width: int) 
 
 
 def _layout(entries: Sequence[LegendEntry], em: int, *, width: int) -> _Layout:
-    font = _font(em)
+    font = font_of(em)
     texts = max(font.getlength(entry.name) for entry in entries) + font.getlength(_percent(1.0))
     column, gap = math.ceil(texts + 2.5 * em), 2 * em  # swatch, half an em, name, one em, share
     fitting = max(1, (width - 2 * em + gap) // (column + gap))
@@ -132,7 +132,7 @@ def _layout(entries: Sequence[LegendEntry], em: int, *, width: int) -> _Layout:
 def _strip(entries: Sequence[LegendEntry], layout: _Layout, *, width: int) -> np.ndarray:
     """(h, width, 3): the entries column by column."""
     strip = Image.new("RGB", (width, layout.height), _PAPER)
-    draw, font, em = ImageDraw.Draw(strip), _font(layout.em), layout.em
+    draw, font, em = ImageDraw.Draw(strip), font_of(layout.em), layout.em
     for place, entry in enumerate(entries):
         column, row = divmod(place, layout.rows)
         left = em + column * (layout.column + layout.gap)
@@ -152,6 +152,6 @@ def _percent(share: float) -> str:
 
 
 @cache
-def _font(em: int) -> ImageFont.FreeTypeFont:
+def font_of(em: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans as matplotlib ships it: Pillow's own font has not even umlauts."""
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), em)

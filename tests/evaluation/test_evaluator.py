@@ -1,13 +1,18 @@
 """Every image once, logits resized to its label's own size."""
 
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.data.loading import EvalItem
+from segdistill.data.samples import LabelledImage
 from segdistill.data.taxonomy import Taxonomy
-from segdistill.evaluation.evaluator import evaluate
+from segdistill.evaluation.evaluator import Labelling, evaluate, evaluate_images
 from segdistill.evaluation.metrics import Scores
 
 TAXONOMY = Taxonomy(("a", "b", "c"), ((1, 0, 0), (2, 0, 0), (3, 0, 0)), 255)
@@ -104,3 +109,43 @@ def test_ignored_pixels_do_not_count(ignore_index: int) -> None:
     images[2] = 1  # predicts class 2 everywhere
     (scores,) = evaluate(lambda images: {"primary": images}, [EvalItem(0, images, labels)], taxonomy).values()
     assert scores.confusion.tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
+
+
+def test_no_image_is_kept() -> None:
+    """Memory does not grow with the images: each is gone when the next but one is scored."""
+    arrays: list[weakref.ref[np.ndarray]] = []
+    most_alive = 0
+
+    def labelled() -> Iterator[tuple[int, LabelledImage, dict[str, Labelling]]]:
+        nonlocal most_alive
+        for index in range(12):
+            mask = np.full((8, 8), index % 3, np.uint8)
+            arrays.append(weakref.ref(mask))
+            logits = torch.zeros(1, 3, 8, 8)
+            yield (
+                index,
+                LabelledImage(np.zeros((8, 8, 3), np.uint8), mask),
+                {"primary": Labelling.of(logits)},
+            )
+            most_alive = max(most_alive, sum(one() is not None for one in arrays))
+
+    scores = evaluate_images(labelled(), TAXONOMY)["primary"]
+    assert scores.confusion[:, 0].tolist() == [4 * 64] * 3
+    assert most_alive <= 2
+    assert scores.calibration is not None
+    assert scores.calibration.error == pytest.approx(0, abs=1e-6), "a third is right, and a third is expected"
+
+
+def test_watchers_see_every_image_with_what_was_said_of_it() -> None:
+    seen: list[tuple[int, int, int]] = []
+    mask = np.zeros((2, 2), np.uint8)
+    sample = LabelledImage(np.zeros((2, 2, 3), np.uint8), mask)
+    said = [{"a": Labelling(torch.full((2, 2), index), None)} for index in range(3)]
+    scores = evaluate_images(
+        ((index, sample, one) for index, one in enumerate(said)),
+        TAXONOMY,
+        watchers=[lambda index, sample, said: seen.append((index, id(sample), id(said)))],
+    )
+    assert seen == [(index, id(sample), id(one)) for index, one in enumerate(said)]
+    assert scores["a"].confusion[0].tolist() == [4, 4, 4]
+    assert scores["a"].calibration is None

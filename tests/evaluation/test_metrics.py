@@ -91,6 +91,17 @@ def test_by_hand() -> None:
     assert scores.miou == 0.5
     assert scores.pixel_accuracy == pytest.approx(4 / 6)
     assert scores.mean_accuracy == pytest.approx(2 / 3)
+    assert scores.frequency_weighted_iou == 0.5
+    rows = scores.normalised_confusion
+    np.testing.assert_allclose(rows[:2], [[2 / 3, 1 / 3, 0], [1 / 3, 2 / 3, 0]], rtol=1e-15)
+    assert rows[2].isnan().all()
+
+
+def test_frequency_weighted_iou_weighs_by_the_true_pixels() -> None:
+    """IoUs 6/8, 1/3 and 0/2 of classes with 8, 2 and no true pixels."""
+    scores = Scores(torch.tensor([[6, 1, 1], [0, 1, 1], [0, 0, 0]]))
+    assert scores.iou == (6 / 8, 1 / 3, 0.0)
+    assert scores.frequency_weighted_iou == pytest.approx((8 * 6 / 8 + 2 / 3) / 10, rel=1e-15)
 
 
 def test_rows_are_true_and_columns_predicted() -> None:
@@ -118,6 +129,7 @@ def test_nothing_but_void(ignore: int) -> None:
     assert math.isnan(scores.mean_accuracy)
     expected = {
         "miou": None,
+        "frequency_weighted_iou": None,
         "pixel_accuracy": None,
         "mean_accuracy": None,
         "iou": {"a": None, "b": None, "c": None},

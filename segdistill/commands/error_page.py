@@ -1,0 +1,172 @@
+"""`evaluate --worst N --confusions`: the page that shows where the IoU is lost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from segdistill.commands.subjects import Subject
+from segdistill.data.samples import LabelledImage
+from segdistill.data.taxonomy import Taxonomy
+from segdistill.evaluation.errors_found import (
+    ImageCounts,
+    Mix,
+    components,
+    examples_of,
+    most_mixed_up,
+    worst_images,
+    worst_regions,
+)
+from segdistill.evaluation.evaluator import Labelling
+from segdistill.evaluation.metrics import Scores
+from segdistill.files import write_text
+from segdistill.report.errors import MixedPair, Scene, WrongImage, WrongRegion, error_page
+
+_REGIONS = 6  # boxes in an image
+_EXAMPLES = 3  # of a pair of classes
+
+
+class ErrorCounts:
+    """Every image's confusion by the first stream, without the image."""
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        self._taxonomy = taxonomy
+        self.found: list[ImageCounts] = []
+
+    def watch(self, index: int, sample: LabelledImage, said: Mapping[str, Labelling]) -> None:
+        self.found.append(
+            ImageCounts.of(
+                index,
+                _first(said),
+                sample.mask,
+                num_classes=self._taxonomy.num_classes,
+                ignore_index=self._taxonomy.ignore_index,
+            )
+        )
+
+    def gather(self, fabric: Fabric) -> None:
+        """Of all processes, in the order of the images."""
+        if fabric.world_size > 1:
+            shares: list[list[ImageCounts]] = [[] for _ in range(fabric.world_size)]
+            torch.distributed.all_gather_object(shares, self.found)
+            self.found = [one for share in shares for one in share]
+        self.found.sort(key=lambda one: one.index)
+
+
+def _first(said: Mapping[str, Labelling]) -> np.ndarray:
+    """(H, W) uint8: the classes that the first stream gives."""
+    return next(iter(said.values())).classes.cpu().numpy().astype(np.uint8)
+
+
+def write_error_page(
+    path: Path,
+    subject: Subject,
+    found: Sequence[ImageCounts],
+    scores: Mapping[str, Scores],
+    *,
+    protocol: str,
+    images: int,
+    pairs: int,
+    console: Console,
+) -> None:
+    """Look once more at the images that are shown, and write the page.
+
+    Args:
+        path: of the HTML file.
+        subject: what was scored.
+        found: of every image of the split.
+        scores: of the split; the first stream is looked at.
+        protocol: of the scores, in words.
+        images: how many of the worst to show; 0 for no such section.
+        pairs: how many pairs of mixed-up classes to show; 0 for no such section.
+        console: to print on.
+    """
+    stream, total = next(iter(scores.items()))
+    taxonomy = subject.samples.taxonomy
+    quietly: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
+    worst = worst_images(found, total.confusion, most=images)
+    shown_images = [
+        _wrong_image(subject, image.index, gain, total.confusion)
+        for image, gain in track(worst, "drawing the worst images", **quietly)
+    ]
+    mixes = most_mixed_up(total.confusion, most=pairs)
+    shown_pairs = [
+        _mixed_pair(subject, found, mix) for mix in track(mixes, "drawing mixed-up classes", **quietly)
+    ]
+    write_text(
+        path,
+        error_page(
+            f"Errors of {stream}: mIoU {100 * total.miou:.2f} %",
+            protocol=protocol,
+            legend=list(zip(taxonomy.names, taxonomy.colours, strict=True)),
+            images=shown_images,
+            regions=images,
+            pairs=shown_pairs,
+        ),
+    )
+    if worst:
+        place, gain = worst[0]
+        console.print(
+            f"worst image: {subject.samples.name(place.index)}, {100 * gain:.3f} points of mIoU",
+            highlight=False,
+        )
+    for mix in mixes:
+        console.print(
+            f"{100 * mix.share:5.1f} % of {_words(taxonomy, mix.true, mix.predicted)}", highlight=False
+        )
+    console.print(f"-> {path}", highlight=False, markup=False)
+
+
+def _wrong_image(subject: Subject, index: int, gain: float, confusion: Tensor) -> WrongImage:
+    taxonomy = subject.samples.taxonomy
+    sample, classes, scene = _scene(subject, index)
+    regions = worst_regions(
+        classes, sample.mask, confusion, ignore_index=taxonomy.ignore_index, most=_REGIONS
+    )
+    return WrongImage(
+        scene,
+        100 * gain,
+        float(scene.wrong.sum() / (sample.mask != taxonomy.ignore_index).sum()),
+        tuple(
+            WrongRegion(
+                region.box, _words(taxonomy, region.true, region.predicted), region.pixels, 100 * region.gain
+            )
+            for region in regions
+        ),
+    )
+
+
+def _mixed_pair(subject: Subject, found: Sequence[ImageCounts], mix: Mix) -> MixedPair:
+    taxonomy = subject.samples.taxonomy
+    examples = []
+    for image in examples_of(found, mix, num_classes=taxonomy.num_classes, most=_EXAMPLES):
+        sample, classes, scene = _scene(subject, image.index)
+        _, box = components((sample.mask == mix.true) & (classes == mix.predicted))[0]
+        examples.append((scene, box))
+    return MixedPair(_words(taxonomy, mix.true, mix.predicted), mix.share, mix.pixels, tuple(examples))
+
+
+def _scene(subject: Subject, index: int) -> tuple[LabelledImage, np.ndarray, Scene]:
+    """The image again, with the classes (H, W) uint8 that are seen in it."""
+    taxonomy = subject.samples.taxonomy
+    sample = subject.samples.load(index)
+    classes = _first(subject.label(index, sample))
+    wrong = (classes != sample.mask) & (sample.mask != taxonomy.ignore_index)
+    scene = Scene(
+        subject.samples.name(index),
+        sample.image,
+        taxonomy.colourise(sample.mask),
+        taxonomy.colourise(classes),
+        wrong,
+    )
+    return sample, classes, scene
+
+
+def _words(taxonomy: Taxonomy, true: int, predicted: int) -> str:
+    return f"{taxonomy.names[true]} taken for {taxonomy.names[predicted]}"

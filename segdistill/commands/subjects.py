@@ -1,0 +1,282 @@
+"""What `evaluate` can score: a run's networks, an exported file, or masks that lie in a folder."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from segdistill.build import build_normalisation, build_samples, worker_count
+from segdistill.commands.protocol import of_view, protocol, weights_in_words
+from segdistill.commands.run_folder import RunFolder, refuse_what_counts
+from segdistill.commands.trained import load_ensemble
+from segdistill.commands.written_masks import MaskFolder
+from segdistill.config import Config
+from segdistill.config_io import load_config, resolve
+from segdistill.data.samples import LabelledImage, Samples
+from segdistill.data.transforms import Normalisation
+from segdistill.errors import EvaluationError
+from segdistill.evaluation.evaluator import Labelling
+from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
+from segdistill.evaluation.views import View, Viewer, Window
+from segdistill.export.onnx_file import OnnxFile
+from segdistill.export.weights import load_deployed
+from segdistill.models.primary import input_multiple
+
+Weights = Literal["deployed", "last", "best"]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How the user wants images to be looked at; None leaves it to the network.
+
+    Attributes:
+        size: (height, width) in pixels that images are resized to, at scale 1.
+        window: (height, width) of a sliding window in pixels.
+        stride: (down, right) of the window in pixels; None for half of its size.
+        scales: factors of the size.
+        flip: also mirrored.
+    """
+
+    size: tuple[int, int] | None = None
+    window: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def view(self, own_size: tuple[int, int]) -> View:
+        """
+        Args:
+            own_size: of the network.
+
+        Raises:
+            EvaluationError: if the window would leave pixels out.
+        """
+        window = None
+        if self.window is not None:
+            half = (-(-self.window[0] // 2), -(-self.window[1] // 2))
+            stride = self.stride or half
+            if stride[0] > self.window[0] or stride[1] > self.window[1]:
+                raise EvaluationError(
+                    f"--stride {_pixels(stride)} is more than --window {_pixels(self.window)}, so pixels would be left "
+                    f"out; use at most the window, e.g. its half, {_pixels(half)}"
+                )
+            window = Window(self.window, stride)
+        elif self.stride is not None:
+            raise EvaluationError(f"--stride {_pixels(self.stride)} needs the --window HxW that it moves")
+        return View(self.size or own_size, window, self.scales, self.flip)
+
+    @property
+    def tag(self) -> str:
+        """For the names of result files, so that one way to look does not overwrite another; empty by default."""
+        parts = {
+            "": self.size and _pixels(self.size),
+            "window": self.window and _pixels(self.window),
+            "stride": self.stride and _pixels(self.stride),
+            "scales": self.scales != (1.0,) and "-".join(f"{scale:g}" for scale in self.scales),
+            "flip": "" if self.flip else None,
+        }
+        return "".join(f"_{name}{value}" for name, value in parts.items() if value or value == "")
+
+
+def _pixels(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}x{pair[1]}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to score.
+
+    Attributes:
+        samples: of the split.
+        label: an image with its index -> what every stream says of it.
+        protocol: how the scores come about.
+        target: default path of the JSON; the other results are named after it.
+        workers: processes that decode images.
+    """
+
+    samples: Samples
+    label: Callable[[int, LabelledImage], Mapping[str, Labelling]]
+    protocol: dict[str, Any]
+    target: Path
+    workers: int
+
+
+def run_subject(
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    split: str,
+    weights: Weights,
+    wishes: Wishes,
+    device: torch.device,
+    console: Console,
+) -> Subject:
+    """A run's networks.
+
+    Args:
+        path: of the run folder.
+        overrides: where the run's data lie now, e.g. `data.root=DIR`.
+        split: train, val or test.
+        weights: `deployed` is the network of primary.safetensors; `last` and `best` are checkpoints, which
+            also hold the branches.
+        wishes: how to look at images.
+        device: where to run.
+        console: to print on.
+    """
+    folder = RunFolder(path)
+    config = folder.load_config(overrides)
+    predictor, normalisation = load_predictor(folder, config, weights=weights, device=device)
+    view = wishes.view(config.data.size)
+    samples = build_samples(config, split, console=console)
+    which = config.export.weights if weights == "deployed" else weights
+    words = weights_in_words(config, which) + (" (deployed)" if weights == "deployed" else "")
+    return Subject(
+        samples=samples,
+        label=_looking(Viewer(predictor, view, normalisation=normalisation)),
+        protocol=protocol(config, split=split, images=len(samples), view=view, weights=words),
+        target=path / f"evaluation_{split}_{weights}{wishes.tag}.json",
+        workers=worker_count(config, on_gpu=device.type == "cuda"),
+    )
+
+
+def load_predictor(
+    folder: RunFolder, config: Config, *, weights: Weights, device: torch.device
+) -> tuple[PlainPredictor | EnsemblePredictor, Normalisation]:
+    """The network whose scores are asked for, and how its images are normalised.
+
+    Raises:
+        RunFolderError: if its file is missing or damaged.
+    """
+    if weights == "deployed":
+        primary, deployed = load_deployed(folder.primary)
+        predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)
+        return predictor, deployed.normalisation
+    net = load_ensemble(folder, config, which=weights)
+    ensemble = EnsemblePredictor(net, multiple=input_multiple(net.primary), device=device)
+    return ensemble, build_normalisation(config)
+
+
+def file_subject(
+    path: Path, overrides: Sequence[str], *, split: str, wishes: Wishes, console: Console
+) -> Subject:
+    """An exported file under ONNX Runtime, on the data its metadata names.
+
+    Args:
+        path: of the file.
+        overrides: where the data lie now, e.g. `data.root=DIR`.
+        split: train, val or test.
+        wishes: how to look at images; a file that takes images and gives classes has to be left its own way.
+        console: to print on.
+
+    Raises:
+        ExportError: if the file was not exported by segdistill.
+        EvaluationError: if the file cannot look that way.
+    """
+    file = OnnxFile(path)
+    described = file.description
+    refuse_what_counts(overrides, owner=str(path))
+    view = _check_view(file, wishes)
+    known = {"name": described.stream, "data": {**described.data, "cache": False}}
+    config = resolve(known, overrides, source=str(path))
+    samples = build_samples(config, split, console=console)
+    how = dict(described.score.get("protocol", {})) | {
+        "data": config.data.kind,
+        "split": split,
+        "images": len(samples),
+        **of_view(view),
+        "ignored": "void pixels",
+        "weights": f"{described.precision} {described.input} file under ONNX Runtime",
+    }
+    if described.input == "tensor":
+        label = _looking(Viewer(file.logits, view, normalisation=described.normalisation))
+        how["scored_at"] = "label size, logits resized bilinearly"
+    else:
+        label = _asking(file)
+        how["scored_at"] = "label size, classes as the file gives them"
+    return Subject(
+        samples=samples,
+        label=label,
+        protocol=how,
+        target=path.with_name(f"{path.stem}_{split}{wishes.tag}.json"),
+        workers=worker_count(config, on_gpu=False),
+    )
+
+
+def _check_view(file: OnnxFile, wishes: Wishes) -> View:
+    """How the file will look; raises EvaluationError if it cannot look as it is wished."""
+    described, fixed = file.description, file.fixed_size
+    if described.input == "image" and wishes != Wishes():
+        raise EvaluationError(
+            f"{file.path} takes whole images and gives class indexes, not logits, so --size, --window, --scales and "
+            "--flip cannot be had of it; score a file with logits: tools/export.py RUN --input tensor"
+        )
+    view = wishes.view(fixed or described.size)
+    sizes = [view.seen_at(scale) for scale in view.scales]
+    if fixed is not None and any(size != fixed for size in sizes):
+        raise EvaluationError(
+            f"{file.path} takes images of {_pixels(fixed)} alone, not of {', '.join(map(_pixels, sizes))}; let a "
+            f"--window {_pixels(fixed)} slide over larger ones, or export it without --size"
+        )
+    return view
+
+
+def mask_subject(
+    model: Path,
+    overrides: Sequence[str],
+    *,
+    split: str,
+    masks: Path,
+    label_ids: bool,
+    console: Console,
+) -> Subject:
+    """Masks that somebody predicted and stored, whatever network it was.
+
+    Args:
+        model: a configuration or a run folder; only its data count.
+        overrides: of the configuration, or where the run's data lie now.
+        split: train, val or test.
+        masks: folder of PNG files.
+        label_ids: whether they hold Cityscapes' label ids instead of class indexes.
+        console: to print on.
+    """
+    config = RunFolder(model).load_config(overrides) if model.is_dir() else load_config(model, overrides)
+    samples = build_samples(config, split, console=console)
+    folder = MaskFolder.matching(masks, samples, label_ids=label_ids)
+    how = {
+        "data": config.data.kind,
+        "split": split,
+        "images": len(samples),
+        "input_size": None,
+        "view": f"masks in {masks}",
+        "test_time_augmentation": None,
+        "scored_at": "label size",
+        "ignored": "void pixels",
+        "weights": "unknown",
+    }
+    return Subject(
+        samples=samples,
+        label=folder.label,
+        protocol=how,
+        target=masks.with_name(f"{masks.resolve().name}_{split}.json"),
+        workers=0,
+    )
+
+
+def _looking(viewer: Viewer) -> Callable[[int, LabelledImage], Mapping[str, Labelling]]:
+    def label(index: int, sample: LabelledImage) -> Mapping[str, Labelling]:
+        height, width = sample.mask.shape
+        return {name: Labelling.of(logits) for name, logits in viewer(sample.image, height, width)}
+
+    return label
+
+
+def _asking(file: OnnxFile) -> Callable[[int, LabelledImage], Mapping[str, Labelling]]:
+    def label(index: int, sample: LabelledImage) -> Mapping[str, Labelling]:
+        classes, confidence = file.predict(sample.image)
+        sure = None if confidence is None else torch.from_numpy(confidence)
+        return {file.description.stream: Labelling(torch.from_numpy(classes), sure)}
+
+    return label

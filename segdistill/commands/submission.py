@@ -1,0 +1,58 @@
+"""Files for Cityscapes' evaluation server."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from segdistill.data.samples import LabelledImage, Samples
+from segdistill.errors import EvaluationError
+from segdistill.evaluation.evaluator import Labelling
+from segdistill.evaluation.label_ids import SERVER_SIZE, frame_of, is_cityscapes, to_label_ids
+from segdistill.files import write_atomically
+
+
+class Submission:
+    """`<city>_<sequence>_<frame>_pred.png` for every image: one channel of label ids, at the image's own size."""
+
+    def __init__(self, folder: Path, samples: Samples) -> None:
+        """Raises EvaluationError if the server could not take them."""
+        if not is_cityscapes(samples.taxonomy):
+            raise EvaluationError(
+                f"--submit writes the label ids of Cityscapes' 19 classes; these data have others "
+                f"({', '.join(samples.taxonomy.names)})"
+            )
+        nameless = [name for name in map(samples.name, range(len(samples))) if frame_of(name) is None]
+        if nameless:
+            raise EvaluationError(
+                "\n  ".join(
+                    [
+                        "--submit needs images that are named by city, sequence and frame, like "
+                        "aachen_000000_000019_leftImg8bit; these are not:",
+                        *nameless,
+                    ]
+                )
+            )
+        self._folder = folder
+        self._samples = samples
+        self._size = SERVER_SIZE
+
+    def watch(self, index: int, sample: LabelledImage, said: Mapping[str, Labelling]) -> None:
+        """Write the file of an image, of its first stream."""
+        classes = next(iter(said.values())).classes.cpu().numpy()
+        if classes.shape != SERVER_SIZE:
+            self._size = classes.shape
+        picture = Image.fromarray(to_label_ids(classes))
+        path = self._folder / f"{frame_of(self._samples.name(index))}_pred.png"
+        write_atomically(path, lambda temporary: picture.save(temporary))
+
+    def summary(self) -> str:
+        """What was written, and whether the server takes it."""
+        written = f"{len(self._samples)} label-id PNGs for Cityscapes' server in {self._folder}"
+        if self._size == SERVER_SIZE:
+            return written
+        height, width = self._size
+        return (
+            f"{written}; [yellow]they have {height}x{width} pixels like the images, but the server takes "
+            f"{SERVER_SIZE[0]}x{SERVER_SIZE[1]}: point data.root at the original images[/yellow]"
+        )

@@ -1,0 +1,59 @@
+"""A confusion matrix as a picture and as a table for other programs."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from segdistill.files import write_atomically, write_text
+
+_MOST_NUMBERED = 40  # classes; beyond, the numbers in the cells would be too small to read
+
+
+def confusion_csv(path: Path, shares: np.ndarray, names: Sequence[str]) -> None:
+    """Rows are true classes, columns predicted ones.
+
+    Args:
+        path: of the file.
+        shares: (C, C) of each true class's pixels, 0..1; the row of a class that does not occur is NaN and
+            stays empty.
+        names: of the classes.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true \\ predicted", *names])
+    for name, row in zip(names, shares.tolist(), strict=True):
+        writer.writerow([name, *("" if math.isnan(share) else repr(share) for share in row)])
+    write_text(path, text.getvalue())
+
+
+def confusion_picture(path: Path, shares: np.ndarray, names: Sequence[str], *, title: str) -> None:
+    """A PNG with the shares in percent; the arguments are those of `confusion_csv`."""
+    side = min(40.0, 1.2 + 0.52 * len(names))  # inches
+    with mpl.rc_context({"font.size": 9, "text.parse_math": False}):
+        figure = Figure(figsize=(side + 1.6, side + 1.2), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        axes.set_title(f"{title}\nshare of each true class's pixels, in percent", fontsize=10, loc="left")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        for edges in (axes.set_xticks, axes.set_yticks):
+            edges(np.arange(len(names) + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="white", linewidth=1)
+        axes.tick_params(which="minor", length=0)
+        if len(names) <= _MOST_NUMBERED:
+            for (row, column), share in np.ndenumerate(shares):
+                if share >= 0.0005:  # what would be rounded to 0.0 is left out, as is NaN
+                    ink = "white" if share > 0.55 else "black"
+                    text = f"{100 * share:.1f}" if share < 0.9995 else "100"
+                    axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))

@@ -1,0 +1,253 @@
+"""`segdistill evaluate` to the last file: runs, checkpoints and ONNX files, looked at in every way."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from networks import NORMALISATION, described
+from PIL import Image
+from program import TINY, run
+from rich.console import Console
+from tiny_models import convolution, write_deployed, write_onnx
+
+from segdistill.build import build_eval_dataset, build_net, build_samples
+from segdistill.cli import main
+from segdistill.config import Config
+from segdistill.config_io import dump_config
+from segdistill.data.taxonomy import CAMVID
+from segdistill.evaluation.evaluator import evaluate
+from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
+from segdistill.export.description import CLASS_INDEX, RGB_IMAGE
+from segdistill.training.checkpoint import save_checkpoint
+
+SIZE = (64, 96)
+NAMES = CAMVID.names
+CONFIG = Config.model_validate(TINY)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`run`: a run folder as a training leaves it, with random weights. Its data are five drawn streets."""
+    place = tmp_path_factory.mktemp("evaluate")
+    (place / "run").mkdir()
+    write_deployed(place / "run" / "primary.safetensors", size=SIZE)
+    (place / "run" / "config.yaml").write_text(dump_config(CONFIG))
+    state = {"ema": None, "ensemble": {"module": build_net(CONFIG).state_dict()}}
+    save_checkpoint(place / "run" / "checkpoints" / "last.pt", state=state, config="", versions={})
+    return place
+
+
+def scored(*arguments: Any, target: Path) -> dict[str, Any]:
+    assert main(["evaluate", *map(str, arguments), "--out", str(target)]) == 0
+    return json.loads(target.read_text())
+
+
+def in_torch(predictor: Any) -> dict[str, list[list[int]]]:
+    """The confusions that training's own evaluation finds, by stream."""
+    samples = build_samples(CONFIG, "val", console=Console(quiet=True))
+    dataset = build_eval_dataset(CONFIG, samples, normalisation=NORMALISATION)
+    items = [dataset[index] for index in range(len(dataset))]
+    return {name: one.iou for name, one in evaluate(predictor, items, CAMVID).items()}
+
+
+def test_the_deployed_network_with_all_scores_and_how_they_came_about(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(folder / "run")]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((folder / "run" / "evaluation_val_deployed.json").read_text())
+    scores, how = found["streams"]["primary"], found["protocol"]
+    network = write_deployed(folder / "same.safetensors", size=SIZE)
+    expected = in_torch(PlainPredictor(network, multiple=32, device=torch.device("cpu")))["primary"]
+    assert [scores["iou"][name] for name in NAMES] == [None if iou != iou else iou for iou in expected]
+    for key in ("frequency_weighted_iou", "mean_accuracy", "boundary_miou", "expected_calibration_error"):
+        assert 0 < scores[key] < 1
+    assert how == {
+        "data": "synthetic",
+        "split": "val",
+        "images": 5,
+        "input_size": [64, 96],
+        "view": "whole image",
+        "test_time_augmentation": None,
+        "scored_at": "label size, logits resized bilinearly",
+        "ignored": "void pixels",
+        "weights": "last epoch (deployed)",
+        "epochs": 3,
+        "boundary": "within 0.02 of the diagonal (2 px) of an outline",
+        "calibration": "15 bins of the largest softmax",
+    }
+    words = (
+        "5 images",
+        "whole image at 64x96",
+        "augmentation: none",
+        "last epoch (deployed)",
+        "(2 px)",
+        "15 bins",
+    )
+    for word in (*words, "boundary IoU", "calibration error", "bicyclist"):
+        assert word in printed
+    rows = list(csv.reader((folder / "run" / "evaluation_val_deployed_confusion_primary.csv").open()))
+    assert rows[0][1:] == [row[0] for row in rows[1:]] == list(NAMES)
+    for name, *shares in rows[1:]:
+        assert (sum(map(float, shares)) == pytest.approx(1)) if shares[0] else not any(shares), name
+    picture = Image.open(folder / "run" / "evaluation_val_deployed_confusion_primary.png")
+    assert min(picture.size) > 600
+
+
+def test_a_window_that_covers_the_image_changes_nothing_and_a_smaller_one_does(
+    folder: Path, tmp_path: Path
+) -> None:
+    whole = scored(folder / "run", target=tmp_path / "whole.json")
+    over = scored(folder / "run", "--window", "64x96", "--stride", "64x96", target=tmp_path / "over.json")
+    small = scored(folder / "run", "--window", "32x64", target=tmp_path / "small.json")
+    assert over["streams"] == whole["streams"]
+    assert small["streams"] != whole["streams"]
+    assert small["protocol"]["view"].startswith("sliding window 32x64, stride 16x32")
+
+
+def test_every_stream_of_a_checkpoint_at_several_scales_and_mirrored(folder: Path) -> None:
+    net = build_net(CONFIG)
+    plain = in_torch(EnsemblePredictor(net, multiple=32, device=torch.device("cpu")))
+    assert main(["evaluate", str(folder / "run"), "--weights", "last", "--flip", "--scales", "0.5", "1"]) == 0
+    stem = "evaluation_val_last_scales0.5-1_flip"
+    found = json.loads((folder / "run" / f"{stem}.json").read_text())
+    assert set(found["streams"]) == {"primary", "branch3", "branch4", "ensemble"} == set(plain)
+    assert all((folder / "run" / f"{stem}_confusion_{name}.csv").is_file() for name in plain)
+    how = found["protocol"]
+    assert how["weights"] == "last epoch"
+    assert how["test_time_augmentation"] == (
+        "scales 0.5 1, each also mirrored; softmax averaged at label size"
+    )
+
+
+@pytest.mark.training
+def test_two_processes_find_what_one_does(folder: Path, tmp_path: Path) -> None:
+    """Five images: three for one, two for the other; every number, and the page with the pictures."""
+    ways = ("--worst", "2", "--confusions", "2", "--flip")
+    one = scored(folder / "run", *ways, target=tmp_path / "one.json")
+    run("evaluate", folder / "run", *ways, "--devices", "2", "--out", tmp_path / "two.json", cwd=tmp_path)
+    two = json.loads((tmp_path / "two.json").read_text())
+    assert two["protocol"] == one["protocol"]
+    for (key, ours), theirs in zip(
+        one["streams"]["primary"].items(), two["streams"]["primary"].values(), strict=True
+    ):
+        assert theirs == (pytest.approx(ours, abs=1e-12) if key == "expected_calibration_error" else ours)
+    pages = [(tmp_path / f"{name}_errors.html").read_text() for name in ("one", "two")]
+    assert pages[0] == pages[1]
+
+
+def test_the_page_of_errors_shows_what_was_asked_for(folder: Path, tmp_path: Path) -> None:
+    scored(folder / "run", "--worst", "2", "--confusions", "3", target=tmp_path / "both.json")
+    page = (tmp_path / "both_errors.html").read_text()
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", page), "nothing from elsewhere"
+    assert len(re.findall(r"<h3>\d\. val_0000\d: [\d.]+ points of mIoU", page)) == 2
+    assert len(re.findall(r"<h3>\d\. [a-z ]+ taken for [a-z ]+: [\d.]+ % of its pixels", page)) == 3
+    scored(folder / "run", "--confusions", "1", target=tmp_path / "pairs.json")
+    assert "cost the most" not in (tmp_path / "pairs_errors.html").read_text()
+
+
+# ---- ONNX files
+
+
+DATA = {"kind": "synthetic", "size": [64, 96], "synthetic": {"train_images": 14, "val_images": 5}}
+
+
+def test_a_tensor_file_scores_like_torch_also_through_a_window(folder: Path, tmp_path: Path) -> None:
+    network = convolution(classes=11)
+    file = write_onnx(tmp_path / "conv.onnx", network, size=SIZE, taxonomy=CAMVID, data=DATA)
+    expected = in_torch(PlainPredictor(network, multiple=32, device=torch.device("cpu")))["primary"]
+    found = scored(file, target=tmp_path / "whole.json")
+    ours = [found["streams"]["primary"]["iou"][name] for name in NAMES]
+    np.testing.assert_allclose(np.array(ours, float), expected, atol=1e-4)
+    assert found["streams"]["primary"]["expected_calibration_error"] > 0
+    slid = scored(file, "--window", "32x32", "--flip", target=tmp_path / "slid.json")
+    assert slid["protocol"]["view"].startswith("sliding window 32x32")
+    assert slid["protocol"]["weights"] == "fp32 tensor file under ONNX Runtime"
+
+
+def image_file(path: Path) -> Path:
+    """The strongest of red, green and blue is the class: an `image` file, without confidence."""
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Cast", [RGB_IMAGE], ["floats"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("ArgMax", ["floats"], ["places"], axis=3, keepdims=0),
+            onnx.helper.make_node("Cast", ["places"], [CLASS_INDEX], to=onnx.TensorProto.UINT8),
+        ],
+        "strongest",
+        [onnx.helper.make_tensor_value_info(RGB_IMAGE, onnx.TensorProto.UINT8, ["b", "h", "w", 3])],
+        [onnx.helper.make_tensor_value_info(CLASS_INDEX, onnx.TensorProto.UINT8, ["b", "h", "w"])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    about = described(input="image", layout="nhwc", fit="resize", data=DATA)
+    onnx.helper.set_model_props(model, about.to_metadata())
+    onnx.save(model, str(path))
+    return path
+
+
+def test_an_image_file_gives_classes_and_so_no_calibration(tmp_path: Path) -> None:
+    found = scored(image_file(tmp_path / "image.onnx"), target=tmp_path / "image.json")
+    assert "expected_calibration_error" not in found["streams"]["primary"]
+    assert found["streams"]["primary"]["boundary_miou"] is not None
+    assert found["protocol"]["scored_at"] == "label size, classes as the file gives them"
+
+
+# ---- mistakes
+
+
+MISTAKES = {
+    "stride without window": (["RUN", "--stride", "8x8"], ["--stride 8x8", "--window"]),
+    "gaps": (
+        ["RUN", "--window", "32x32", "--stride", "33x32"],
+        ["--stride 33x32", "--window 32x32", "16x16"],
+    ),
+    "logits of an image file": (["IMAGE", "--flip"], ["class indexes, not logits", "--input tensor"]),
+    "a network without one": (["CONFIG"], ["names data but no network", "--masks DIR"]),
+    "mirrored masks": (["CONFIG", "--masks", "masks", "--flip"], ["--masks reads files", "--flip"]),
+    "no masks there": (["CONFIG", "--masks", "nowhere"], ["--masks nowhere: no such folder"]),
+    "ids of what": (["RUN", "--label-ids"], ["--masks DIR"]),
+    "not Cityscapes": (["RUN", "--submit", "there"], ["19 classes", "sky, building"]),
+    "ids of other data": (["CONFIG", "--masks", ".", "--label-ids"], ["Cityscapes"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_one_message_with_exit_code_2(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    mistake: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, told = MISTAKES[mistake]
+    places = {
+        "RUN": folder / "run",
+        "CONFIG": folder / "run" / "config.yaml",
+        "IMAGE": image_file(tmp_path / "image.onnx"),
+    }
+    assert main(["evaluate", *(str(places.get(word, word)) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    for word in told:
+        assert word in error
+    assert [path.name for path in tmp_path.iterdir()] == ["image.onnx"], "nothing was written"
+
+
+def test_a_file_for_one_size_is_not_fed_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_onnx(tmp_path / "conv.onnx", convolution(11), size=SIZE, taxonomy=CAMVID, data=DATA)
+    model = onnx.load(str(file))
+    for axis, extent in ((2, 64), (3, 96)):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = extent
+    onnx.save(model, str(file))
+    assert main(["evaluate", str(file), "--scales", "1", "2"]) == 2
+    assert "takes images of 64x96 alone, not of 64x96, 128x192" in capsys.readouterr().err
+    slid = scored(file, "--size", "128x192", "--window", "64x96", target=tmp_path / "slid.json")
+    assert slid["protocol"]["input_size"] == [128, 192]
