@@ -109,7 +109,9 @@ def parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="a stream of a run as an ONNX file that is checked")
     export.add_argument("run_folder", type=Path, metavar="RUN")
-    export.add_argument("overrides", nargs="*", metavar="data.root=DIR", help="where the run's data lie now")
+    export.add_argument(
+        "overrides", nargs="*", default=[], metavar="data.root=DIR", help="where the run's data lie now"
+    )
     export.add_argument(
         "--stream", default="primary", help="primary, a branch (e.g. branch3), or all; default: primary"
     )
@@ -124,8 +126,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--fit",
         choices=("resize", "pad"),
-        default="resize",
-        help="image: resize to the trained size and back, or pad to the stride",
+        help="image: resize to the trained size and back (default), or pad to the stride",
     )
     export.add_argument("--confidence", action="store_true", help="image: also give each class's softmax")
     export.add_argument("--batch", type=_whole_number(1), help="images per call; default: any number")
@@ -144,7 +145,9 @@ def parser() -> argparse.ArgumentParser:
         help="int8: training images it looks at; default: 64",
     )
     export.add_argument(
-        "--reduce-range", action="store_true", help="int8: 7-bit weights, for x86 CPUs without VNNI"
+        "--reduce-range",
+        action="store_true",
+        help="int8: 7-bit weights, for x86 CPUs without VNNI; chosen by itself if this is one",
     )
     export.add_argument("--web", type=Path, metavar="DIR", help="also write a page that runs it in a browser")
     export.add_argument(
@@ -369,10 +372,14 @@ def _export(arguments: argparse.Namespace, console: Console) -> None:
         raise ExportError("--confidence needs --input image; a tensor graph gives logits")
     if arguments.web and not of_image:
         raise ExportError("--web needs --input image: the page gives the network decoded images")
+    if arguments.fit and not of_image:
+        raise ExportError("--fit needs --input image; a tensor graph always pads to the stride")
+    if arguments.web_runtime and not arguments.web:
+        raise ExportError("--web-runtime needs --web DIR, the page that it is for")
     wanted = Wanted(
         input=arguments.input,
         layout=arguments.layout or ("nhwc" if of_image else "nchw"),
-        fit=arguments.fit if of_image else "pad",
+        fit=(arguments.fit or "resize") if of_image else "pad",
         confidence=arguments.confidence,
         precision=arguments.precision,
         batch=arguments.batch,

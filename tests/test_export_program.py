@@ -165,6 +165,8 @@ MISTAKES = {
     "size": (("--size", "big"), ("'big' should be height x width",)),
     "confidence": (("--confidence",), ("--confidence needs --input image",)),
     "web": (("--web", "page"), ("--web needs --input image",)),
+    "web runtime": (("--web-runtime", "archive.tgz"), ("--web-runtime needs --web DIR",)),
+    "fit": (("--fit", "resize"), ("--fit needs --input image",)),
     "setting": (("data.size=[32,32]",), ("data.size=[32,32]", "stays", "data.root=DIR")),
 }
 

@@ -1,5 +1,6 @@
 """`segdistill export`: a trained stream as ONNX, checked before anybody can use it."""
 
+import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,10 +32,11 @@ from segdistill.export.check import LIMITS, Check, batches_of, compare
 from segdistill.export.description import Description, Fit, Input, Layout, Precision
 from segdistill.export.graphs import ImageGraph, TensorGraph
 from segdistill.export.half import to_half
+from segdistill.export.hot_spots import hot_spots
 from segdistill.export.latency import milliseconds
 from segdistill.export.onnx import Cost, Interface, export_onnx
 from segdistill.export.onnx_file import OnnxFile
-from segdistill.export.quantize import Quantizer
+from segdistill.export.quantize import Quantizer, needs_reduce_range
 from segdistill.export.sensitivity import Outcome, quantize_within
 from segdistill.export.snippet import python_snippet
 from segdistill.export.web import cache_folder, write_web_page
@@ -43,6 +45,8 @@ from segdistill.files import write_atomically
 from segdistill.models.ensemble import PRIMARY
 
 PARITY_IMAGES = 8
+#: Times as fast as fp32 that int8 should be on the CPU it is for; if it is not, the export says what is in the way.
+INT8_SPEED = 1.8
 
 
 @dataclass(frozen=True)
@@ -312,6 +316,8 @@ def export_checked(
             score |= {"float_layers": kept_float} if wanted.precision == "int8" else {}
             set_metadata(candidate, replace(description, score=score))
         speed = speed_up(OnnxFile(single), file, split.samples) if candidate != single else None
+        slow = speed is not None and wanted.precision == "int8" and speed < INT8_SPEED
+        note = slow_note(file, split.samples, speed=speed) if slow else ""
         candidate.replace(path)
     said = [f"{line.name} {line.value}" for line in check.lines]
     said += [f"{speed:.2f} x as fast as fp32 on this CPU"] if speed else []
@@ -321,6 +327,8 @@ def export_checked(
         f"Runtime: {', '.join(said)}",
         highlight=False,
     )
+    if note:
+        console.print(note, highlight=False)
     return Exported(path, cost, check)
 
 
@@ -389,6 +397,25 @@ def speed_up(single: OnnxFile, file: OnnxFile, samples: Samples) -> float:
     """How many times as fast as fp32 a file is, their runs taken in turn."""
     times = milliseconds({"fp32": single, "this": file}, samples.load(0).image)
     return times["fp32"] / times["this"]
+
+
+def slow_note(file: OnnxFile, samples: Samples, *, speed: float) -> str:
+    """Why int8 is no faster: what takes the time, and whether the CPU lacks the instructions."""
+    spots = hot_spots(file.path, {file.description.input_name: file.batch_of(samples.load(0).image)})
+
+    def words(shares: Mapping[str, float], count: int) -> str:
+        return ", ".join(f"{name} {share:.0%}" for name, share in itertools.islice(shares.items(), count))
+
+    cpu = (
+        " This CPU has no VNNI: a product of int8 takes three instructions instead of one."
+        if needs_reduce_range()
+        else ""
+    )
+    return (
+        f"note: int8 should be {INT8_SPEED} x as fast as fp32 and is {speed:.2f} x. In the way: "
+        f"{words(spots.operations, 4)} of its time; by layer {words(spots.layers, 5)}.{cpu} What was tried: README, "
+        "Export for the edge."
+    )
 
 
 def spread(samples: Samples, count: int) -> list[np.ndarray]:

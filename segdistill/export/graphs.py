@@ -96,8 +96,7 @@ class ImageGraph(nn.Module):
         image = (rgb_image.permute(0, 3, 1, 2) if self.layout == "nhwc" else rgb_image).float()
         height, width = image.shape[-2:]
         if self.fit == "resize":
-            # Antialiased, as the area average by which training and scoring shrink images.
-            image = F.interpolate(image, size=self.size, mode="bilinear", antialias=True)
+            image = resized_as_scored(image, self.size)
         logits = self.core((image - self.mean) / self.std)
         if self.fit == "resize":
             logits = F.interpolate(logits, size=(height, width), mode="bilinear")
@@ -117,6 +116,50 @@ def _by_channel(values: tuple[float, float, float]) -> Tensor:
     """On the 0..255 scale, for (B, 3, H, W); runtimes are faster with one number than with three."""
     scaled = 255 * torch.tensor(values)
     return scaled[0] if len(set(values)) == 1 else scaled[:, None, None]
+
+
+def resized_as_scored(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize as OpenCV does for training and scoring, but for its rounding: area average down, bilinear up.
+
+    ONNX's own antialiased Resize is a triangle filter, twice as wide as that average: at 96x128 a network lost 0.7
+    points of mIoU by it.
+
+    Args:
+        image: (B, 3, H, W) float32.
+        size: (height, width) in pixels.
+
+    Returns:
+        (B, 3, height, width)
+    """
+    batch, channels, _, width = image.shape
+    rows, weights = _taps(image.shape[-2], size[0])
+    picked = image.index_select(2, rows.flatten()).reshape(batch, channels, *rows.shape, width)
+    image = (picked * weights[..., None]).sum(3)
+    columns, weights = _taps(width, size[1])
+    picked = image.index_select(3, columns.flatten()).reshape(batch, channels, size[0], *columns.shape)
+    return (picked * weights).sum(4)
+
+
+def _taps(source: int, target: int) -> tuple[Tensor, Tensor]:
+    """Which of `source` places along an axis each of `target` places takes, and with which weight.
+
+    Whole numbers keep it exact; `source` may be known only when the graph runs, so both ways are computed.
+
+    Returns:
+        (target, taps) int64 places, and float32 weights that sum to 1 along the taps.
+    """
+    places = torch.arange(target)[:, None]
+    start, end = (
+        places * source,
+        (places + 1) * source,
+    )  # what a place covers, in 1 / target of a source place
+    centre = ((2 * places + 1) * source - target).clamp(0, 2 * target * (source - 1))  # in 1 / (2 * target)
+    shrinks = torch.arange(source).amax(0) >= target
+    first = torch.where(shrinks, start // target, centre // (2 * target))
+    taken = first + torch.arange((source + target - 1) // target + 1)
+    area = (torch.minimum(end, (taken + 1) * target) - torch.maximum(start, taken * target)).clamp(0) / source
+    linear = (2 * target - (centre - 2 * target * taken).abs()).clamp(0) / (2 * target)
+    return taken.clamp(max=source - 1), torch.where(shrinks, area, linear)
 
 
 def for_export(graph: nn.Module) -> nn.Module:

@@ -118,13 +118,20 @@ def _exported(graph: nn.Module, description: Description, interface: Interface) 
                 dynamic_shapes=(dynamic,) if dynamic else None,
             )
     except Exception as error:  # torch's exporter raises many kinds
-        reason = next(iter(re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines()), "")
+        cause = _first_cause(error)  # what torch raises last says no more than in which of its steps it was
+        reason = next(iter(re.sub(r"\x1b\[\d*m", "", str(cause)).strip().splitlines()), "")
         raise ExportError(
             f"torch cannot export {description.network['arch']!r} to ONNX opset {interface.opset}: "
-            f"{type(error).__name__}: {reason}"
+            f"{type(cause).__name__}: {reason}"
         ) from error
     assert program is not None
     return program
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def example_input(description: Description, interface: Interface) -> Tensor:

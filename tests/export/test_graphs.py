@@ -3,6 +3,8 @@
 import copy
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -10,8 +12,8 @@ from networks import NORMALISATION, with_random_statistics
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from segdistill.data.transforms import Normalisation
-from segdistill.export.graphs import ImageGraph, TensorGraph, with_static_padding
+from segdistill.data.transforms import EvalTransform, Normalisation
+from segdistill.export.graphs import ImageGraph, TensorGraph, resized_as_scored, with_static_padding
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,32 @@ def test_resizing_goes_to_the_trained_size_and_back() -> None:
     # Black normalises to (-2, -0.8, -0.4), class 2; red to (2, -0.8, -0.4), class 0.
     assert classes[:, :, :62].unique().tolist() == [2]
     assert classes[:, :, 66:].unique().tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ((36, 48), (9, 12)),  # four by four to one
+        ((37, 50), (16, 22)),
+        ((48, 33), (32, 32)),
+        ((10, 13), (32, 40)),
+        ((1, 1), (8, 9)),
+        ((9, 12), (9, 12)),
+    ],
+)
+def test_images_are_resized_as_for_training_and_scoring(
+    source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*source, 3), dtype=np.uint8)
+    ours = resized_as_scored(torch.from_numpy(image).permute(2, 0, 1)[None].float(), target)[0].permute(
+        1, 2, 0
+    )
+    transform = EvalTransform(size=target, normalisation=Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    # OpenCV rounds to bytes, and interpolates bytes with weights of 11 bits.
+    np.testing.assert_allclose(ours.numpy(), 255 * transform(image), atol=1)
+    how = cv2.INTER_AREA if target < source else cv2.INTER_LINEAR
+    in_floats = cv2.resize(image.astype(np.float32), target[::-1], interpolation=how)
+    np.testing.assert_allclose(ours.numpy(), in_floats, atol=1e-3)
 
 
 def test_one_number_for_all_channels_is_the_same() -> None:

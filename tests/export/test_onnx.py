@@ -274,7 +274,10 @@ def test_an_opset_that_cannot_be_written_is_told(opset: int, tmp_path: Path) -> 
 
 def test_what_torch_cannot_export_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: Any, **_keywords: Any) -> None:
-        raise RuntimeError("\x1b[96mno symbolic for this\x1b[0m\nand a page more")
+        try:
+            raise RuntimeError("\x1b[96mno symbolic for this\x1b[0m\nand a page more")
+        except RuntimeError as error:
+            raise ValueError("this is step 3/3 of exporting") from error
 
     monkeypatch.setattr(torch.onnx, "export", refuse)
     with pytest.raises(ExportError, match=r"'unet' to ONNX opset 18: RuntimeError: no symbolic for this$"):
