@@ -10,7 +10,6 @@ from lightning_fabric.strategies import DDPStrategy, Strategy
 from segmentation_models_pytorch.base import SegmentationModel
 
 from segdistill.build_data import CheckedSplit, build_taxonomy, check_class_weights
-from segdistill.build_data import build_samples as build_samples  # for those who build from here
 from segdistill.config import Config, Weighted
 from segdistill.data.loading import EvalDataset, Place, TrainDataset
 from segdistill.data.samples import Samples

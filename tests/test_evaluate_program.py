@@ -79,6 +79,8 @@ def test_the_deployed_network_with_all_scores_and_how_they_came_about(
         "ignored": "void pixels",
         "weights": "last epoch (deployed)",
         "epochs": 3,
+        "training_crop": [64, 96],
+        "sampling": "uniform",
         "boundary": "within 0.02 of the diagonal (2 px) of an outline",
         "calibration": "15 bins of the largest softmax",
     }

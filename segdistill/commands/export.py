@@ -316,8 +316,9 @@ def export_checked(
             score |= {"float_layers": kept_float} if wanted.precision == "int8" else {}
             set_metadata(candidate, replace(description, score=score))
         speed = speed_up(OnnxFile(single), file, split.samples) if candidate != single else None
-        slow = speed is not None and wanted.precision == "int8" and speed < INT8_SPEED
-        note = slow_note(file, split.samples, speed=speed) if slow else ""
+        note = ""
+        if speed is not None and speed < INT8_SPEED and wanted.precision == "int8":
+            note = slow_note(file, split.samples, speed=speed)
         candidate.replace(path)
     said = [f"{line.name} {line.value}" for line in check.lines]
     said += [f"{speed:.2f} x as fast as fp32 on this CPU"] if speed else []

@@ -32,6 +32,8 @@ def protocol(
         "ignored": "void pixels",
         "weights": weights or weights_in_words(config, config.export.weights),
         "epochs": config.train.epochs,
+        "training_crop": list(config.data.crop or config.data.size),
+        "sampling": config.data.sampling.kind,
     }
 
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from segdistill.build import build_normalisation, build_samples, worker_count
+from segdistill.build import build_normalisation, worker_count
+from segdistill.build_data import build_samples
 from segdistill.commands.protocol import of_view, protocol, weights_in_words
 from segdistill.commands.run_folder import RunFolder, refuse_what_counts
-from segdistill.commands.trained import load_ensemble
+from segdistill.commands.trained import load_ensemble, refuse_other_classes
 from segdistill.commands.written_masks import MaskFolder
 from segdistill.config import Config
 from segdistill.config_io import load_config, resolve
@@ -148,10 +149,11 @@ def load_predictor(
     """The network whose scores are asked for, and how its images are normalised.
 
     Raises:
-        RunFolderError: if its file is missing or damaged.
+        RunFolderError: if its file is missing or damaged, or the run's classes were changed since.
     """
     if weights == "deployed":
         primary, deployed = load_deployed(folder.primary)
+        refuse_other_classes(folder, config, deployed)
         predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)
         return predictor, deployed.normalisation
     net = load_ensemble(folder, config, which=weights)

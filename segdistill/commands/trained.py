@@ -45,11 +45,7 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
         RunFolderError: if there is no such stream, or a file of the run is missing or damaged.
     """
     primary, deployed = load_deployed(folder.primary)
-    if deployed.taxonomy != build_taxonomy(config):
-        raise RunFolderError(
-            f"the classes of {folder.primary} ({', '.join(deployed.taxonomy.names)}) are not those of {folder.config}; "
-            "put the configuration back that the run was made with"
-        )
+    refuse_other_classes(folder, config, deployed)
     taps = config.method.branches.taps if config.method.has_branches else ()
     known = [PRIMARY, *(branch_name(tap) for tap in taps)]
     if stream not in (ALL, *known):
@@ -67,6 +63,15 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
         net = load_ensemble(folder, config, which=config.export.weights).eval()
         trained += [trained_as(name, BranchStream(net, name)) for name in branches]
     return trained
+
+
+def refuse_other_classes(folder: RunFolder, config: Config, deployed: Deployed) -> None:
+    """Raises RunFolderError if the network was trained for other classes than the run's data have now."""
+    if deployed.taxonomy != build_taxonomy(config):
+        raise RunFolderError(
+            f"the classes of {folder.primary} ({', '.join(deployed.taxonomy.names)}) are not those of {folder.config}; "
+            "put the configuration back that the run was made with"
+        )
 
 
 def load_ensemble(folder: RunFolder, config: Config, *, which: Literal["last", "best"]) -> MultiBranchNet:
