@@ -69,6 +69,13 @@ def build_samples(config: Config, split: str, *, console: Console, download: boo
     return build_splits(config, (split,), console=console, download=download)[split].samples
 
 
+def build_unlabelled_test(config: Config) -> Samples:
+    """Cityscapes' test images, to be predicted: the masks published with them hold no class."""
+    assert config.data.kind == "cityscapes", "every other test split has labels"
+    tree = cityscapes.list_split(cityscapes.resolve_root(config.data.root), "test")
+    return PairedFiles(tree.listing.pairs, build_taxonomy(config), tree.code)
+
+
 def build_splits(
     config: Config, splits: Sequence[str], *, console: Console, download: bool = True
 ) -> dict[str, CheckedSplit]:

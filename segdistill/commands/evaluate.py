@@ -70,6 +70,7 @@ def evaluate_run(
             path,
             overrides,
             split=asked.split,
+            submitted=asked.submit is not None,
             weights=weights,
             wishes=asked.wishes,
             device=fabric.device,
@@ -83,7 +84,14 @@ def evaluate_onnx(path: Path, overrides: Sequence[str], asked: Asked, *, console
     fabric = launch(asked.devices)
     console = console if fabric.is_global_zero else Console(quiet=True)
     with fabric.rank_zero_first():
-        subject = file_subject(path, overrides, split=asked.split, wishes=asked.wishes, console=console)
+        subject = file_subject(
+            path,
+            overrides,
+            split=asked.split,
+            submitted=asked.submit is not None,
+            wishes=asked.wishes,
+            console=console,
+        )
     score(subject, asked, fabric, console=console)
 
 
@@ -137,6 +145,11 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
         errors.gather(fabric)
     if not fabric.is_global_zero:
         return
+    if submission is not None:
+        console.print(submission.summary(), highlight=False)
+        if not any(one.confusion.sum() for one in scores.values()):
+            console.print("these images have no public labels, so there is no score")
+            return
     target = asked.out or subject.target
     how = subject.protocol | of_measures(next(iter(scores.values())))
     report(scores, taxonomy, how, target=target, console=console)
@@ -152,8 +165,6 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
             pairs=asked.confusions,
             console=console,
         )
-    if submission is not None:
-        console.print(submission.summary(), highlight=False)
 
 
 def _scored(

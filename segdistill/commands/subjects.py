@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from segdistill.build import build_normalisation, worker_count
-from segdistill.build_data import build_samples
+from segdistill.build_data import build_samples, build_unlabelled_test
 from segdistill.commands.protocol import of_view, protocol, weights_in_words
 from segdistill.commands.run_folder import RunFolder, refuse_what_counts
 from segdistill.commands.trained import load_ensemble, refuse_other_classes
@@ -110,6 +110,7 @@ def run_subject(
     overrides: Sequence[str],
     *,
     split: str,
+    submitted: bool,
     weights: Weights,
     wishes: Wishes,
     device: torch.device,
@@ -121,6 +122,7 @@ def run_subject(
         path: of the run folder.
         overrides: where the run's data lie now, e.g. `data.root=DIR`.
         split: train, val or test.
+        submitted: whether predictions are wanted also where there is no label.
         weights: `deployed` is the network of primary.safetensors; `last` and `best` are checkpoints, which
             also hold the branches.
         wishes: how to look at images.
@@ -131,7 +133,7 @@ def run_subject(
     config = folder.load_config(overrides)
     predictor, normalisation = load_predictor(folder, config, weights=weights, device=device)
     view = wishes.view(config.data.size)
-    samples = build_samples(config, split, console=console)
+    samples = _samples(config, split, submitted=submitted, console=console)
     which = config.export.weights if weights == "deployed" else weights
     words = weights_in_words(config, which) + (" (deployed)" if weights == "deployed" else "")
     return Subject(
@@ -162,7 +164,7 @@ def load_predictor(
 
 
 def file_subject(
-    path: Path, overrides: Sequence[str], *, split: str, wishes: Wishes, console: Console
+    path: Path, overrides: Sequence[str], *, split: str, submitted: bool, wishes: Wishes, console: Console
 ) -> Subject:
     """An exported file under ONNX Runtime, on the data its metadata names.
 
@@ -170,6 +172,7 @@ def file_subject(
         path: of the file.
         overrides: where the data lie now, e.g. `data.root=DIR`.
         split: train, val or test.
+        submitted: whether predictions are wanted also where there is no label.
         wishes: how to look at images; a file that takes images and gives classes has to be left its own way.
         console: to print on.
 
@@ -183,7 +186,7 @@ def file_subject(
     view = _check_view(file, wishes)
     known = {"name": described.stream, "data": {**described.data, "cache": False}}
     config = resolve(known, overrides, source=str(path))
-    samples = build_samples(config, split, console=console)
+    samples = _samples(config, split, submitted=submitted, console=console)
     how = dict(described.score.get("protocol", {})) | {
         "data": config.data.kind,
         "split": split,
@@ -265,6 +268,12 @@ def mask_subject(
         target=masks.with_name(f"{masks.resolve().name}_{split}.json"),
         workers=0,
     )
+
+
+def _samples(config: Config, split: str, *, submitted: bool, console: Console) -> Samples:
+    if submitted and split == "test" and config.data.kind == "cityscapes":
+        return build_unlabelled_test(config)
+    return build_samples(config, split, console=console)
 
 
 def _looking(viewer: Viewer) -> Callable[[int, LabelledImage], Mapping[str, Labelling]]:

@@ -4,30 +4,11 @@ import re
 
 import numpy as np
 
+from segdistill.data.cityscapes import CLASSES
 from segdistill.data.taxonomy import Taxonomy
 
-#: Class index ("trainId") -> name and label id, as cityscapesScripts' helpers/labels.py numbers them.
-LABEL_IDS = {
-    "road": 7,
-    "sidewalk": 8,
-    "building": 11,
-    "wall": 12,
-    "fence": 13,
-    "pole": 17,
-    "traffic light": 19,
-    "traffic sign": 20,
-    "vegetation": 21,
-    "terrain": 22,
-    "sky": 23,
-    "person": 24,
-    "rider": 25,
-    "car": 26,
-    "truck": 27,
-    "bus": 28,
-    "train": 31,
-    "motorcycle": 32,
-    "bicycle": 33,
-}
+#: Name -> label id of each class, in the order of the class indexes ("trainIds").
+LABEL_IDS = {name: label for label, name, _ in CLASSES}
 SERVER_SIZE = (1024, 2048)  # height and width in pixels of every image
 _FRAME = re.compile(r"[^/\\_]+_\d{6}_\d{6}")  # city, sequence, frame
 _TO_ID = np.array(list(LABEL_IDS.values()), np.uint8)

@@ -12,10 +12,12 @@ from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as autho
 from cityscapesscripts.helpers.labels import labels as authors_labels
 from PIL import Image
 from scipy import ndimage
+from tiny_models import convolution, write_onnx
 
 from segdistill.cli import main
 from segdistill.commands.submission import Submission
 from segdistill.commands.written_masks import MaskFolder
+from segdistill.data import cityscapes as data_cityscapes
 from segdistill.data.samples import LabelledImage
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID, Taxonomy
@@ -237,3 +239,40 @@ def test_only_cityscapes_can_be_submitted(tmp_path: Path) -> None:
     frames.name = lambda index: "street_0"  # type: ignore[method-assign]
     with pytest.raises(EvaluationError, match="city, sequence and frame"):
         Submission(tmp_path, frames)
+
+
+def test_a_run_on_cityscapes_is_scored_and_submitted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On val the authors' evaluator finds our score in our files; on test, without labels, there are files alone."""
+    rng = np.random.default_rng(0)
+    for split, highest in {"val": 34, "test": 1}.items():
+        for frame in range(2):
+            name = f"{split}/ulm/ulm_{frame:06}_000019"
+            image, ids = rng.integers(0, 256, (4, 6, 3), np.uint8), rng.integers(0, highest, (4, 6), np.uint8)
+            save(tmp_path / f"leftImg8bit/{name}_leftImg8bit.png", image.repeat(16, 0).repeat(16, 1))
+            save(tmp_path / f"gtFine/{name}_gtFine_labelIds.png", ids.repeat(16, 0).repeat(16, 1))
+    data = {"kind": "cityscapes", "root": str(tmp_path), "size": [64, 96]}
+    file = write_onnx(
+        tmp_path / "c.onnx", convolution(19), size=(64, 96), taxonomy=data_cityscapes.CITYSCAPES, data=data
+    )
+    submitted = tmp_path / "submitted"
+    assert main(["evaluate", str(file), f"data.root={tmp_path}", "--submit", str(submitted)]) == 0
+    arguments = authors.args
+    arguments.quiet, arguments.JSONOutput, arguments.evalInstLevelScore = True, False, False
+    truths = sorted(map(str, (tmp_path / "gtFine" / "val").rglob("*.png")))
+    arguments.predictionPath, arguments.predictionWalk = str(submitted), None
+    files = [authors.getPrediction(arguments, truth) for truth in truths]
+    theirs = authors.evaluateImgLists(files, truths, arguments)
+    ours = json.loads((tmp_path / "c_val.json").read_text())["streams"]["primary"]
+    assert ours["miou"] == pytest.approx(theirs["averageScoreClasses"], abs=1e-9)
+    for name, iou in ours["iou"].items():
+        expected = theirs["classScores"][name]
+        assert (math.nan if iou is None else iou) == pytest.approx(expected, abs=1e-9, nan_ok=True), name
+    command = ["evaluate", str(file), f"data.root={tmp_path}", "--split", "test"]
+    assert main(command) == 2
+    assert "not public" in capsys.readouterr().err
+    assert main([*command, "--submit", str(tmp_path / "test")]) == 0
+    assert "no score" in capsys.readouterr().out
+    assert len(list((tmp_path / "test").iterdir())) == 2
+    assert not (tmp_path / "c_test.json").exists()
