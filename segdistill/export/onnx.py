@@ -1,6 +1,7 @@
 """A graph as one ONNX file."""
 
 import logging
+import math
 import re
 import tempfile
 import warnings
@@ -21,6 +22,8 @@ from segdistill.files import write_atomically
 
 #: torch's exporter writes no older one.
 OLDEST_OPSET = 18
+#: Numbers in a graph that are no weights, at most.
+_CONSTANTS = 1000
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,42 @@ def export_onnx(path: Path, graph: nn.Module, description: Description, interfac
         )
     if interface.simplify:
         model = onnxslim.slim(model)
+    cost = Cost(_parameters(program), _macs(program, description, interface))
+    refuse_foreign_weights(model, program, cost.parameters)
     without_traces(model)
     onnx.helper.set_model_props(model, description.to_metadata())
     model.producer_name, model.producer_version = "segdistill", __version__
     onnx.checker.check_model(model, full_check=True)
     write_atomically(path, lambda temporary: onnx.save(model, str(temporary)))
-    return Cost(_parameters(program), _macs(program, description, interface))
+    return cost
+
+
+def refuse_foreign_weights(model: onnx.ModelProto, program: torch.onnx.ONNXProgram, parameters: int) -> None:
+    """Nothing of other branches or of the discriminator may be in a file: it holds no more numbers than the stream.
+
+    They are counted and not looked for by name, for a network's own layers may be called `branches` (HRNet's are).
+
+    Args:
+        model: to be searched.
+        program: it was made from.
+        parameters: of the stream's layers.
+
+    Raises:
+        ExportError: if the floating-point numbers in it are more than parameters, batch-norm statistics and a few
+            constants, such as colour statistics.
+    """
+    exported = program.exported_program
+    assert exported is not None
+    names = exported.graph_signature.inputs_to_buffers
+    used = {names[node.name] for node in exported.graph.nodes if node.name in names and node.users}
+    statistics = sum(tensor.numel() for name, tensor in exported.named_buffers() if name in used)
+    floats = (one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT)
+    inside = sum(math.prod(one.dims) for one in floats)
+    if inside > parameters + statistics + _CONSTANTS:
+        raise ExportError(
+            f"the graph holds {inside} numbers, the network only {parameters + statistics}: there is something in it "
+            "that does not belong to the deployed network, so no file was written"
+        )
 
 
 def without_traces(model: onnx.ModelProto) -> None:

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -204,12 +206,12 @@ def test_an_image_graph_does_all_the_work(
 ) -> None:
     images = photos(*shape)
     out = OnnxFile(image_file).run(images.numpy())
-    # By hand, with plain torch.
+    # By hand, with OpenCV and plain torch.
     mean, std = (torch.tensor(one).reshape(3, 1, 1) for one in (NORMALISATION.mean, NORMALISATION.std))
     with torch.no_grad():
-        resized = nn.functional.interpolate(
-            images.permute(0, 3, 1, 2) / 255, (64, 96), mode="bilinear", antialias=True
-        )
+        how = cv2.INTER_AREA if shape[1] > 64 else cv2.INTER_LINEAR
+        smaller = [cv2.resize(one.numpy().astype(np.float32), (96, 64), interpolation=how) for one in images]
+        resized = torch.from_numpy(np.stack(smaller)).permute(0, 3, 1, 2) / 255
         logits = nn.functional.interpolate(net.deploy()((resized - mean) / std), shape[1:], mode="bilinear")
     assert out["class_index"].shape == shape
     assert out["class_index"].dtype == "uint8"
@@ -241,6 +243,28 @@ def test_fixed_shapes_and_padding(net: MultiBranchNet, tmp_path: Path) -> None:
         (expected,) = graph(images)
     assert (file.run(images.numpy())["class_index"] == expected.numpy()).mean() >= 0.9999
     assert file.predict(photos(1, 100, 140)[0].numpy()).classes.shape == (100, 140)
+
+
+class WithMore(nn.Module):
+    """A network beside which other numbers reach the output."""
+
+    def __init__(self, network: nn.Module, count: int) -> None:
+        super().__init__()
+        self.network = network
+        self.more = torch.rand(count)  # no parameter of it
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images) + (self.more * images.mean()).mean()
+
+
+def test_more_numbers_than_the_network_has_are_refused(tmp_path: Path) -> None:
+    network = nn.Conv2d(3, 4, 3, padding=1)
+    target = tmp_path / "model.onnx"
+    export_onnx(target, TensorGraph(WithMore(network, 900), stride=32), described(), Interface())
+    target.unlink()
+    with pytest.raises(ExportError, match=r"holds 51\d\d numbers, the network only 112"):
+        export_onnx(target, TensorGraph(WithMore(network, 5000), stride=32), described(), Interface())
+    assert not target.exists()
 
 
 def test_a_branch_is_a_smaller_network(net: MultiBranchNet, tmp_path: Path) -> None:
@@ -286,19 +310,11 @@ def test_what_torch_cannot_export_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_failed_save_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Program:
-        def save(self, path: str, **_keywords: Any) -> None:
-            node = onnx.helper.make_node("Identity", ["image"], ["logits"])
-            value = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("image", "logits")]
-            graph = onnx.helper.make_graph([node], "graph", value[:1], value[1:])
-            onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]), path)
-
     def fail(_model: Any, path: str, **_keywords: Any) -> None:
         Path(path).write_bytes(b"half")
         raise OSError("no space left on device")
 
     save = onnx.save
-    monkeypatch.setattr(torch.onnx, "export", lambda *_args, **_keywords: Program())
     (tmp_path / "model.onnx").write_bytes(b"the old one")
     monkeypatch.setattr(
         onnx,
@@ -307,7 +323,8 @@ def test_a_failed_save_leaves_nothing_half_written(tmp_path: Path, monkeypatch: 
             model, path, **keywords
         ),
     )
+    graph = TensorGraph(nn.Conv2d(3, 4, 3, padding=1), stride=32)
     with pytest.raises(OSError, match="no space left"):
-        export_onnx(tmp_path / "model.onnx", nn.Identity(), described(), Interface())
+        export_onnx(tmp_path / "model.onnx", graph, described(), Interface())
     assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_bytes() == b"the old one"
