@@ -155,7 +155,7 @@ def test_a_file_for_another_size_is_held_against_torch_at_that_size(finished: Pa
     assert score["protocol"]["input_size"] == [90, 70]
     out, _ = run("evaluate", "primary_90x70.onnx", "--out", "scores.json", cwd=workplace)
     assert json.loads((workplace / "scores.json").read_text())["streams"]["primary"]["miou"] == score["miou"]
-    assert "input 90x70" in out
+    assert "whole image at 90x70" in out
 
 
 MISTAKES = {

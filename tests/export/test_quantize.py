@@ -368,7 +368,8 @@ def weak_spot(tmp_path_factory: pytest.TempPathFactory, network: Net) -> Quantiz
         weak.decoder[1][0].weight[:, 5] /= 1000
     path = tmp_path_factory.mktemp("weak") / "fp32.onnx"
     export(path, weak, torch.zeros(2, 3, 24, 32), rows=2)
-    return Quantizer(path, feeds(4), method="minmax")
+    # As export does: without VNNI sums of 8-bit weights saturate, which would be a weak spot of its own.
+    return Quantizer(path, feeds(4), method="minmax", reduce_range=needs_reduce_range())
 
 
 def test_the_scan_finds_the_weak_spot(weak_spot: Quantizer, quantizer: Quantizer) -> None:
