@@ -1,0 +1,82 @@
+"""The command line: `segdistill train | compare | evaluate | predict | export | prepare-data`.
+
+`tools/*.py` are the same commands as scripts.
+"""
+
+import argparse
+import itertools
+import re
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from segdistill.cli import compare, evaluate, export, predict, prepare_data, train
+from segdistill.errors import InterruptedRunError, UserError
+
+USER_ERROR, INTERRUPTED = 2, 130
+_OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
+_TEXT_OPTIONS = (
+    "--out",
+    "--root",
+    "--archive",
+    "--rung",
+    "--masks",
+    "--submit",
+)  # what follows them may look like an override
+#: In the order of the help. Each says which words it takes and, in `_run`, what it does with them; torch takes
+#: seconds to import, so what needs it is imported when the command runs.
+_COMMANDS = (train, compare, evaluate, export, predict, prepare_data)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, 2 for an error the user can put right (its message is printed alone), 130 after an interruption.
+    """
+    arguments = parse(argv)
+    console = Console(soft_wrap=True)
+    try:
+        arguments.run(arguments, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        print(
+            f"error: {error} (is there such a folder, may it be written to, is the disk full?)",
+            file=sys.stderr,
+        )
+        return USER_ERROR
+    except InterruptedRunError as interruption:
+        print(interruption, file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand anywhere, also behind an option or its values, which argparse alone does not allow."""
+    words: list[str] = []
+    overrides: list[str] = []
+    for before, word in itertools.pairwise(["", *(sys.argv[1:] if argv is None else argv)]):
+        is_override = _OVERRIDE.match(word) and before not in _TEXT_OPTIONS
+        (overrides if is_override else words).append(word)
+    top = parser()
+    arguments, rest = top.parse_known_args(words)
+    strangers = rest + (overrides if "overrides" not in arguments else [])
+    if strangers:
+        top.error(f"unrecognized arguments: {' '.join(strangers)}")
+    if overrides:
+        arguments.overrides += overrides
+    return arguments
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its arguments."""
+    top = argparse.ArgumentParser(prog="segdistill", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add(commands)
+    return top

@@ -1,0 +1,51 @@
+"""`segdistill compare`."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from segdistill.cli.values import Commands, whole_number
+from segdistill.study.rungs import LADDER
+
+LADDER_NAMES = tuple(rung.name for rung in LADDER)
+
+
+def add(commands: Commands) -> None:
+    compare = commands.add_parser("compare", help="train several methods with several seeds and compare them")
+    compare.add_argument("config", type=Path, help="YAML file, see configs/")
+    compare.add_argument("overrides", nargs="*", metavar="key.sub=value", help="for every rung")
+    compare.add_argument(
+        "--kinds", nargs="+", choices=LADDER_NAMES, default=LADDER_NAMES, help="default: all of them"
+    )
+    compare.add_argument(
+        "--rung",
+        action="append",
+        default=[],
+        metavar="NAME:KEY=VALUE,...",
+        help="a rung of your own; repeatable",
+    )
+    compare.add_argument("--seeds", nargs="+", type=whole_number(0), default=[0, 1, 2], help="default: 0 1 2")
+    compare.add_argument(
+        "--jobs", type=whole_number(1), default=1, help="trainings at a time, which share the cores"
+    )
+    compare.add_argument("--out", type=Path, help="folder of the study; default: runs/<name>_compare")
+    compare.add_argument("--report", action="store_true", help="train nothing, report what is finished")
+    compare.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> None:
+    from segdistill.commands.compare import compare
+    from segdistill.study.rungs import parse_rung
+
+    compare(
+        arguments.config,
+        arguments.overrides,
+        kinds=arguments.kinds,
+        rungs=[parse_rung(text) for text in arguments.rung],
+        seeds=arguments.seeds,
+        jobs=arguments.jobs,
+        out=arguments.out,
+        only_report=arguments.report,
+        console=console,
+    )

@@ -1,0 +1,107 @@
+"""`segdistill evaluate`."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from segdistill.cli.values import Commands, number, size, whole_number
+from segdistill.errors import EvaluationError
+
+
+def add(commands: Commands) -> None:
+    evaluate = commands.add_parser("evaluate", help="score a run, an ONNX file or stored masks on a split")
+    evaluate.add_argument("model", type=Path, metavar="RUN|FILE.onnx|CONFIG.yaml")
+    evaluate.add_argument("overrides", nargs="*", metavar="data.root=DIR", help="where the data lie now")
+    evaluate.add_argument("--split", choices=("train", "val", "test"), default="val")
+    evaluate.add_argument(
+        "--weights",
+        choices=("deployed", "last", "best"),
+        default="deployed",
+        help="of a run: primary.safetensors, or a checkpoint with its branches",
+    )
+    evaluate.add_argument(
+        "--size", type=size, metavar="HxW", help="that images are resized to; default: the network's"
+    )
+    evaluate.add_argument("--window", type=size, metavar="HxW", help="slide a window over the resized image")
+    evaluate.add_argument("--stride", type=size, metavar="HxW", help="of the window; default: half of it")
+    evaluate.add_argument(
+        "--scales",
+        nargs="+",
+        type=number(0.1, 10),
+        default=[1.0],
+        help="average over these multiples of the size",
+    )
+    evaluate.add_argument("--flip", action="store_true", help="average over the mirrored image, too")
+    evaluate.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="score these PNGs of class indexes; the model names the data",
+    )
+    evaluate.add_argument(
+        "--label-ids",
+        action="store_true",
+        help="the masks hold Cityscapes' label ids, as --submit writes them",
+    )
+    evaluate.add_argument(
+        "--submit", type=Path, metavar="DIR", help="also write label-id PNGs for Cityscapes' server"
+    )
+    evaluate.add_argument(
+        "--worst",
+        type=whole_number(1),
+        default=0,
+        metavar="N",
+        help="also a page with the images and regions that cost the most mIoU",
+    )
+    evaluate.add_argument(
+        "--confusions",
+        type=whole_number(1),
+        nargs="?",
+        const=10,
+        default=0,
+        metavar="N",
+        help="also a page with the pairs of classes most often mixed up; default: 10 of them",
+    )
+    evaluate.add_argument(
+        "--devices", type=whole_number(1), default=1, help="processes that share the images; default: 1"
+    )
+    evaluate.add_argument("--out", type=Path, help="JSON file; default: in the run folder")
+    evaluate.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> None:
+    from segdistill.commands.evaluate import Asked, evaluate_masks, evaluate_onnx, evaluate_run
+    from segdistill.commands.subjects import Wishes
+
+    model, suffix = arguments.model, arguments.model.suffix.lower()
+    asked = Asked(
+        split=arguments.split,
+        wishes=Wishes(
+            arguments.size, arguments.window, arguments.stride, tuple(arguments.scales), arguments.flip
+        ),
+        devices=arguments.devices,
+        out=arguments.out,
+        submit=arguments.submit,
+        worst=arguments.worst,
+        confusions=arguments.confusions,
+    )
+    if arguments.masks:
+        evaluate_masks(
+            model,
+            arguments.overrides,
+            asked,
+            masks=arguments.masks,
+            label_ids=arguments.label_ids,
+            console=console,
+        )
+    elif arguments.label_ids:
+        raise EvaluationError("--label-ids says what the PNGs of --masks DIR hold; name that folder, too")
+    elif suffix in (".yaml", ".yml"):
+        raise EvaluationError(
+            f"{model} is a configuration, which names data but no network: add --masks DIR, or name a run's folder"
+        )
+    elif suffix == ".onnx":
+        evaluate_onnx(model, arguments.overrides, asked, console=console)
+    else:
+        evaluate_run(model, arguments.overrides, asked, weights=arguments.weights, console=console)

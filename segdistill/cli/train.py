@@ -1,0 +1,25 @@
+"""`segdistill train`."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from segdistill.cli.values import Commands
+
+
+def add(commands: Commands) -> None:
+    train = commands.add_parser("train", help="train by a configuration, evaluate and export the result")
+    train.add_argument("config", type=Path, help="YAML file, see configs/")
+    train.add_argument("overrides", nargs="*", metavar="key.sub=value", help="e.g. train.epochs=40 seed=1")
+    train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    train.add_argument("--overwrite", action="store_true", help="replace the run in the run folder")
+    train.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> None:
+    from segdistill.commands.train import train
+    from segdistill.config_io import load_config
+
+    overrides = [*arguments.overrides, *(["train.resume=true"] if arguments.resume else [])]
+    train(load_config(arguments.config, overrides), overwrite=arguments.overwrite, console=console)
