@@ -1,12 +1,19 @@
-"""Starting the program as users do: `tools/*.py` in processes of their own, on tiny data."""
+"""Starting the program as users do, on tiny data: `tools/*.py` in processes of their own, or, where nothing depends
+on that, the same command line in this one, without seconds of importing torch."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 import yaml
+
+from segdistill.cli import main
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -33,11 +40,38 @@ def start(tool: str, *arguments: str | Path, cwd: Path) -> "subprocess.Popen[str
     )
 
 
-def run(tool: str, *arguments: str | Path, cwd: Path, code: int = 0) -> tuple[str, str]:
+def launch(tool: str, *arguments: str | Path, cwd: Path, code: int = 0) -> tuple[str, str]:
+    """`tools/<tool>.py` in a process of its own: what it prints and what it complains of."""
     process = start(tool, *arguments, cwd=cwd)
     out, err = process.communicate(timeout=600)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out, err
+
+
+def run(command: str, *arguments: str | Path, cwd: Path, code: int = 0) -> tuple[str, str]:
+    """The same in this process, on one thread as there, so that numbers are the same to the bit.
+
+    Not for `train.devices` and `--devices`, which start this very program again: pytest, here.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with (
+            contextlib.chdir(cwd),
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.setenv("COLUMNS", "200")
+            try:
+                result = main([command, *map(str, arguments)])
+            except SystemExit as stop:  # of argparse
+                result = int(stop.code or 0)
+    finally:
+        torch.set_num_threads(threads)
+    assert result == code, f"exit code {result}\n{out.getvalue()}\n{err.getvalue()}"
+    return out.getvalue(), err.getvalue()
 
 
 def write_config(path: Path, **changes: Any) -> Path:

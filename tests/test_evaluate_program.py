@@ -12,7 +12,7 @@ import pytest
 import torch
 from networks import NORMALISATION, described
 from PIL import Image
-from program import TINY, run
+from program import TINY, launch
 from rich.console import Console
 from tiny_models import convolution, write_deployed, write_onnx
 
@@ -134,7 +134,7 @@ def test_two_processes_find_what_one_does(folder: Path, tmp_path: Path) -> None:
     """Five images: three for one, two for the other; every number, and the page with the pictures."""
     ways = ("--worst", "2", "--confusions", "2", "--flip")
     one = scored(folder / "run", *ways, target=tmp_path / "one.json")
-    run("evaluate", folder / "run", *ways, "--devices", "2", "--out", tmp_path / "two.json", cwd=tmp_path)
+    launch("evaluate", folder / "run", *ways, "--devices", "2", "--out", tmp_path / "two.json", cwd=tmp_path)
     two = json.loads((tmp_path / "two.json").read_text())
     assert two["protocol"] == one["protocol"]
     for (key, ours), theirs in zip(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from networks import NORMALISATION
 from PIL import Image
-from program import TINY, run
+from program import TINY, launch
 from tiny_models import TAXONOMY, convolution, write_deployed, write_onnx
 
 from segdistill.build import build_net
@@ -96,7 +96,7 @@ def test_a_folder_as_users_do_it(models: Path, tmp_path: Path) -> None:
     save(source / ".trash" / "c.png")
     save(source / "._d.png")
     (source / "notes.txt").write_text("no image, and no problem")
-    out, err = run("predict", models / "run", source, "--out", tmp_path / "out", cwd=tmp_path)
+    out, err = launch("predict", models / "run", source, "--out", tmp_path / "out", cwd=tmp_path)
     assert written(tmp_path / "out") == {
         "a.jpg_mask.png",
         "a.jpg_overlay.jpg",
