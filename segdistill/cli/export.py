@@ -65,7 +65,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
-    from segdistill.commands.export import Wanted, WebPage, export_run
+    from segdistill.commands.export import WebPage, export_run
+    from segdistill.commands.wanted_file import Wanted
     from segdistill.export.quantize import needs_reduce_range
 
     of_image = arguments.input == "image"

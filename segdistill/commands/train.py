@@ -23,11 +23,12 @@ from segdistill.build import (
     worker_count,
 )
 from segdistill.build_data import build_splits
-from segdistill.commands.export import Split, Wanted, export_checked
+from segdistill.commands.export import Split, export_checked
 from segdistill.commands.protocol import protocol
 from segdistill.commands.run_folder import RunFolder, versions
 from segdistill.commands.tables import stream_table
 from segdistill.commands.trained import Trained, scored_weights
+from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.data.loading import (
     EpochBatches,

@@ -1,0 +1,100 @@
+"""The int8 part of `segdistill export`: keep the mIoU, and say what is in the way of speed."""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from segdistill.build_data import build_samples
+from segdistill.commands.file_scores import PARITY_IMAGES, file_miou, spread
+from segdistill.commands.trained import Trained
+from segdistill.commands.wanted_file import Wanted
+from segdistill.data.samples import Samples
+from segdistill.errors import ExportError
+from segdistill.export.check import LIMITS
+from segdistill.export.hot_spots import hot_spots
+from segdistill.export.latency import milliseconds
+from segdistill.export.onnx_file import OnnxFile
+from segdistill.export.quantize import Quantizer, needs_reduce_range
+from segdistill.export.sensitivity import Outcome, quantize_within
+
+#: Times as fast as fp32 that int8 should be on the CPU it is for; if it is not, the export says what is in the way.
+INT8_SPEED = 1.8
+
+
+def quantise(
+    source: Path,
+    target: Path,
+    trained: Trained,
+    wanted: Wanted,
+    scored: Samples,
+    *,
+    reference: float | None,
+    console: Console,
+) -> tuple[str, ...]:
+    """Make an int8 file of an fp32 one that keeps the mIoU.
+
+    Returns:
+        Names of the layer groups that had to stay in float.
+
+    Raises:
+        ExportError: without the run's images, or if the mIoU cannot be kept.
+    """
+    if reference is None:
+        raise ExportError(
+            "int8 needs the run's training and validation images; say where they are by data.root=DIR"
+        )
+    samples = build_samples(trained.config, "train", console=console, download=False)
+    file = OnnxFile(source)
+    name = file.description.input_name
+    feeds = [{name: file.batch_of(image)} for image in spread(samples, wanted.calibration_images)]
+    with console.status(f"calibrating on {len(feeds)} training images"):
+        quantizer = Quantizer(source, feeds, method=wanted.calibration, reduce_range=wanted.reduce_range)
+    outcome = quantize_within(
+        quantizer,
+        target,
+        feeds[:PARITY_IMAGES],
+        score=lambda path: file_miou(OnnxFile(path), scored, console=console),
+        reference=reference,
+        limit=LIMITS["int8"].miou_difference,
+    )
+    if outcome.sensitivities:
+        console.print(sensitivity_table(outcome))
+    return outcome.kept_float
+
+
+def sensitivity_table(outcome: Outcome) -> Table:
+    """What quantising each group of layers alone does, and which stayed in float for it."""
+    table = Table("layers in int8 alone", "equal argmax", "noise of the logits", "")
+    for one in outcome.sensitivities:
+        noise = "-" if one.sqnr_db is None else f"{one.sqnr_db:.0f} dB below"
+        kept = "stays in float" if one.group in outcome.kept_float else ""
+        table.add_row(one.group, f"{one.equal_argmax:.2%}", noise, kept)
+    return table
+
+
+def speed_up(single: OnnxFile, file: OnnxFile, samples: Samples) -> float:
+    """How many times as fast as fp32 a file is, their runs taken in turn."""
+    times = milliseconds({"fp32": single, "this": file}, samples.load(0).image)
+    return times["fp32"] / times["this"]
+
+
+def slow_note(file: OnnxFile, samples: Samples, *, speed: float) -> str:
+    """Why int8 is no faster: what takes the time, and whether the CPU lacks the instructions."""
+    spots = hot_spots(file.path, {file.description.input_name: file.batch_of(samples.load(0).image)})
+
+    def words(shares: Mapping[str, float], count: int) -> str:
+        return ", ".join(f"{name} {share:.0%}" for name, share in itertools.islice(shares.items(), count))
+
+    cpu = (
+        " This CPU has no VNNI: a product of int8 takes three instructions instead of one."
+        if needs_reduce_range()
+        else ""
+    )
+    return (
+        f"note: int8 should be {INT8_SPEED} x as fast as fp32 and is {speed:.2f} x. In the way: "
+        f"{words(spots.operations, 4)} of its time; by layer {words(spots.layers, 5)}.{cpu} What was tried: README, "
+        "Export for the edge."
+    )

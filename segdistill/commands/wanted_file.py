@@ -1,0 +1,104 @@
+"""What kind of ONNX file is asked for, and the graph and description that follow from it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from segdistill.commands.run_folder import settings_hash, versions
+from segdistill.commands.trained import Trained
+from segdistill.export.calibration import Method
+from segdistill.export.description import Description, Fit, Input, Layout, Precision
+from segdistill.export.graphs import ImageGraph, TensorGraph
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What kind of file is asked for.
+
+    Attributes:
+        input: `tensor`, logits of normalised images, or `image`, class indexes of decoded ones.
+        layout: order of the input's axes.
+        fit: how an image of any size reaches the network (`image` only).
+        confidence: whether classes come with their softmax (`image` only).
+        precision: of weights and arithmetic.
+        batch: images per call; None for any number.
+        size: (height, width) in pixels of the input; None for any.
+        opset: of the ONNX standard; None for the run's.
+        simplify: let onnxslim fold and merge nodes.
+        calibration: how int8 finds the range of a tensor.
+        calibration_images: training images it looks at, at most.
+        reduce_range: int8 weights of 7 bits, for x86 CPUs without VNNI.
+    """
+
+    input: Input = "tensor"
+    layout: Layout = "nchw"
+    fit: Fit = "pad"
+    confidence: bool = False
+    precision: Precision = "fp32"
+    batch: int | None = None
+    size: tuple[int, int] | None = None
+    opset: int | None = None
+    simplify: bool = False
+    calibration: Method = "minmax"
+    calibration_images: int = 64
+    reduce_range: bool = False
+
+    def file_name(self, stream: str) -> str:
+        parts = [stream, *(["image"] if self.input == "image" else [])]
+        parts += [self.precision] if self.precision != "fp32" else []
+        parts += [f"{self.size[0]}x{self.size[1]}"] if self.size else []
+        return "_".join(parts) + ".onnx"
+
+    def network_size(self, image: tuple[int, int], *, trained: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in pixels at which the network sees an image, before it is padded to the stride."""
+        if self.input == "image" and self.fit == "resize":
+            return trained
+        return self.size or (trained if self.input == "tensor" else image)
+
+
+def graph_of(trained: Trained, wanted: Wanted) -> TensorGraph | ImageGraph:
+    deployed = trained.deployed
+    if wanted.input == "tensor":
+        return TensorGraph(trained.network, stride=deployed.multiple)
+    return ImageGraph(
+        trained.network,
+        normalisation=deployed.normalisation,
+        stride=deployed.multiple,
+        size=deployed.size,
+        fit=wanted.fit,
+        layout=wanted.layout,
+        confidence=wanted.confidence,
+    )
+
+
+def describe(trained: Trained, wanted: Wanted) -> Description:
+    """What the file says of itself; the score is the network's, until the file has one of its own."""
+    model, data = trained.config.model, trained.config.data
+    return Description(
+        input=wanted.input,
+        layout=wanted.layout,
+        fit=wanted.fit,
+        confidence=wanted.confidence,
+        stream=trained.name,
+        precision=wanted.precision,
+        taxonomy=trained.deployed.taxonomy,
+        normalisation=trained.deployed.normalisation,
+        size=trained.deployed.size,
+        stride=trained.deployed.multiple,
+        network={"arch": model.arch, "encoder": model.encoder},
+        score=trained.score,
+        data=data.model_copy(update={"root": None}).model_dump(mode="json"),
+        config_hash=settings_hash(trained.config),
+        versions=versions(),
+        licence=f"The rights in these weights follow from the data they were trained on ({data.kind}) and from "
+        f"the encoder's first weights ({model.encoder}, {model.encoder_weights}).",
+    )
+
+
+def protocol_of(trained: Trained, wanted: Wanted) -> dict[str, Any]:
+    """How the file was scored: on the training's split, but as the file prepares images."""
+    if wanted.input == "image" and wanted.fit == "pad":
+        size = list(wanted.size) if wanted.size else "the image's own"
+    else:
+        size = list(wanted.network_size((0, 0), trained=trained.deployed.size))
+    runtime = f"{wanted.precision} {wanted.input} file under ONNX Runtime"
+    return {**trained.score["protocol"], "input_size": size, "weights": runtime}
