@@ -220,7 +220,13 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
     method = config.method
     supervised = method.supervised
     check_class_weights(config)
-    labels = Supervised(supervised.class_weights, supervised.label_smoothing, supervised.dice_weight)
+    labels = Supervised(
+        class_weights=supervised.class_weights,
+        label_smoothing=supervised.label_smoothing,
+        dice_weight=supervised.dice_weight,
+        balance=supervised.balance,
+        branch_balance=supervised.branch_balance,
+    )
     terms = [Term(PRIMARY, Schedule(1.0), labels.primary)]
     if method.has_branches:
         schedule = Schedule(supervised.branch_weight, supervised.branch_ramp)

@@ -75,6 +75,21 @@ def votes_cross_entropy(
     return loss / torch.where(total > 0, total, 1.0)
 
 
+def balancing_weights(votes: Tensor, *, power: float) -> Tensor:
+    """Weights of the classes of a batch by how rare they are in it.
+
+        w_c = n_c^-power,   so that a class weighs n_c^(1 - power) in all
+
+    Args:
+        votes: (B, C, *spatial), valid pixels of each class in the cell.
+        power: 0 leaves every pixel its weight, 1 gives every class the same.
+
+    Returns:
+        (C,); 1 for a class that does not occur. Only their ratios matter to a weighted mean.
+    """
+    return votes.sum([0, *range(2, votes.ndim)]).clamp_min(1.0) ** -power
+
+
 def dice_loss(logits: Tensor, votes: Tensor) -> Tensor:
     """Soft Dice loss over the batch, averaged over the classes that occur in its labels.
 

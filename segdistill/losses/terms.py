@@ -22,7 +22,7 @@ from segdistill.losses.logit import (
     teacher_is_right,
 )
 from segdistill.losses.maps import Discriminator, StepMaps
-from segdistill.losses.supervised import cross_entropy, dice_loss, votes_cross_entropy
+from segdistill.losses.supervised import balancing_weights, cross_entropy, dice_loss, votes_cross_entropy
 
 Game = Literal["label", "peer"]
 
@@ -39,11 +39,15 @@ class Supervised:
         class_weights: one per class, or None.
         label_smoothing: of the cross-entropy.
         dice_weight: of the Dice loss; 0 leaves it out.
+        balance: how far the primary's cross-entropy evens out the classes of a batch, see `balancing_weights`.
+        branch_balance: the same of the branches.
     """
 
     class_weights: tuple[float, ...] | None
     label_smoothing: float
     dice_weight: float
+    balance: float
+    branch_balance: float
 
     def primary(self, maps: StepMaps) -> Tensor:
         """At label resolution."""
@@ -52,7 +56,7 @@ class Supervised:
             logits,
             maps.labels,
             ignore_index=maps.ignore_index,
-            class_weights=self._weights(logits),
+            class_weights=self._weights(maps, self.balance),
             label_smoothing=self.label_smoothing,
         )
         return loss + self.dice_weight * dice_loss(logits, maps.votes(1)) if self.dice_weight else loss
@@ -64,12 +68,20 @@ class Supervised:
     def _branch(self, logits: Tensor, maps: StepMaps) -> Tensor:
         votes = maps.votes(maps.labels.shape[-2] // logits.shape[-2])
         loss = votes_cross_entropy(
-            logits, votes, class_weights=self._weights(logits), label_smoothing=self.label_smoothing
+            logits,
+            votes,
+            class_weights=self._weights(maps, self.branch_balance),
+            label_smoothing=self.label_smoothing,
         )
         return loss + self.dice_weight * dice_loss(logits, votes) if self.dice_weight else loss
 
-    def _weights(self, logits: Tensor) -> Tensor | None:
-        return None if self.class_weights is None else logits.new_tensor(self.class_weights)
+    def _weights(self, maps: StepMaps, balance: float) -> Tensor | None:
+        """(C,), or None if every pixel counts the same."""
+        given = None if self.class_weights is None else maps.primary_logits.new_tensor(self.class_weights)
+        if not balance:
+            return given
+        balanced = balancing_weights(maps.votes(maps.grid_stride), power=balance)
+        return balanced if given is None else balanced * given
 
 
 @dataclass(frozen=True)

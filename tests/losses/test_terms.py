@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,8 +25,10 @@ from segdistill.models.discriminator import PixelDiscriminator
 
 BATCH, CLASSES, SIZE, STRIDE = 2, 3, 16, 2
 SUBMODELS = ("primary", "branch3", "branch4")
-PLAIN = Supervised(class_weights=None, label_smoothing=0.0, dice_weight=0.0)
-RICH = Supervised(class_weights=(0.5, 1.0, 2.0), label_smoothing=0.1, dice_weight=0.7)
+PLAIN = Supervised(class_weights=None, label_smoothing=0.0, dice_weight=0.0, balance=0.0, branch_balance=0.0)
+RICH = Supervised(
+    class_weights=(0.5, 1.0, 2.0), label_smoothing=0.1, dice_weight=0.7, balance=0.5, branch_balance=1.0
+)
 GAMES = pytest.mark.parametrize("game", ["label", "peer"])
 
 
@@ -109,7 +112,7 @@ def test_the_primary_learns_from_every_valid_pixel() -> None:
 
 def test_class_weights_reach_primary_and_branches() -> None:
     weights = (0.5, 1.0, 2.0)
-    supervised = Supervised(class_weights=weights, label_smoothing=0.0, dice_weight=0.0)
+    supervised = replace(PLAIN, class_weights=weights)
     maps = make_maps()
     expected = F.cross_entropy(
         maps.primary_logits, maps.labels, torch.tensor(weights, dtype=torch.float64), ignore_index=255
@@ -140,14 +143,36 @@ def test_branches_learn_the_mean_of_their_losses_with_every_label_in_the_cell() 
 def test_label_smoothing_reaches_primary_and_branches() -> None:
     # Primary (3/4, 1/4), e = 1/5: 4/5 ln 4/3 + 1/10 (ln 4/3 + ln 4). Branch (1/2, 1/2): ln 2 whatever e is.
     maps = one_cell_maps([0], {"primary": [[math.log(3), 0.0]], "b": [[0.0, math.log(3)]]})
-    supervised = Supervised(class_weights=None, label_smoothing=0.2, dice_weight=0.0)
+    supervised = replace(PLAIN, label_smoothing=0.2)
     right, wrong = math.log(4 / 3), math.log(4)
     assert supervised.primary(maps).item() == pytest.approx(0.8 * right + 0.1 * (right + wrong))
     assert supervised.branches(maps).item() == pytest.approx(0.8 * wrong + 0.1 * (right + wrong))
 
 
+def test_balance_by_hand() -> None:
+    # Labels 0, 0, 0, 0, 1; (3/4, 1/4) everywhere. Power 1/2: weights 1/2 and 1, so a class weighs 4 * 1/2 = 2 and 1;
+    # power 1: each class weighs 1.
+    maps = one_cell_maps([0, 0, 0, 0, 1], {name: [[math.log(3), 0.0]] * 5 for name in ("primary", "b")})
+    supervised = replace(PLAIN, balance=0.5, branch_balance=1.0)
+    frequent, rare = math.log(4 / 3), math.log(4)
+    assert supervised.primary(maps).item() == pytest.approx((2 * frequent + rare) / 3)
+    assert supervised.branches(maps).item() == pytest.approx((frequent + rare) / 2)
+
+
+def test_balance_multiplies_given_class_weights() -> None:
+    labels = make_labels()
+    counts = torch.bincount(labels[labels != 255], minlength=CLASSES).double()
+    weights = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64) / counts
+    supervised = replace(PLAIN, class_weights=(0.5, 1.0, 2.0), balance=1.0, branch_balance=1.0)
+    maps = make_maps(labels)
+    expected = F.cross_entropy(maps.primary_logits, labels, weights, ignore_index=255)
+    torch.testing.assert_close(supervised.primary(maps), expected, rtol=1e-6, atol=0)
+    expected = branches_by_torch(maps, tuple(weights.tolist()))
+    torch.testing.assert_close(supervised.branches(maps), expected, rtol=1e-6, atol=0)
+
+
 def test_dice_is_added_with_its_weight_to_primary_and_branches() -> None:
-    supervised = Supervised(class_weights=None, label_smoothing=0.0, dice_weight=0.7)
+    supervised = replace(PLAIN, dice_weight=0.7)
     maps = make_maps()
     expected = PLAIN.primary(maps) + 0.7 * dice_loss(maps.primary_logits, maps.votes(1))
     torch.testing.assert_close(supervised.primary(maps), expected)
@@ -163,7 +188,7 @@ def test_dice_is_added_with_its_weight_to_primary_and_branches() -> None:
 def test_cross_entropy_plus_dice_by_hand() -> None:
     # p = (3/4, 1/4), label 0: ln 4/3 + 1/2 * (1 - 2 * 3/4 / (3/4 + 1)) = ln 4/3 + 1/14.
     maps = one_cell_maps([0], {"primary": [[math.log(3), 0.0]], "b": [[math.log(3), 0.0]]})
-    supervised = Supervised(class_weights=None, label_smoothing=0.0, dice_weight=0.5)
+    supervised = replace(PLAIN, dice_weight=0.5)
     assert supervised.primary(maps).item() == pytest.approx(math.log(4 / 3) + 1 / 14)
     assert supervised.branches(maps).item() == pytest.approx(math.log(4 / 3) + 1 / 14)
 
