@@ -73,6 +73,8 @@ def build_unlabelled_test(config: Config) -> Samples:
     """Cityscapes' test images, to be predicted: the masks published with them hold no class."""
     assert config.data.kind == "cityscapes", "every other test split has labels"
     tree = cityscapes.list_split(cityscapes.resolve_root(config.data.root), "test")
+    if tree.listing.lonely:
+        raise DataError("\n  ".join(["files without partner would be left out:", *tree.listing.lonely]))
     return PairedFiles(tree.listing.pairs, build_taxonomy(config), tree.code)
 
 
@@ -172,7 +174,7 @@ def _listed(config: Config, split: str, *, console: Console) -> tuple[Listing, M
             if not tree.label_ids:
                 console.print(f"{split}: no labelIds masks, so labelTrainIds are used", highlight=False)
             if split == "test":
-                cityscapes.refuse_unlabelled_test(tree.listing.pairs)
+                cityscapes.refuse_unlabelled_test(tree)
             return tree.listing, tree.code, root
         case "folder":
             layout = _folder_layout(config)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from program import TINY
+from program import TINY, write_config
 
 from segdistill.cli import main
 
@@ -94,6 +94,11 @@ def test_statistics(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.training
+def test_statistics_of_scenes_that_are_not_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare-data", "stats", str(write_config(tmp_path / "tiny.yaml")), "data.cache=false"]) == 0
+    assert "train: 14 images" in capsys.readouterr().out
+
+
 def test_a_run_tells_its_classes_by_itself(run: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert [one["name"] for one in config["data"]["folder"]["classes"]] == list(CLASSES)

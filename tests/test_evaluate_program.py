@@ -215,6 +215,8 @@ MISTAKES = {
     "no masks there": (["CONFIG", "--masks", "nowhere"], ["--masks nowhere: no such folder"]),
     "ids of what": (["RUN", "--label-ids"], ["--masks DIR"]),
     "not Cityscapes": (["RUN", "--submit", "there"], ["19 classes", "sky, building"]),
+    "a folder for the scores": (["RUN", "--out", "."], ["--out . is a folder", "scores.json"]),
+    "weights of a file": (["IMAGE", "--weights", "best"], ["--weights", "name the run's folder"]),
     "ids of other data": (["CONFIG", "--masks", ".", "--label-ids"], ["Cityscapes"]),
 }
 

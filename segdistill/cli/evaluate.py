@@ -86,6 +86,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         worst=arguments.worst,
         confusions=arguments.confusions,
     )
+    if arguments.weights != "deployed" and (arguments.masks or suffix == ".onnx"):
+        raise EvaluationError("--weights chooses among the networks of a run; name the run's folder")
     if arguments.masks:
         evaluate_masks(
             model,

@@ -63,7 +63,7 @@ def evaluate_run(
     path: Path, overrides: Sequence[str], asked: Asked, *, weights: Weights, console: Console
 ) -> None:
     """Score a run's networks; for the arguments see `run_subject`."""
-    fabric = launch(asked.devices)
+    fabric = launch(asked.devices, accelerator="cuda" if torch.cuda.is_available() else "cpu")
     console = console if fabric.is_global_zero else Console(quiet=True)
     with fabric.rank_zero_first():
         subject = run_subject(
@@ -81,7 +81,7 @@ def evaluate_run(
 
 def evaluate_onnx(path: Path, overrides: Sequence[str], asked: Asked, *, console: Console) -> None:
     """Score an exported file under ONNX Runtime; for the arguments see `file_subject`."""
-    fabric = launch(asked.devices)
+    fabric = launch(asked.devices, accelerator="cpu")  # where ONNX Runtime runs
     console = console if fabric.is_global_zero else Console(quiet=True)
     with fabric.rank_zero_first():
         subject = file_subject(
@@ -106,16 +106,15 @@ def evaluate_masks(
     subject = mask_subject(
         model, overrides, split=asked.split, masks=masks, label_ids=label_ids, console=console
     )
-    score(subject, asked, launch(1), console=console)
+    score(subject, asked, launch(1, accelerator="cpu"), console=console)
 
 
-def launch(devices: int) -> Fabric:
+def launch(devices: int, *, accelerator: str) -> Fabric:
     """Start the processes.
 
     Raises:
         EvaluationError: if the machine has not so many devices.
     """
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
     except Exception as error:  # Fabric raises RuntimeError, ValueError and MisconfigurationException
@@ -129,8 +128,14 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
 
     Raises:
         DataError: listing all masks that cannot be scored.
-        EvaluationError: if the data cannot be submitted, or there are more processes than images.
+        EvaluationError: if the data cannot be submitted, there are more processes than images, or the JSON
+            would take the place of a folder.
     """
+    target = asked.out or subject.target
+    if target.is_dir():
+        raise EvaluationError(
+            f"--out {target} is a folder; name a JSON file in it, e.g. {target / 'scores.json'}"
+        )
     samples, taxonomy = subject.samples, subject.samples.taxonomy
     if len(samples) < fabric.world_size:
         raise EvaluationError(
@@ -150,7 +155,6 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
         if not any(one.confusion.sum() for one in scores.values()):
             console.print("these images have no public labels, so there is no score")
             return
-    target = asked.out or subject.target
     how = subject.protocol | of_measures(next(iter(scores.values())))
     report(scores, taxonomy, how, target=target, console=console)
     if errors is not None:
@@ -234,7 +238,9 @@ def report(
     target: Path,
     console: Console,
 ) -> None:
-    """Write the scores, how they came about, and every stream's confusion matrix; print the scores."""
+    """Print the scores; write them, how they came about, and every stream's confusion matrix."""
+    console.print(stream_table(scores, taxonomy.names))
+    console.print(in_words(how), highlight=False, markup=False)
     streams = {name: one.as_dict(taxonomy.names) for name, one in scores.items()}
     write_json(
         target,
@@ -251,6 +257,4 @@ def report(
         confusion_csv(place.with_name(f"{place.name}.csv"), shares, taxonomy.names)
         title = f"{name}: mIoU {100 * one.miou:.2f} %"
         confusion_picture(place.with_name(f"{place.name}.png"), shares, taxonomy.names, title=title)
-    console.print(stream_table(scores, taxonomy.names))
-    console.print(in_words(how), highlight=False, markup=False)
     console.print(f"-> {target}, {target.stem}_confusion_*.csv and .png", highlight=False, markup=False)

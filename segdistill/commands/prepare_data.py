@@ -15,7 +15,7 @@ from segdistill.config import Config
 from segdistill.config_data import DataConfig
 from segdistill.config_io import load_config
 from segdistill.data import cityscapes
-from segdistill.data.statistics import ClassStatistics, class_statistics
+from segdistill.data.statistics import ClassStatistics, class_statistics, count_pixels
 from segdistill.files import write_json
 
 _SPLITS = ("train", "val")  # what a training needs
@@ -59,9 +59,12 @@ def print_statistics(path: Path, overrides: Sequence[str], *, out: Path | None, 
     method = config.method.model_copy(update={"supervised": supervised})
     splits = build_splits(config.model_copy(update={"method": method}), _SPLITS, console=console)
     names = build_taxonomy(config).names
-    pixels = {name: split.pixels for name, split in splits.items()}
+    pixels = {
+        name: split.pixels if len(split.pixels) else count_pixels(split.samples)
+        for name, split in splits.items()
+    }
     statistics = {name: class_statistics(counts) for name, counts in pixels.items()}
-    weights = [round(weight, 4) if weight else 1.0 for weight in statistics["train"].weights]
+    weights = [float(f"{weight:.4g}") if weight else 1.0 for weight in statistics["train"].weights]
     if out is not None:
         write_json(
             out,

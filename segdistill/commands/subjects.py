@@ -158,6 +158,8 @@ def load_predictor(
         refuse_other_classes(folder, config, deployed)
         predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)
         return predictor, deployed.normalisation
+    if folder.primary.is_file():
+        refuse_other_classes(folder, config, load_deployed(folder.primary)[1])
     net = load_ensemble(folder, config, which=weights)
     ensemble = EnsemblePredictor(net, multiple=input_multiple(net.primary), device=device)
     return ensemble, build_normalisation(config)
@@ -249,7 +251,9 @@ def mask_subject(
     """
     config = RunFolder(model).load_config(overrides) if model.is_dir() else load_config(model, overrides)
     samples = build_samples(config, split, console=console)
-    folder = MaskFolder.matching(masks, samples, label_ids=label_ids)
+    image_suffix = config.data.folder.image_suffix if config.data.kind == "folder" else ""
+    found = MaskFolder.matching(masks, samples, label_ids=label_ids, image_suffix=image_suffix)
+    place = masks.resolve()
     how = {
         "data": config.data.kind,
         "split": split,
@@ -263,9 +267,9 @@ def mask_subject(
     }
     return Subject(
         samples=samples,
-        label=folder.label,
+        label=found.label,
         protocol=how,
-        target=masks.with_name(f"{masks.resolve().name}_{split}.json"),
+        target=place.parent / f"{place.name}_{split}.json",
         workers=0,
     )
 

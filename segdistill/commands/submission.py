@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
+from rich.markup import escape
 
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.errors import EvaluationError
@@ -48,7 +49,7 @@ class Submission:
 
     def summary(self) -> str:
         """What was written, and whether the server takes it."""
-        written = f"{len(self._samples)} label-id PNGs for Cityscapes' server in {self._folder}"
+        written = f"{len(self._samples)} label-id PNGs for Cityscapes' server in {escape(str(self._folder))}"
         if self._size == SERVER_SIZE:
             return written
         height, width = self._size

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from rich.table import Table
+from rich.text import Text
 
 from segdistill.evaluation.metrics import Scores
 from segdistill.export.check import Check
@@ -15,7 +16,7 @@ def stream_table(scores: Mapping[str, Scores], class_names: tuple[str, ...]) -> 
     for column in table.columns[1:]:
         column.justify = "right"
     for index, name in enumerate(class_names):
-        table.add_row(name, *(percent(one.iou[index]) for one in scores.values()))
+        table.add_row(Text(name), *(percent(one.iou[index]) for one in scores.values()))
     table.add_section()
     table.add_row("mIoU", *(percent(one.miou) for one in scores.values()), style="bold")
     for name, value in _OVERALL.items():

@@ -30,9 +30,12 @@ class MaskFolder:
     label_ids: bool
 
     @classmethod
-    def matching(cls, folder: Path, samples: Samples, *, label_ids: bool) -> "MaskFolder":
+    def matching(
+        cls, folder: Path, samples: Samples, *, label_ids: bool, image_suffix: str = ""
+    ) -> "MaskFolder":
         """Find the mask of every image: `<image>.png` or `<image>_mask.png`, anywhere below the folder; of
-        Cityscapes any PNG whose name begins with the image's city, sequence and frame.
+        Cityscapes any PNG whose name begins with the image's city, sequence and frame. Of images that all end in
+        `image_suffix`, which is no part of the samples' names, with or without it.
 
         Raises:
             DataError: listing all images without a mask, all masks without an image, and all masks of one image.
@@ -50,17 +53,18 @@ class MaskFolder:
         nested = len(set(keys)) < len(keys)  # so only the folders tell some images apart
         if nested:
             keys = [_nested_key(Path(name)) for name in names]
+        wanted = set(keys)
         found: dict[str, list[Path]] = {}
         for path in sorted(folder.rglob("*.png")):
             place = path.relative_to(folder)
             key = _nested_key(place) if nested else _key(place, cityscapes=cityscapes)
+            key = key if key in wanted else key.removesuffix(image_suffix)
             found.setdefault(key, []).append(path)
         problems = [
             f"{name}: no mask {key}.png or {key}{_SUFFIX}.png"
             for name, key in zip(names, keys, strict=True)
             if key not in found
         ]
-        wanted = set(keys)
         for key, paths in sorted(found.items()):
             if key not in wanted:
                 problems += [f"{path}: the split has no such image" for path in paths]

@@ -114,9 +114,10 @@ def list_split(root: Path, split: str) -> Tree:
     return Tree(Listing(pairs, tuple(sorted(lonely))), label_ids)
 
 
-def refuse_unlabelled_test(pairs: tuple[Pair, ...]) -> None:
+def refuse_unlabelled_test(tree: Tree) -> None:
     """Raises DataError if these are the masks published with the test images, which hold no class."""
-    if pairs and (LABEL_IDS.encode(read_mask(pairs[0].mask)) == CITYSCAPES.ignore_index).all():
+    masks = (tree.code.encode(read_mask(pair.mask)) for pair in tree.listing.pairs)
+    if all((mask == CITYSCAPES.ignore_index).all() for mask in masks):
         raise DataError(
             "the labels of Cityscapes' test images are not public: the masks in gtFine/test hold no class, so nothing "
             "can be scored here. Score on val, or send predictions to https://www.cityscapes-dataset.com/submit/"

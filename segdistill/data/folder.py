@@ -107,8 +107,18 @@ def _matched(layout: FolderLayout, split: str) -> Listing:
                 f"{_nearest(folder)}"
             )
     shared = image_folder == mask_folder
-    images = _by_name(image_folder, layout.image_suffix, foreign=layout.mask_suffix if shared else "")
-    masks = _by_name(mask_folder, layout.mask_suffix, foreign=layout.image_suffix if shared else "")
+    images = _by_name(
+        image_folder,
+        layout.image_suffix,
+        foreign=layout.mask_suffix if shared else "",
+        without=mask_folder if image_folder in mask_folder.parents else None,
+    )
+    masks = _by_name(
+        mask_folder,
+        layout.mask_suffix,
+        foreign=layout.image_suffix if shared else "",
+        without=image_folder if mask_folder in image_folder.parents else None,
+    )
     for what, folder, found in (("image", image_folder, images), ("mask", mask_folder, masks)):
         if not found:
             raise DataError(
@@ -131,12 +141,19 @@ def _matched(layout: FolderLayout, split: str) -> Listing:
     return Listing(tuple(pairs), tuple(sorted(lonely)))
 
 
-def _by_name(folder: Path, suffix: str, *, foreign: str) -> dict[str, list[Path]]:
-    """`sub/folder/name` without `suffix` and file type -> its files; `foreign`: an ending to leave out."""
+def _by_name(
+    folder: Path, suffix: str, *, foreign: str = "", without: Path | None = None
+) -> dict[str, list[Path]]:
+    """`sub/folder/name` without `suffix` and file type -> its files; `foreign`: an ending to leave out; `without`: a
+    folder below this one to leave out."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
-        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in place.parts):
+        if (
+            without in path.parents
+            or path.suffix.lower() not in IMAGE_SUFFIXES
+            or any(part.startswith(".") for part in place.parts)
+        ):
             continue
         if not path.stem.endswith(suffix) or (foreign and path.stem.endswith(foreign)):
             continue
@@ -177,35 +194,30 @@ def _listed(layout: FolderLayout, split: str) -> tuple[list[Pair], list[str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the list of {split} cannot be read as text: {error}") from None
     pairs, problems = [], []
-    images: dict[str, list[Path]] | None = None
-    masks: dict[str, list[Path]] | None = None
+    images = _by_name(layout.root / layout.images, layout.image_suffix)
+    masks = _by_name(layout.root / layout.masks, layout.mask_suffix)
     for number, line in enumerate(lines, 1):
+        name = line.strip()
         words = [word.strip() for word in (line.split("\t") if "\t" in line else line.split())]
-        match words:
-            case [] | [""]:
-                pass
-            case [first, *_] if first.startswith("#"):
-                pass
-            case [image, mask]:
-                name = PurePosixPath(image).with_suffix("").as_posix()
-                pairs.append(Pair(name, layout.root / image, layout.root / mask))
-            case [name]:
-                if images is None or masks is None:
-                    images = _by_name(layout.root / layout.images, layout.image_suffix, foreign="")
-                    masks = _by_name(layout.root / layout.masks, layout.mask_suffix, foreign="")
-                plain = _plain(name, layout.image_suffix)
-                pairs.append(
-                    Pair(
-                        plain,
-                        images.get(plain, [layout.root / layout.images / name])[0],
-                        masks.get(plain, [layout.root / layout.masks / f"{plain}{layout.mask_suffix}.*"])[0],
-                    )
-                )
-            case _:
-                problems.append(
-                    f"{path}, line {number}: {line.strip()!r} is neither a name nor image and mask; "
-                    "put a tab between paths that hold blanks"
-                )
+        plain = _plain(name, layout.image_suffix)
+        if not name or name.startswith("#"):
+            continue
+        if plain in images or len(words) == 1:  # a name may hold blanks
+            found = images.get(plain, [layout.root / layout.images / name])
+            exact = [file for file in found if file.name == PurePosixPath(name).name] or found
+            if len(exact) > 1:
+                problems.append(f"{path}, line {number}: {name} may be {' or '.join(map(str, exact))}")
+            mask = masks.get(plain, [layout.root / layout.masks / f"{plain}{layout.mask_suffix}.*"])
+            pairs.append(Pair(plain, exact[0], mask[0]))
+        elif len(words) == 2:
+            image, mask_file = words
+            plain = PurePosixPath(image).with_suffix("").as_posix()
+            pairs.append(Pair(plain, layout.root / image, layout.root / mask_file))
+        else:
+            problems.append(
+                f"{path}, line {number}: {name!r} is neither a name nor image and mask; "
+                "put a tab between paths that hold blanks"
+            )
     return pairs, problems
 
 

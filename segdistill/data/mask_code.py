@@ -108,6 +108,8 @@ def _packed(colours: np.ndarray) -> np.ndarray:
 def _ranges(values: Iterable[int]) -> str:
     """0, 1, 2, 5 -> "0 to 2, 5" """
     ordered = sorted(values)
+    if not ordered:
+        return "no value, the classes have none"
     starts = [0, *(place for place, (a, b) in enumerate(pairwise(ordered), 1) if b > a + 1), len(ordered)]
     runs = [ordered[a:b] for a, b in pairwise(starts)]
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -28,7 +28,7 @@ def from_label_ids(ids: np.ndarray) -> np.ndarray:
     """(H, W) label ids -> (H, W) uint8 class indexes; 255 where an id is none of the 19."""
     table = np.full(256, 255, np.uint8)
     table[_TO_ID] = np.arange(len(_TO_ID))
-    return table[ids]
+    return table[np.where(ids < len(table), ids, 0)]  # 0 is "unlabeled"; files of 16 bits hold more
 
 
 def frame_of(name: str) -> str | None:

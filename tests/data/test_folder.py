@@ -100,6 +100,13 @@ def test_files_without_partner_and_twins(layout: FolderLayout) -> None:
     )
 
 
+def test_masks_below_the_images(layout: FolderLayout) -> None:
+    touch(layout.root, "train/a.jpg", "train/masks/a.png")
+    below = replace(layout, images=Path("{split}"), masks=Path("{split}/masks"))
+    listing = list_split(below, "train")
+    assert (names(listing), listing.lonely) == (["a"], ())
+
+
 # ---- automatic split
 
 
@@ -184,6 +191,19 @@ def test_lists_of_names_and_of_pairs(layout: FolderLayout) -> None:
         ("d/e", root / "images/d/e.jpg", root / "masks/d/e.png"),
         ("images/b c", root / "images/b c.jpg", root / "other/a label.png"),
     ]
+
+
+def test_names_with_blanks_and_of_one_of_two_files(layout: FolderLayout) -> None:
+    lists = with_lists(layout, train="b c\na.png\nd/e.jpg\n", val="a\n")
+    touch(layout.root, "images/a.png")
+    listing = list_split(lists, "train")
+    assert [pair.image.name for pair in listing.pairs] == ["a.png", "b c.jpg", "e.jpg"]
+    assert listing.lonely == ()
+    images = layout.root / "images"
+    assert (
+        f"{layout.root}/val.txt, line 1: a may be {images}/a.jpg or {images}/a.png"
+        in list_split(lists, "val").lonely
+    )
 
 
 def test_every_bad_line_is_told(layout: FolderLayout) -> None:

@@ -55,9 +55,9 @@ def test_indexes_of_a_taxonomy_stay_what_they_are() -> None:
     assert MaskCode.of(CAMVID).encode(np.array([[12, 255]], np.uint8)).tolist() == [[FOREIGN, FOREIGN]]
 
 
-@pytest.mark.parametrize("classes", [{5: 0}, {1: 0, 2: 1, 3: 2, 5: 3}])
+@pytest.mark.parametrize("classes", [{}, {5: 0}, {1: 0, 2: 1, 3: 2, 5: 3}])
 def test_allowed_values_in_words(classes: dict[int, int]) -> None:
     code = MaskCode(classes, {}, 255, "index")
     stored = np.array([[99]], np.uint8)
-    expected = "5" if len(classes) == 1 else "1 to 3, 5"
+    expected = {0: "no value, the classes have none", 1: "5", 4: "1 to 3, 5"}[len(classes)]
     assert code.foreign(stored, code.encode(stored)) == f"99 (1 px); allowed: {expected}"

@@ -174,6 +174,9 @@ def test_the_numbers_are_the_authors() -> None:
     every = np.arange(19, dtype=np.uint8)[None]
     assert from_label_ids(to_label_ids(every)).tolist() == every.tolist()
     assert from_label_ids(np.array([[0, 4, 34]], np.uint8)).tolist() == [[255] * 3]
+    assert from_label_ids(np.array([[7, 26001]], np.uint16)).tolist() == [[0, 255]], (
+        "instance ids are no label ids"
+    )
     assert is_cityscapes(CITYSCAPES)
     assert not is_cityscapes(CAMVID)
 
@@ -229,6 +232,23 @@ def test_a_submission_is_what_the_server_scores(tmp_path: Path) -> None:
     again = MaskFolder.matching(tmp_path / "submitted", frames, label_ids=True)
     read = again.label(2, frames.load(2))["masks"].classes
     assert read.tolist() == frames.pairs[2][0].tolist()
+
+
+class Suffixed(Frames):
+    """Images `photo<index>_rgb`, whose suffix is not part of the samples' names."""
+
+    taxonomy = CAMVID
+
+    def name(self, index: int) -> str:
+        return f"photo{index}"
+
+
+def test_masks_named_like_images_with_a_suffix(tmp_path: Path) -> None:
+    images = Suffixed(streets(2))
+    for name in ("photo0_rgb_mask", "photo1"):
+        save(tmp_path / f"{name}.png", images.pairs[0][1])
+    found = MaskFolder.matching(tmp_path, images, label_ids=False, image_suffix="_rgb")
+    assert [path.name for path in found.files] == ["photo0_rgb_mask.png", "photo1.png"]
 
 
 def test_only_cityscapes_can_be_submitted(tmp_path: Path) -> None:
