@@ -225,7 +225,6 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
         label_smoothing=supervised.label_smoothing,
         dice_weight=supervised.dice_weight,
         balance=supervised.balance,
-        branch_balance=supervised.branch_balance,
     )
     terms = [Term(PRIMARY, Schedule(1.0), labels.primary)]
     if method.has_branches:

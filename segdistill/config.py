@@ -114,10 +114,7 @@ class BranchesConfig(Section):
 class SupervisedConfig(Section):
     class_weights: tuple[PositiveFloat, ...] | None = None  # one per class
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    balance: Share = 0.0  # of the primary's cross-entropy; 0: pixels weigh the same, 1: a batch's classes do
-    branch_balance: Share = (
-        0.5  # of the branches'; they find rare classes, the primary learns where from them
-    )
+    balance: Share = 0.0  # of the cross-entropy; 0: all pixels weigh the same, 1: all classes of a batch do
     dice_weight: NonNegative = 1.0  # rare classes: +6 mIoU for the baseline in a first trial on CamVid
     branch_weight: NonNegative = 1.0  # the primary's own weight is 1
     branch_ramp: Ramp = ((0.0, 1.0),)
@@ -186,7 +183,7 @@ class MethodConfig(Section):
         of_branches = (
             []
             if self.has_branches
-            else ["branches", *(f"supervised.branch_{key}" for key in ("weight", "ramp", "balance"))]
+            else ["branches", *(f"supervised.branch_{key}" for key in ("weight", "ramp"))]
         )
         return (*silent, *shared, *of_branches)
 

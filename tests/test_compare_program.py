@@ -106,6 +106,27 @@ def test_a_report_of_an_unfinished_study_names_what_is_missing(
     assert not (study[0] / "baseline" / "seed4").exists(), "a report trains nothing"
 
 
+def test_a_report_remembers_the_rungs_of_earlier_calls(study: tuple[Path, str], workplace: Path) -> None:
+    run(*ARGUMENTS[:3], "--kinds", "baseline", "--seeds", "3", "--report", cwd=workplace)
+    comparison = json.loads((study[0] / "comparison.json").read_text())
+    assert [result["rung"]["name"] for result in comparison["results"]] == ["baseline", "deep_supervision"]
+
+
+def test_of_the_whole_ladder_terms_without_weight_are_left_out(
+    study: tuple[Path, str], workplace: Path
+) -> None:
+    out, _ = run(*ARGUMENTS[:3], "method.feature.weight=0", "--seeds", "3", "--report", cwd=workplace)
+    assert "left out, for its weight is 0: +feature" in out
+
+
+def test_trainings_read_the_settings_that_the_study_began_with(study: tuple[Path, str]) -> None:
+    folder, _ = study
+    given = (folder / "baseline" / "seed3.yaml").read_text()
+    assert (
+        given.replace("resume: true", "resume: false") == (folder / "baseline/seed3/config.yaml").read_text()
+    )
+
+
 MISTAKES = {
     "other settings": (("train.epochs=3",), ("train.epochs: 6 when it was started, 3 now", "name=")),
     "misspelt override": (("--rung", "wide:method.branches.widht=4"), ("rung wide", "did you mean 'width'")),
@@ -113,6 +134,10 @@ MISTAKES = {
     "a rung on other data": (
         ("--rung", "big:data.size=[96,96]"),
         ("rung big", "data.size", "same for all rungs"),
+    ),
+    "a section with other data in it": (
+        ("--rung", "big:method.kind=baseline,data={size: [96, 96]}"),
+        ("rung big", "same for all rungs"),
     ),
     "a seed as override": (("seed=4",), ("seed=4", "--seeds")),
     "a term without weight": (

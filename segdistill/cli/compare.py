@@ -15,9 +15,7 @@ def add(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="train several methods with several seeds and compare them")
     compare.add_argument("config", type=Path, help="YAML file, see configs/")
     compare.add_argument("overrides", nargs="*", metavar="key.sub=value", help="for every rung")
-    compare.add_argument(
-        "--kinds", nargs="+", choices=LADDER_NAMES, default=LADDER_NAMES, help="default: all of them"
-    )
+    compare.add_argument("--kinds", nargs="+", choices=LADDER_NAMES, help="default: all of them")
     compare.add_argument(
         "--rung",
         action="append",

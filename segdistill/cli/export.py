@@ -38,13 +38,11 @@ def add(commands: Commands) -> None:
     export.add_argument(
         "--calibration",
         choices=("minmax", "entropy", "percentile"),
-        default="minmax",
         help="int8: how the range of a tensor is found; default: minmax",
     )
     export.add_argument(
         "--calibration-images",
         type=whole_number(1),
-        default=64,
         help="int8: training images it looks at; default: 64",
     )
     export.add_argument(
@@ -76,6 +74,14 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         raise ExportError("--web needs --input image: the page gives the network decoded images")
     if arguments.fit and not of_image:
         raise ExportError("--fit needs --input image; a tensor graph always pads to the stride")
+    if arguments.layout == "nhwc" and not of_image:
+        raise ExportError(
+            "--layout nhwc needs --input image; a tensor graph takes normalised images as torch does"
+        )
+    if arguments.precision != "int8" and (
+        arguments.calibration or arguments.calibration_images or arguments.reduce_range
+    ):
+        raise ExportError("--calibration, --calibration-images and --reduce-range need --precision int8")
     if arguments.web_runtime and not arguments.web:
         raise ExportError("--web-runtime needs --web DIR, the page that it is for")
     wanted = Wanted(
@@ -88,8 +94,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         size=arguments.size,
         opset=arguments.opset,
         simplify=arguments.simplify,
-        calibration=arguments.calibration,
-        calibration_images=arguments.calibration_images,
+        calibration=arguments.calibration or "minmax",
+        calibration_images=arguments.calibration_images or 64,
         reduce_range=arguments.reduce_range or needs_reduce_range(),
     )
     export_run(

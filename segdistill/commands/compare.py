@@ -54,6 +54,18 @@ class StudyFolder:
     def cost(self) -> Path:
         return self.path / "seconds_per_step.json"
 
+    @property
+    def rungs(self) -> Path:
+        """Names and overrides of all rungs that were ever trained here."""
+        return self.path / "rungs.json"
+
+    def remembered(self, ladder: Sequence[Rung]) -> list[Rung]:
+        """`ladder` and the rungs of earlier calls, those of the program's ladder first."""
+        earlier = [Rung(name, tuple(overrides)) for name, overrides in read_json(self.rungs).items()]
+        every = {rung.name: rung for rung in (*earlier, *ladder)}
+        order = [rung.name for rung in LADDER if rung.name in every]
+        return [every[name] for name in (*order, *(name for name in every if name not in order))]
+
     def run(self, rung: Rung, seed: int) -> Path:
         return self.path / rung.name / f"seed{seed}"
 
@@ -61,7 +73,7 @@ class StudyFolder:
         """Those that have a finished run."""
         found = (path.name.removeprefix("seed") for path in (self.path / rung.name).glob("seed*/"))
         return sorted(
-            int(seed) for seed in found if seed.isdigit() and RunFolder(self.run(rung, int(seed))).finished
+            int(seed) for seed in found if seed.isdigit() and RunFolder(self.run(rung, int(seed))).scored
         )
 
 
@@ -69,7 +81,7 @@ def compare(
     config_path: Path,
     overrides: Sequence[str],
     *,
-    kinds: Sequence[str],
+    kinds: Sequence[str] | None,
     rungs: Sequence[Rung],
     seeds: Sequence[int],
     jobs: int,
@@ -82,7 +94,7 @@ def compare(
     Args:
         config_path: YAML file of the study; its own `method.kind` does not matter to the ladder.
         overrides: `key.sub=value` for every rung.
-        kinds: names of the ladder's rungs.
+        kinds: names of the ladder's rungs; None for all whose terms have a weight.
         rungs: further ones.
         seeds: each rung is trained with each of them.
         jobs: trainings at a time.
@@ -95,24 +107,29 @@ def compare(
             the folder was started with; at the end, if a training failed.
         InterruptedRunError: after SIGINT or SIGTERM; the same command goes on.
     """
+    base = load_config(config_path, overrides)
+    if kinds is None:
+        kinds = [rung.name for rung in LADDER if weight_of(rung, base) != 0]
+        if silent := ", ".join(rung.name for rung in LADDER if rung.name not in kinds):
+            console.print(f"left out, for its weight is 0: {silent}", highlight=False)
     ladder = [rung for rung in LADDER if rung.name in kinds] + list(rungs)
     for what, names in (("--rung", [rung.name for rung in ladder]), ("--seeds", seeds)):
         if twice := sorted({str(name) for name in names if list(names).count(name) > 1}):
             raise ConfigError(f"{what}: {', '.join(twice)} is given twice")
-    base = load_config(config_path, overrides)
     refuse_what_a_study_decides("the overrides", overrides, _STUDYS_OWN)
     for rung in rungs:
         refuse_what_a_study_decides(f"rung {rung.name}", rung.overrides, (*_STUDYS_OWN, *_ONE_FOR_ALL))
     folder = StudyFolder(out or Path("runs") / f"{base.name}_compare")
     planned = [plan(config_path, overrides, rung, seed, folder=folder) for seed in seeds for rung in ladder]
-    # What earlier calls have finished with other seeds belongs to the study, too.
+    # What earlier calls have finished, other seeds and other rungs, belongs to the study, too.
+    every = folder.remembered(ladder)
     known = planned + [
         plan(config_path, overrides, rung, seed, folder=folder)
-        for rung in ladder
+        for rung in every
         for seed in folder.seeds(rung)
-        if seed not in seeds
+        if not (rung in ladder and seed in seeds)
     ]
-    todo = [run for run in planned if not RunFolder(run.folder).finished]
+    todo = [run for run in planned if not RunFolder(run.folder).scored]
     console.print(
         f"[bold]{base.name}[/bold]: {len(ladder)} rungs x {len(seeds)} seeds in {folder.path}, "
         f"{len(planned) - len(todo)} of {len(planned)} runs are finished",
@@ -120,11 +137,14 @@ def compare(
     )
 
     def refresh() -> Comparison | None:
-        return write_results(base, folder, ladder, planned, known)
+        return write_results(base, folder, every, planned, known)
 
     refresh()  # a damaged run is told now and not after the first training
     failures = []
     if todo and not only_report:
+        write_json(folder.rungs, {rung.name: rung.overrides for rung in every})
+        for run in todo:  # so that an edit of the configuration does not reach the trainings still to come
+            write_text(run.settings_file, run.settings)
         with StudyProgress(planned, jobs=jobs, console=console) as progress:
 
             def finished(run: PlannedRun) -> None:
@@ -136,7 +156,7 @@ def compare(
             )
             failures = runner.run(todo, finished=finished)
     if not only_report:
-        trained = [rung for rung in ladder if any(run.rung == rung for run in finished_runs(known))]
+        trained = [rung for rung in every if any(run.rung == rung for run in finished_runs(known))]
         measure_cost(config_path, overrides, trained, folder=folder, console=console)
     if comparison := refresh():
         print_results(comparison, folder, console=console)
@@ -151,9 +171,9 @@ def refuse_what_a_study_decides(where: str, overrides: Sequence[str], keys: Sequ
     """Raises ConfigError naming the first override that would be overruled, or would make pairs unfair."""
     for override in overrides:
         key = override.partition("=")[0]
-        if any(key == one or key.startswith(f"{one}.") for one in keys):
+        if any(key == one or key.startswith(f"{one}.") or one.startswith(f"{key}.") for one in keys):
             raise ConfigError(
-                f"{where}: {override}: a comparison decides {key} itself, or it has to be the same for all rungs; "
+                f"{where}: {override}: a comparison decides that itself, or it has to be the same for all rungs; "
                 "use --seeds, --out, or an override for the whole study"
             )
 
@@ -179,20 +199,22 @@ def plan(
         config = load_config(config_path, [*own, "train.resume=true"])
     except ConfigError as error:
         raise ConfigError(f"rung {rung.name}: {error}") from None
-    term = rung.name.removeprefix("+")
-    if term != rung.name and getattr(config.method, term).weight == 0:
+    if weight_of(rung, config) == 0:
         raise ConfigError(
-            f"rung {rung.name}: method.{term}.weight is 0, so it would be deep_supervision again; give the term a "
-            "weight, or leave the rung out by --kinds"
+            f"rung {rung.name}: method.{rung.name[1:]}.weight is 0, so it would be deep_supervision again; give the "
+            "term a weight, or leave the rung out by --kinds"
         )
     RunFolder(target).check(config, overwrite=False)
-    return PlannedRun(
-        rung, seed, target, epochs=config.train.epochs, arguments=(str(config_path), *own, "--resume")
-    )
+    return PlannedRun(rung, seed, target, epochs=config.train.epochs, settings=dump_config(config))
+
+
+def weight_of(rung: Rung, config: Config) -> float | None:
+    """Of the term that a rung adds to deep supervision; None for a rung that is not of that kind."""
+    return getattr(config.method, rung.name[1:]).weight if rung.name.startswith("+") else None
 
 
 def finished_runs(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    return [run for run in runs if RunFolder(run.folder).finished]
+    return [run for run in runs if RunFolder(run.folder).scored]
 
 
 def measure_cost(
@@ -217,7 +239,9 @@ def measure_cost(
         with console.status("timing the steps of all rungs, taken in turn"):
             seconds = seconds_per_step(configs, console=Console(quiet=True))
     except (UserError, RuntimeError) as error:
-        console.print(f"the steps could not be timed: {str(error).splitlines()[0]}", highlight=False)
+        console.print(
+            f"the steps could not be timed: {str(error).splitlines()[0]}", highlight=False, markup=False
+        )
         return
     write_json(folder.cost, {"seconds_per_step": seconds, "settings": settings})
 
@@ -242,13 +266,14 @@ def write_results(
     def runs_of(rung: Rung) -> list[RunResult]:
         return [read_run(run.folder, seed=run.seed) for run in done if run.rung == rung]
 
+    results = compare_rungs(
+        [(rung, runs_of(rung)) for rung in ladder],
+        seconds_per_step=read_json(folder.cost).get("seconds_per_step", {}),
+    )
     comparison = Comparison(
         name=base.name,
         protocol=common_protocol([read_protocol(run.folder) for run in done]),
-        results=compare_rungs(
-            [(rung, runs_of(rung)) for rung in ladder],
-            seconds_per_step=read_json(folder.cost).get("seconds_per_step", {}),
-        ),
+        results=results,
         missing=tuple((run.rung.name, run.seed) for run in planned if run not in done),
         failures=tuple(
             f"{run.name}: {run.last_error}" for run in planned if run not in done and run.last_error
@@ -265,7 +290,7 @@ def print_results(comparison: Comparison, folder: StudyFolder, *, console: Conso
     console.print(protocol_line(comparison), highlight=False)
     for sentence in comparison.words:
         console.print(sentence, highlight=False)
-    console.print(f"{folder.page} and {folder.json}", highlight=False)
+    console.print(f"{folder.page} and {folder.json}", highlight=False, markup=False)
 
 
 class StudyProgress:
@@ -296,7 +321,7 @@ class StudyProgress:
         self.progress.stop()
 
     def say(self, line: str) -> None:
-        self.console.print(line, highlight=False)
+        self.console.print(line, highlight=False, markup=False)
 
     def watch(self, running: Sequence[PlannedRun]) -> None:
         self.progress.update(
@@ -308,7 +333,7 @@ class StudyProgress:
 
     def finished(self, run: PlannedRun) -> None:
         result = read_run(run.folder, seed=run.seed)
-        done = sum(RunFolder(one.folder).finished for one in self.planned)
+        done = sum(RunFolder(one.folder).scored for one in self.planned)
         self.say(
             f"finished {run.name}: mIoU {100 * result.miou:.2f}; {done} of {len(self.planned)} runs, "
             f"{self._left()} left"

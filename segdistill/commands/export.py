@@ -19,7 +19,7 @@ from segdistill.commands.wanted_file import Wanted, describe, graph_of, protocol
 from segdistill.config import Config
 from segdistill.data.samples import Samples
 from segdistill.data.synthetic import SyntheticStreets
-from segdistill.errors import DataError, ExportError
+from segdistill.errors import DataError, ExportError, ParityError
 from segdistill.export.check import Check, batches_of, compare
 from segdistill.export.description import Description
 from segdistill.export.half import to_half
@@ -207,7 +207,7 @@ def export_checked(
         if not check.holds:
             console.print(check_table(check))
             older = "; the file of that name is an earlier one" if path.exists() else ""
-            raise ExportError(
+            raise ParityError(
                 f"{path} was not written, it is not the trained network: {check.failures}{older}"
             )
         if miou is not None:

@@ -23,7 +23,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-#: Changing these between start and resume does not change a number.
+#: Changing these between start and resume does not change a number. (Nor may a key that is new to the program, with
+#: its default: an older run lacks it, and is compared and resumed as if it had been started with that.)
 _FREE_KEYS = frozenset(
     {
         "out",
@@ -89,6 +90,11 @@ class RunFolder:
     @property
     def onnx(self) -> Path:
         return self.path / "primary.onnx"
+
+    @property
+    def scored(self) -> bool:
+        """Whether the training came to its end, whatever became of the export."""
+        return self.summary.is_file() and bool(self.load_summary())
 
     @property
     def finished(self) -> bool:

@@ -23,7 +23,8 @@ from segdistill.training.host_memory import keep_freed_memory
 from segdistill.training.state import TrainState
 from segdistill.training.steps import train_step
 
-_WARM_UP, _ROUNDS = 2, 5
+_WARM_UP = 2
+_LEAST, _MOST, _SECONDS = 5, 25, 60.0  # rounds, as many as fit in that time
 _PROGRESS = 0.5  # of the training: the weights of the terms differ over it
 
 
@@ -53,7 +54,11 @@ class _Contender:
 
 
 def seconds_per_step(configs: Mapping[str, Config], *, console: Console) -> dict[str, float]:
-    """Median over rounds in which every method takes one step; loading and evaluation are left out."""
+    """Of the first method the median over rounds in which every method takes one step; of the others that times the
+    median of their ratio to it round by round, which the machine's other work disturbs less.
+
+    Loading and evaluation are left out.
+    """
     keep_freed_memory()  # as a training does
     contenders: dict[str, _Contender] = {}
     split, read_from = None, None
@@ -61,10 +66,16 @@ def seconds_per_step(configs: Mapping[str, Config], *, console: Console) -> dict
         if split is None or config.data != read_from:
             split, read_from = build_splits(config, ("train",), console=console)["train"], config.data
         contenders[name] = _contender(config, split)
-    rounds = [{name: one.step() for name, one in contenders.items()} for _ in range(_WARM_UP + _ROUNDS)][
-        _WARM_UP:
-    ]
-    return {name: statistics.median(one[name] for one in rounds) for name in contenders}
+    for _ in range(_WARM_UP):
+        for one in contenders.values():
+            one.step()
+    rounds: list[dict[str, float]] = []
+    started = time.perf_counter()
+    while len(rounds) < _LEAST or (len(rounds) < _MOST and time.perf_counter() - started < _SECONDS):
+        rounds.append({name: one.step() for name, one in contenders.items()})
+    first = next(iter(contenders))
+    unit = statistics.median(one[first] for one in rounds)
+    return {name: unit * statistics.median(one[name] / one[first] for one in rounds) for name in contenders}
 
 
 def _contender(config: Config, split: CheckedSplit) -> _Contender:

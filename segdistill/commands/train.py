@@ -38,7 +38,7 @@ from segdistill.data.loading import (
     eval_loader,
     train_loader,
 )
-from segdistill.errors import ConfigError, ExportError
+from segdistill.errors import ConfigError, ExportError, ParityError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.metrics import Scores
 from segdistill.evaluation.predictors import EnsemblePredictor
@@ -256,6 +256,8 @@ def deploy(
     split = Split(val_set.samples, scored=False)
     try:
         exported = export_checked(folder.onnx, trained, Wanted(), split, console=console)
+    except ParityError:  # a fixed size would not change that
+        raise
     except ExportError as error:
         size = deployed.size
         console.print(

@@ -39,15 +39,13 @@ class Supervised:
         class_weights: one per class, or None.
         label_smoothing: of the cross-entropy.
         dice_weight: of the Dice loss; 0 leaves it out.
-        balance: how far the primary's cross-entropy evens out the classes of a batch, see `balancing_weights`.
-        branch_balance: the same of the branches.
+        balance: how far the cross-entropy evens out the classes of a batch, see `balancing_weights`.
     """
 
     class_weights: tuple[float, ...] | None
     label_smoothing: float
     dice_weight: float
     balance: float
-    branch_balance: float
 
     def primary(self, maps: StepMaps) -> Tensor:
         """At label resolution."""
@@ -56,7 +54,7 @@ class Supervised:
             logits,
             maps.labels,
             ignore_index=maps.ignore_index,
-            class_weights=self._weights(maps, self.balance),
+            class_weights=self._weights(maps),
             label_smoothing=self.label_smoothing,
         )
         return loss + self.dice_weight * dice_loss(logits, maps.votes(1)) if self.dice_weight else loss
@@ -70,17 +68,17 @@ class Supervised:
         loss = votes_cross_entropy(
             logits,
             votes,
-            class_weights=self._weights(maps, self.branch_balance),
+            class_weights=self._weights(maps),
             label_smoothing=self.label_smoothing,
         )
         return loss + self.dice_weight * dice_loss(logits, votes) if self.dice_weight else loss
 
-    def _weights(self, maps: StepMaps, balance: float) -> Tensor | None:
+    def _weights(self, maps: StepMaps) -> Tensor | None:
         """(C,), or None if every pixel counts the same."""
         given = None if self.class_weights is None else maps.primary_logits.new_tensor(self.class_weights)
-        if not balance:
+        if not self.balance:
             return given
-        balanced = balancing_weights(maps.votes(maps.grid_stride), power=balance)
+        balanced = balancing_weights(maps.votes(maps.grid_stride), power=self.balance)
         return balanced if given is None else balanced * given
 
 

@@ -87,6 +87,7 @@ def main_grid(comparison: Comparison) -> Grid:
     """One row for each rung: scores, paired differences, cost."""
     against = references(comparison)
     with_cost = BASELINE in against
+    uneven = len({tuple(run.seed for run in result.runs) for result in comparison.results}) > 1
     columns = [
         Column("rung"),
         Column("seeds"),
@@ -98,7 +99,9 @@ def main_grid(comparison: Comparison) -> Grid:
     rows = [
         (
             result.rung.name,
-            str(result.miou.n),
+            f"{result.miou.n} ({', '.join(str(run.seed) for run in result.runs)})"
+            if uneven
+            else str(result.miou.n),
             _spread(result.miou),
             _percent(result.best_miou.mean),
             *(cell for name in against for cell in _difference(result.against.get(name))),
@@ -114,6 +117,10 @@ def main_grid(comparison: Comparison) -> Grid:
         note += (
             " minus: mean of the differences seed by seed, in percentage points, with its interval; won: seeds in "
             "which the rung was better."
+        )
+    if against and uneven:
+        note += (
+            " Rungs have different seeds: means are over a rung's own, differences over those that it shares."
         )
     if with_cost:
         note += f" time, memory: seconds per training step and peak memory, as multiples of the {BASELINE}'s."

@@ -88,6 +88,8 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
     try:
         summary = json.loads((folder / "summary.json").read_text())
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        if lacking := {"protocol", "processes", "device", "versions"} - set(summary):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         miou = summary["miou"]
         if miou["primary"] is None:
             raise ValueError("the run has no mIoU, because no labelled pixel was scored")

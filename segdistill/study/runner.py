@@ -14,6 +14,7 @@ from segdistill.errors import InterruptedRunError
 from segdistill.study.rungs import Rung
 
 _POLL_SECONDS, _WATCH_SECONDS = 0.5, 3.0
+_STARTED = "---- started"  # a line of the log before what each try says
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
@@ -25,7 +26,7 @@ class PlannedRun:
     seed: int
     folder: Path
     epochs: int
-    arguments: tuple[str, ...]  # of `segdistill train`
+    settings: str  # YAML of its whole configuration
 
     @property
     def name(self) -> str:
@@ -37,10 +38,26 @@ class PlannedRun:
         return self.folder.with_suffix(".log")
 
     @property
+    def settings_file(self) -> Path:
+        """Where `settings` are for its training to read, beside its folder."""
+        return self.folder.with_suffix(".yaml")
+
+    @property
+    def last_words(self) -> list[str]:
+        """Lines that its last training said."""
+        said = self.log.read_text(errors="replace") if self.log.is_file() else ""
+        return said.rpartition(_STARTED)[2].strip().splitlines()
+
+    @property
     def last_error(self) -> str:
-        """What its last training ended with; empty if there was none, or it was no error."""
-        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.is_file() else []
-        return lines[-1] if lines and lines[-1].startswith("error:") else ""
+        """The error that its last training ended with, all lines of it; empty if it ended otherwise."""
+        lines = self.last_words
+        for place, line in enumerate(lines):
+            if line.startswith("error:"):
+                return "\n".join(lines[place:])
+            if line.startswith("Traceback "):
+                return lines[-1]
+        return ""
 
     def epoch_seconds(self) -> list[float]:
         """Of the epochs that are done."""
@@ -60,9 +77,8 @@ class Failure:
 
     def message(self) -> str:
         """Which run, and the last words it said."""
-        lines = self.run.log.read_text(errors="replace").strip().splitlines()
-        said = [line for line in lines if line.startswith("error:")] or lines
-        return f"{self.run.name} ended with code {self.code} ({self.run.log}): {said[-1] if said else 'no output'}"
+        said = self.run.last_error or "".join(self.run.last_words[-1:]) or "no output"
+        return f"{self.run.name} ended with code {self.code} ({self.run.log}): {said}"
 
 
 @dataclass
@@ -137,8 +153,10 @@ class Runner:
         run.log.parent.mkdir(parents=True, exist_ok=True)
         self.said(f"{'resuming' if run.epoch_seconds() else 'starting'} {run.name} (log: {run.log})")
         with run.log.open("ab") as log:
+            log.write(f"{_STARTED}\n".encode())
+            log.flush()
             process = subprocess.Popen(
-                [sys.executable, "-m", "segdistill.cli", "train", *run.arguments],
+                [sys.executable, "-m", "segdistill.cli", "train", str(run.settings_file), "--resume"],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -148,7 +166,8 @@ class Runner:
         self._started.append(_Started(run, slot, process))
 
     def _environment(self, slot: int) -> dict[str, str]:
-        threads = max(1, usable_cores() // self.jobs)
+        cores = min(usable_cores(), int(os.environ.get("OMP_NUM_THREADS") or sys.maxsize))
+        threads = max(1, cores // self.jobs)
         own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
         if self.gpus and self.jobs > 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")

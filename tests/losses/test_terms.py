@@ -25,10 +25,8 @@ from segdistill.models.discriminator import PixelDiscriminator
 
 BATCH, CLASSES, SIZE, STRIDE = 2, 3, 16, 2
 SUBMODELS = ("primary", "branch3", "branch4")
-PLAIN = Supervised(class_weights=None, label_smoothing=0.0, dice_weight=0.0, balance=0.0, branch_balance=0.0)
-RICH = Supervised(
-    class_weights=(0.5, 1.0, 2.0), label_smoothing=0.1, dice_weight=0.7, balance=0.5, branch_balance=1.0
-)
+PLAIN = Supervised(class_weights=None, label_smoothing=0.0, dice_weight=0.0, balance=0.0)
+RICH = Supervised(class_weights=(0.5, 1.0, 2.0), label_smoothing=0.1, dice_weight=0.7, balance=0.5)
 GAMES = pytest.mark.parametrize("game", ["label", "peer"])
 
 
@@ -153,17 +151,18 @@ def test_balance_by_hand() -> None:
     # Labels 0, 0, 0, 0, 1; (3/4, 1/4) everywhere. Power 1/2: weights 1/2 and 1, so a class weighs 4 * 1/2 = 2 and 1;
     # power 1: each class weighs 1.
     maps = one_cell_maps([0, 0, 0, 0, 1], {name: [[math.log(3), 0.0]] * 5 for name in ("primary", "b")})
-    supervised = replace(PLAIN, balance=0.5, branch_balance=1.0)
     frequent, rare = math.log(4 / 3), math.log(4)
-    assert supervised.primary(maps).item() == pytest.approx((2 * frequent + rare) / 3)
-    assert supervised.branches(maps).item() == pytest.approx((frequent + rare) / 2)
+    for power, expected in ((0.5, (2 * frequent + rare) / 3), (1.0, (frequent + rare) / 2)):
+        supervised = replace(PLAIN, balance=power)
+        assert supervised.primary(maps).item() == pytest.approx(expected)
+        assert supervised.branches(maps).item() == pytest.approx(expected)
 
 
 def test_balance_multiplies_given_class_weights() -> None:
     labels = make_labels()
     counts = torch.bincount(labels[labels != 255], minlength=CLASSES).double()
     weights = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64) / counts
-    supervised = replace(PLAIN, class_weights=(0.5, 1.0, 2.0), balance=1.0, branch_balance=1.0)
+    supervised = replace(PLAIN, class_weights=(0.5, 1.0, 2.0), balance=1.0)
     maps = make_maps(labels)
     expected = F.cross_entropy(maps.primary_logits, labels, weights, ignore_index=255)
     torch.testing.assert_close(supervised.primary(maps), expected, rtol=1e-6, atol=0)

@@ -235,8 +235,9 @@ def test_missing_runs() -> None:
         missing=(("baseline", 1),),
     )
     baseline, distill = rows.main_grid(study).rows
-    assert baseline[:3] == ("baseline", "2", "41.00 ± 1.41")
-    assert distill[1:3] == ("3", "45.33 ± 4.51")
+    assert baseline[:3] == ("baseline", "2 (0, 2)", "41.00 ± 1.41")
+    assert distill[1:3] == ("3 (0, 1, 2)", "45.33 ± 4.51")
+    assert "Rungs have different seeds" in rows.main_grid(study).note
     assert (distill[4], distill[6]) == ("+2.00", "2/2")
     assert rows.missing_line(study) == "Missing runs: baseline seed 1."
 
@@ -276,8 +277,8 @@ def test_without_the_baseline(no_baseline: Comparison) -> None:
 
 def test_without_a_pair(no_pair: Comparison) -> None:
     assert rows.main_grid(no_pair).rows == (
-        ("baseline", "1", "40.00", "41.00"),
-        ("self_distill", "1", "50.00", "51.00"),
+        ("baseline", "1 (0)", "40.00", "41.00"),
+        ("self_distill", "1 (1)", "50.00", "51.00"),
     )
     lead, others = rows.verdict(no_pair)
     assert "no difference" in lead

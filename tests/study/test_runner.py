@@ -13,23 +13,25 @@ import pytest
 
 from segdistill.errors import InterruptedRunError
 from segdistill.study.rungs import Rung
-from segdistill.study.runner import PlannedRun, Runner, seconds_left
+from segdistill.study.runner import Failure, PlannedRun, Runner, seconds_left
 
-#: Stands in for the training: writes what it was started with; `slow` waits for SIGTERM, `bad` fails.
+#: Stands in for the training: writes what it was started with; the rung `slow` waits for SIGTERM, `bad` fails.
 STAND_IN = """
 import json, os, signal, sys, time
 from pathlib import Path
-folder = Path(sys.argv[-1])
+settings, resume = sys.argv[1:]
+folder = Path(settings).with_suffix("")
+kind = folder.parent.name
 keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 folder.mkdir(parents=True)
 (folder / "env.json").write_text(json.dumps({k: os.environ.get(k) for k in keys} | {"began": time.time()}))
-if "bad" in sys.argv:
-    print("some line"); print("error: key = 3: should be 4", file=sys.stderr); sys.exit(2)
+if kind == "bad":
+    print("some line"); print("error: key = 3:\\n  should be 4", file=sys.stderr); sys.exit(2)
 def stop(*_):
     (folder / "saved").touch(); sys.exit(130)
 signal.signal(signal.SIGTERM, stop)
 (folder / "ready").touch()
-time.sleep(60 if "slow" in sys.argv else 0.7)
+time.sleep(60 if kind == "slow" else 0.7)
 (folder / "ended").write_text(str(time.time()))
 """
 
@@ -47,9 +49,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(subprocess, "Popen", popen)
 
 
-def plan(tmp_path: Path, name: str, *words: str, epochs: int = 4) -> PlannedRun:
+def plan(tmp_path: Path, name: str, *, epochs: int = 4) -> PlannedRun:
     folder = tmp_path / "study" / name / "seed0"
-    return PlannedRun(Rung(name, ()), 0, folder, epochs, (*words, str(folder)))
+    return PlannedRun(Rung(name, ()), 0, folder, epochs, "")
 
 
 def runner(*, jobs: int = 1, gpus: int = 0, said: list[str] | None = None) -> Runner:
@@ -64,6 +66,7 @@ def test_jobs_share_cores_and_gpus_and_run_at_the_same_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     runs = [plan(tmp_path, name) for name in "abc"]
     done: list[PlannedRun] = []
@@ -85,16 +88,28 @@ def test_one_job_sees_every_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_failure_is_told_with_its_last_words_and_stops_nobody_else(tmp_path: Path) -> None:
-    bad, good = plan(tmp_path, "bad", "bad"), plan(tmp_path, "good")
+    bad, good = plan(tmp_path, "bad"), plan(tmp_path, "good")
     said: list[str] = []
     done: list[PlannedRun] = []
     (failure,) = runner(said=said).run([bad, good], finished=done.append)
-    assert failure.message() == f"bad, seed 0 ended with code 2 ({bad.log}): error: key = 3: should be 4"
+    assert failure.message() == f"bad, seed 0 ended with code 2 ({bad.log}): error: key = 3:\n  should be 4"
     assert failure.message() in said
     assert done == [good]
-    assert bad.last_error == "error: key = 3: should be 4"
+    assert bad.last_error == "error: key = 3:\n  should be 4"
     assert good.last_error == ""
     assert plan(tmp_path, "never started").last_error == ""
+
+
+def test_only_the_last_try_speaks(tmp_path: Path) -> None:
+    run = plan(tmp_path, "bad")
+    runner().run([run], finished=lambda _: None)
+    with run.log.open("a") as log:
+        log.write("---- started\nepoch 1\n")
+    assert Failure(run, -9).message().endswith(": epoch 1"), "killed: not what an earlier try complained of"
+    assert run.last_error == ""
+    with run.log.open("a") as log:
+        log.write("Traceback (most recent call last):\n  File ...\nValueError: bad [/tag]\n")
+    assert run.last_error == "ValueError: bad [/tag]"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -103,7 +118,7 @@ def test_an_interruption_is_passed_on_and_waited_for(
 ) -> None:
     inherited = signal.signal(number, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(number, inherited))
-    slow, never = plan(tmp_path, "slow", "slow"), plan(tmp_path, "never")
+    slow, never = plan(tmp_path, "slow"), plan(tmp_path, "never")
 
     def interrupt() -> None:
         while not (slow.folder / "ready").exists():
@@ -138,7 +153,7 @@ def test_time_left_follows_each_rungs_own_pace(tmp_path: Path) -> None:
 
 
 def test_whatever_ends_the_parent_no_training_goes_on_alone(tmp_path: Path) -> None:
-    quick, slow = plan(tmp_path, "quick"), plan(tmp_path, "slow", "slow")
+    quick, slow = plan(tmp_path, "quick"), plan(tmp_path, "slow")
 
     def broken(_: PlannedRun) -> None:
         raise ValueError("the disk is full")
