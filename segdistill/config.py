@@ -122,8 +122,13 @@ class SupervisedConfig(Section):
     _check_ramp = field_validator("branch_ramp")(_rising)
 
 
+#: What the branches know helps early and holds the primary back once it knows more: README, Results.
+_EARLY: Ramp = ((0.0, 0.0), (0.1, 1.0), (0.5, 1.0), (0.6, 0.0))
+
+
 class LogitConfig(Weighted):
     weight: NonNegative = 3.0
+    ramp: Ramp = _EARLY
     kind: Literal["pixel", "channel"] = "channel"  # divergence between classes, or between places by class
     teacher: Literal["others", "ensemble", "primary"] = "others"  # others: all sub-models but the student
     students: Literal["all", "primary", "branches"] = "primary"
@@ -141,6 +146,7 @@ class LogitConfig(Weighted):
 
 class FeatureConfig(Weighted):
     weight: NonNegative = 0.1
+    ramp: Ramp = _EARLY
     kind: Literal["cosine", "affinity"] = "cosine"
     stride: Literal[4, 8, 16] = 8  # pixels per cell where features are compared
     pool: Literal[1, 2] = 2  # affinity only: cells per pooled cell, each way
