@@ -37,6 +37,7 @@ class CheckedSplit:
 
 
 def build_taxonomy(config: Config) -> Taxonomy:
+    """The classes that the network tells apart."""
     match config.data.kind:
         case "camvid" | "synthetic":
             return CAMVID

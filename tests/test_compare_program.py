@@ -127,6 +127,18 @@ def test_trainings_read_the_settings_that_the_study_began_with(study: tuple[Path
     )
 
 
+def test_a_run_whose_export_failed_counts(study: tuple[Path, str], workplace: Path) -> None:
+    summary = study[0] / "deep_supervision" / "seed3" / "summary.json"
+    whole = summary.read_text()
+    summary.write_text(json.dumps(json.loads(whole) | {"onnx": None}))
+    try:
+        out, _ = run(*ARGUMENTS, "--report", cwd=workplace)
+    finally:
+        summary.write_text(whole)
+    assert "2 of 2 runs are finished" in out
+    assert "Missing" not in out
+
+
 MISTAKES = {
     "other settings": (("train.epochs=3",), ("train.epochs: 6 when it was started, 3 now", "name=")),
     "misspelt override": (("--rung", "wide:method.branches.widht=4"), ("rung wide", "did you mean 'width'")),

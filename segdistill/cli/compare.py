@@ -12,6 +12,7 @@ LADDER_NAMES = tuple(rung.name for rung in LADDER)
 
 
 def add(commands: Commands) -> None:
+    """The words of `compare`."""
     compare = commands.add_parser("compare", help="train several methods with several seeds and compare them")
     compare.add_argument("config", type=Path, help="YAML file, see configs/")
     compare.add_argument("overrides", nargs="*", metavar="key.sub=value", help="for every rung")

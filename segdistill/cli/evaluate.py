@@ -10,6 +10,7 @@ from segdistill.errors import EvaluationError
 
 
 def add(commands: Commands) -> None:
+    """The words of `evaluate`."""
     evaluate = commands.add_parser("evaluate", help="score a run, an ONNX file or stored masks on a split")
     evaluate.add_argument("model", type=Path, metavar="RUN|FILE.onnx|CONFIG.yaml")
     evaluate.add_argument("overrides", nargs="*", metavar="data.root=DIR", help="where the data lie now")

@@ -10,6 +10,7 @@ from segdistill.errors import ExportError
 
 
 def add(commands: Commands) -> None:
+    """The words of `export`."""
     export = commands.add_parser("export", help="a stream of a run as an ONNX file that is checked")
     export.add_argument("run_folder", type=Path, metavar="RUN")
     export.add_argument(

@@ -9,6 +9,7 @@ from segdistill.cli.values import Commands, number
 
 
 def add(commands: Commands) -> None:
+    """The words of `predict`."""
     predict = commands.add_parser("predict", help="masks and overlays of images or a video")
     predict.add_argument("model", type=Path, metavar="MODEL", help="a run folder or an ONNX file")
     predict.add_argument(

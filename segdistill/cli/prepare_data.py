@@ -9,6 +9,7 @@ from segdistill.cli.values import Commands
 
 
 def add(commands: Commands) -> None:
+    """The words of `prepare-data` and of its kinds of data."""
     parser = commands.add_parser("prepare-data", help="put a data set in place, verify it, count it")
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
     camvid = kinds.add_parser(

@@ -9,6 +9,7 @@ from segdistill.cli.values import Commands
 
 
 def add(commands: Commands) -> None:
+    """The words of `train`."""
     train = commands.add_parser("train", help="train by a configuration, evaluate and export the result")
     train.add_argument("config", type=Path, help="YAML file, see configs/")
     train.add_argument("overrides", nargs="*", metavar="key.sub=value", help="e.g. train.epochs=40 seed=1")

@@ -9,6 +9,8 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def whole_number(least: int) -> Callable[[str], int]:
+    """At least `least`."""
+
     def read(text: str) -> int:
         if not re.fullmatch(r"\d+", text) or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text!r} should be a whole number of at least {least}")
@@ -18,6 +20,8 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
+    """A number from `least` to `most`."""
+
     def read(text: str) -> float:
         try:
             value = float(text)
@@ -31,6 +35,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
 
 
 def size(text: str) -> tuple[int, int]:
+    """HxW -> (height, width) in pixels."""
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} should be height x width in pixels, e.g. 360x480")

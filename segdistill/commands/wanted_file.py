@@ -56,6 +56,7 @@ class Wanted:
 
 
 def graph_of(trained: Trained, wanted: Wanted) -> TensorGraph | ImageGraph:
+    """The network with what the file does before and after it."""
     deployed = trained.deployed
     if wanted.input == "tensor":
         return TensorGraph(trained.network, stride=deployed.multiple)
