@@ -130,16 +130,17 @@ def test_predictions_bear_the_classes_colours(run: Path, workplace: Path) -> Non
 
 
 @pytest.mark.training
-def test_a_run_whose_classes_were_changed_is_not_exported(
+def test_a_run_whose_classes_were_changed_is_neither_exported_nor_scored(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(original.replace("name: tree", "name: bush"))
     try:
         assert main(["export", str(run)]) == 2
+        assert main(["evaluate", str(run), "--weights", "last"]) == 2
     finally:
         (run / "config.yaml").write_text(original)
-    assert "(ground, tree, car) are not those of" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("(ground, tree, car) are not those of") == 2
 
 
 def test_bad_data_is_told_before_anything_is_begun(
