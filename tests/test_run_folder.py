@@ -1,11 +1,12 @@
 """Which runs a folder lets go on."""
 
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from segdistill.commands.run_folder import RunFolder
+from segdistill.commands.run_folder import RunFolder, code_hash, versions
 from segdistill.config import Config
 from segdistill.config_io import validate_config
 from segdistill.errors import ConfigError
@@ -76,3 +77,21 @@ def test_another_kind_is_another_run(folder: RunFolder) -> None:
     folder.begin(config("baseline", resume=False))
     with pytest.raises(ConfigError, match=r"method\.kind: 'baseline' when it was started"):
         folder.check(config("self_distill"), overwrite=False)
+
+
+def test_another_working_copy_is_another_version(tmp_path: Path) -> None:
+    """A release keeps its number while its code is being worked on."""
+    copies = []
+    for name, last in (("first", "x = 1\n"), ("same", "x = 1\n"), ("edited", "x = 2\n"), ("moved", "")):
+        package = tmp_path / name
+        (package / "inner").mkdir(parents=True)
+        (package / "a.py").write_text("" if last else "x = 1\n")
+        (package / "inner" / "b.py").write_text(last)
+        (package / "notes.txt").write_text(name)  # no code
+        copies.append(code_hash(package))
+    first, same, edited, moved = copies
+    assert first == same
+    assert len({first, edited, moved}) == 3
+    named, code = versions()["segdistill"].split("+code.")
+    assert named == importlib.metadata.version("segdistill")
+    assert len(code) == 10

@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import segdistill
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError, RunFolderError
@@ -67,8 +69,21 @@ _ABOUT_DATA = frozenset({"data.root", "data.cache", "data.workers"})
 
 
 def versions() -> dict[str, str]:
-    """Of this program and of what its numbers depend on."""
-    return {name: version(name) for name in _PACKAGES}
+    """Of this program, with a hash of its code, and of what its numbers depend on."""
+    code = code_hash(Path(segdistill.__file__).parent)
+    return {name: version(name) + (f"+code.{code}" if name == "segdistill" else "") for name in _PACKAGES}
+
+
+@cache
+def code_hash(package: Path) -> str:
+    """Of all Python files below a folder, as they were when this process first asked: two runs of one version may
+    have been made by different working copies of it."""
+    sources = sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).parts)
+    digest = hashlib.sha256()
+    for path in sources:
+        text = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(text)}\n".encode() + text)
+    return digest.hexdigest()[:10]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from segdistill.build import (
     worker_count,
 )
 from segdistill.build_data import build_splits
-from segdistill.commands.export import Split, export_checked
+from segdistill.commands.export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
 from segdistill.commands.run_folder import RunFolder, versions
 from segdistill.commands.tables import stream_table
@@ -214,65 +215,71 @@ def deploy(
     primary = state.scored_net.deploy().cpu().to(memory_format=torch.contiguous_format).eval()
     deployed = build_deployed(config, primary)
     save_deployed(folder.primary, primary, deployed)
-    summary: dict[str, Any] = {
-        "name": config.name,
-        "method": config.method.kind,
-        "seed": config.seed,
-        "miou": miou_by_stream(scores),
-        **{
-            key: value
-            for key, value in scores[PRIMARY].as_dict(deployed.taxonomy.names).items()
-            if key != "miou"
-        },
-        "best": {"epoch": state.position.best_epoch, "miou": state.position.best_miou},
-        "parameters": count_parameters(primary),
-        "macs": count_macs(primary, deployed),
-        "seconds": {
-            "training": round(state.position.seconds, 3),
-            "per_step": round(state.position.seconds / state.position.step, 5),
-        },
-        "memory_bytes": state.position.memory_bytes,
-        "steps": state.position.step,
-        "onnx": None,
-        "versions": versions(),
-        "device": state.fabric.device.type,
-        "processes": state.fabric.world_size,
-        "protocol": protocol(config, split="val", images=len(val_set)),
-    }
+    summary = summary_of(config, state, scores, deployed, val_images=len(val_set))
     # Scores first: an export that fails must not cost them.
     write_json(folder.summary, summary)
     console.print(stream_table(scores, deployed.taxonomy.names))
-    trained = Trained(
-        PRIMARY,
-        primary,
-        deployed,
-        config,
-        {
-            "miou": summary["miou"]["primary"],
-            "of": "the network in torch",
-            "protocol": summary["protocol"],
-        },
+    score = {
+        "miou": summary["miou"]["primary"],
+        "of": "the network in torch",
+        "protocol": summary["protocol"],
+    }
+    trained = Trained(PRIMARY, primary, deployed, config, score)
+    exported = export_of_some_size(
+        folder.onnx, trained, Split(val_set.samples, scored=False), console=console
     )
-    split = Split(val_set.samples, scored=False)
-    try:
-        exported = export_checked(folder.onnx, trained, Wanted(), split, console=console)
-    except ParityError:  # a fixed size would not change that
-        raise
-    except ExportError as error:
-        size = deployed.size
-        console.print(
-            f"[yellow]{error}[/yellow]\nso {folder.onnx.name} is exported for images of {size[0]}x{size[1]} alone",
-            highlight=False,
-        )
-        exported = export_checked(folder.onnx, trained, Wanted(size=size), split, console=console)
     onnx = {"bytes": os.path.getsize(folder.onnx), **exported.check.parity.as_dict()}
     write_json(folder.summary, summary | {"onnx": onnx})
     console.print(
-        f"deployed: {count_parameters(primary) / 1e6:.2f} M parameters, {summary['macs'] / 1e9:.2f} GMACs at "
+        f"deployed: {summary['parameters'] / 1e6:.2f} M parameters, {summary['macs'] / 1e9:.2f} GMACs at "
         f"{deployed.size[0]}x{deployed.size[1]}; {folder.primary.name}, {folder.onnx.name} and "
         f"{folder.summary.name} in {folder.path}",
         highlight=False,
     )
+
+
+def summary_of(
+    config: Config, state: TrainState, scores: dict[str, Scores], deployed: Deployed, *, val_images: int
+) -> dict[str, Any]:
+    """What `summary.json` says of a run before its network is exported."""
+    primary, position = state.scored_net.primary, state.position
+    by_class = scores[PRIMARY].as_dict(deployed.taxonomy.names)
+    return {
+        "name": config.name,
+        "method": config.method.kind,
+        "seed": config.seed,
+        "miou": miou_by_stream(scores),
+        **{key: value for key, value in by_class.items() if key != "miou"},
+        "best": {"epoch": position.best_epoch, "miou": position.best_miou},
+        "parameters": count_parameters(primary),
+        "macs": count_macs(primary, deployed),
+        "seconds": {
+            "training": round(position.seconds, 3),
+            "per_step": round(position.seconds / position.step, 5),
+        },
+        "memory_bytes": position.memory_bytes,
+        "steps": position.step,
+        "onnx": None,
+        "versions": versions(),
+        "device": state.fabric.device.type,
+        "processes": state.fabric.world_size,
+        "protocol": protocol(config, split="val", images=val_images),
+    }
+
+
+def export_of_some_size(file: Path, trained: Trained, split: Split, *, console: Console) -> Exported:
+    """For images of any size or, where the network cannot be exported so, for those of the trained size."""
+    try:
+        return export_checked(file, trained, Wanted(), split, console=console)
+    except ParityError:  # a fixed size would not change that
+        raise
+    except ExportError as error:
+        height, width = trained.deployed.size
+        console.print(
+            f"[yellow]{error}[/yellow]\nso {file.name} is exported for images of {height}x{width} alone",
+            highlight=False,
+        )
+        return export_checked(file, trained, Wanted(size=(height, width)), split, console=console)
 
 
 def count_parameters(module: nn.Module) -> int:
