@@ -122,17 +122,20 @@ class SupervisedConfig(Section):
     _check_ramp = field_validator("branch_ramp")(_rising)
 
 
-#: What the branches know helps early and holds the primary back once it knows more: README, Results.
-_EARLY: Ramp = ((0.0, 0.0), (0.1, 1.0), (0.5, 1.0), (0.6, 0.0))
+#: Branches are ahead of the primary in the first sixth of a training and behind it later; whoever knows less is held
+#: back by teaching (README, Results). So the primary learns from them early, and they from it late.
+_EARLY: Ramp = ((0.0, 0.0), (0.02, 1.0), (0.15, 1.0), (0.25, 0.0))
+_LATE: Ramp = ((0.7, 0.0), (0.75, 1.0))
 
 
 class LogitConfig(Weighted):
-    weight: NonNegative = 3.0
-    ramp: Ramp = _EARLY
-    kind: Literal["pixel", "channel"] = "channel"  # divergence between classes, or between places by class
-    teacher: Literal["others", "ensemble", "primary"] = "others"  # others: all sub-models but the student
-    students: Literal["all", "primary", "branches"] = "primary"
-    temperature: PositiveFloat = 4.0
+    weight: NonNegative = 1.0
+    ramp: Ramp = _LATE
+    kind: Literal["pixel", "channel"] = "pixel"  # divergence between classes, or between places by class
+    # others: all sub-models but the student; best: at every place the one that is least wrong there
+    teacher: Literal["others", "ensemble", "best", "primary"] = "primary"
+    students: Literal["all", "primary", "branches"] = "branches"
+    temperature: PositiveFloat = 2.0
     label_gate: Bool = False  # learn only where the teacher is right
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from segdistill.losses.adversarial import (
 )
 from segdistill.losses.feature import affinity_distance, cosine_distance
 from segdistill.losses.logit import (
+    best_logits,
     channel_distillation,
     ensemble_logits,
     logit_distillation,
@@ -93,15 +94,15 @@ class LogitDistillation:
     Attributes:
         kind: `pixel`, a divergence between classes at every place, or `channel`, one between places for
             every class, in which a rare class weighs as much as a frequent one.
-        teacher: `others` (mean logits of all sub-models but the student), `ensemble` (of all), or `primary`,
-            which then learns nothing here.
+        teacher: `others` (mean logits of all sub-models but the student), `ensemble` (of all), `best` (at every
+            place the one that is least wrong there), or `primary`, which then learns nothing here.
         students: `all` sub-models, only the `primary` or only the `branches`.
         temperature: T > 0.
         label_gate: learn only where the teacher's most likely class is the label.
     """
 
     kind: Literal["pixel", "channel"]
-    teacher: Literal["others", "ensemble", "primary"]
+    teacher: Literal["others", "ensemble", "best", "primary"]
     students: Literal["all", "primary", "branches"]
     temperature: float
     label_gate: bool
@@ -144,6 +145,8 @@ class LogitDistillation:
                 teachers = [logits[maps.primary_name]]
             case "ensemble":
                 teachers = list(logits.values())
+            case "best":
+                return best_logits(list(logits.values()), maps.grid_labels, ignore_index=maps.ignore_index)
             case "others":
                 teachers = [one for other, one in logits.items() if other != name]
         return ensemble_logits(teachers)

@@ -9,6 +9,8 @@ import pytest
 from segdistill.config import Config
 from segdistill.config_io import validate_config
 
+ALL_ALONG = [[0, 0], [0.1, 1]]
+
 
 def tiny_values(folder: Path) -> dict[str, Any]:
     return {
@@ -25,7 +27,13 @@ def tiny_values(folder: Path) -> dict[str, Any]:
             "encoder_weights": "none",
             "options": {"decoder_channels": [32, 24, 16, 12, 8]},
         },
-        "method": {"branches": {"taps": [3, 4], "width": 16}, "adversarial": {"width": 8}},
+        "method": {
+            "branches": {"taps": [3, 4], "width": 16},
+            # All terms at once, which the default ramps keep apart.
+            "logit": {"ramp": ALL_ALONG, "teacher": "ensemble", "students": "all"},
+            "feature": {"ramp": ALL_ALONG},
+            "adversarial": {"width": 8},
+        },
         "train": {"epochs": 3, "batch_size": 4, "accelerator": "cpu", "log_every": 2},
     }
 
