@@ -140,7 +140,8 @@ def test_two_processes_find_what_one_does(folder: Path, tmp_path: Path) -> None:
     for (key, ours), theirs in zip(
         one["streams"]["primary"].items(), two["streams"]["primary"].values(), strict=True
     ):
-        assert theirs == (pytest.approx(ours, abs=1e-12) if key == "expected_calibration_error" else ours)
+        # Confidences are float32, and another process may round their last bit otherwise.
+        assert theirs == (pytest.approx(ours, abs=1e-8) if key == "expected_calibration_error" else ours)
     pages = [(tmp_path / f"{name}_errors.html").read_text() for name in ("one", "two")]
     assert pages[0] == pages[1]
 
