@@ -122,8 +122,9 @@ class SupervisedConfig(Section):
     _check_ramp = field_validator("branch_ramp")(_rising)
 
 
-#: Branches are ahead of the primary in the first sixth of a training and behind it later, and who knows more is held back
-#: by learning from who knows less (README, Results). So the primary learns from them early, and they from it late.
+#: Branches are ahead of the primary in the first sixth of a training and behind it later, and who knows more is
+#: held back by learning from who knows less (README, Results). So the primary learns from them early, and they
+#: from it late.
 _EARLY: Ramp = ((0.0, 0.0), (0.02, 1.0), (0.15, 1.0), (0.25, 0.0))
 _LATE: Ramp = ((0.7, 0.0), (0.75, 1.0))
 
