@@ -244,7 +244,9 @@ def test_a_baseline_is_plain_training_with_torch_and_smp_alone(tiny_config: Call
     decayed = [p for p in plain.parameters() if p.ndim > 1]
     others = [p for p in plain.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}], lr=1e-3
+        [{"params": decayed, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}],
+        lr=1e-3,
+        fused=True,  # Adam's first steps turn rounding into +-lr
     )
     plain.train()
     for step, batch in enumerate(run.seen):
