@@ -96,8 +96,8 @@ class Weighted(Section):
 
 class BranchesConfig(Section):
     taps: tuple[Int | Text, ...] = (3, 4, 5)  # encoder depths (stride 2^depth) or dotted module paths
-    width: PositiveInt = 64  # channels of the branch decoders
-    stride: Literal[2, 4] = 4  # pixels per cell of the branches' logits
+    stride: Literal[2, 4] = 2  # pixels per cell of the branches' logits
+    width: PositiveInt = 32  # channels there; twice as many an octave further down, at most four times
     dropout: Share = 0.0  # of the last feature map's channels, in training
     encoder_gradient: Share = 1.0  # factor on the gradient from branches into the primary stream
 

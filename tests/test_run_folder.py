@@ -54,7 +54,7 @@ def test_settings_of_a_silent_term_do_not_matter(folder: RunFolder) -> None:
         (
             "deep_supervision",
             {"branches": {"width": 8}},
-            "method.branches.width: 64 when it was started, 8 now",
+            "method.branches.width: 32 when it was started, 8 now",
         ),
         (
             "self_distill",

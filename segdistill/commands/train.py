@@ -28,7 +28,7 @@ from segdistill.commands.export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
 from segdistill.commands.run_folder import RunFolder, versions
 from segdistill.commands.tables import stream_table
-from segdistill.commands.trained import Trained, scored_weights
+from segdistill.commands.trained import Trained, score_in, scored_weights
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.data.loading import (
@@ -219,12 +219,7 @@ def deploy(
     # Scores first: an export that fails must not cost them.
     write_json(folder.summary, summary)
     console.print(stream_table(scores, deployed.taxonomy.names))
-    score = {
-        "miou": summary["miou"]["primary"],
-        "of": "the network in torch",
-        "protocol": summary["protocol"],
-    }
-    trained = Trained(PRIMARY, primary, deployed, config, score)
+    trained = Trained(PRIMARY, primary, deployed, config, score_in(summary, PRIMARY))
     exported = export_of_some_size(
         folder.onnx, trained, Split(val_set.samples, scored=False), console=console
     )

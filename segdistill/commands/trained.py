@@ -52,17 +52,21 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
         raise RunFolderError(f"{folder.path} has no stream {stream!r}; it has {', '.join(known)}, or {ALL}")
     chosen = known if stream == ALL else [stream]
     summary = folder.load_summary()
-    scores = {PRIMARY: summary["miou"]["primary"], **summary["miou"]["branches"]}
 
     def trained_as(name: str, network: nn.Module) -> Trained:
-        score = {"miou": scores[name], "of": "the network in torch", "protocol": summary["protocol"]}
-        return Trained(name, network, deployed, config, score)
+        return Trained(name, network, deployed, config, score_in(summary, name))
 
     trained = [trained_as(PRIMARY, primary)] if PRIMARY in chosen else []
     if branches := [name for name in chosen if name != PRIMARY]:
         net = load_ensemble(folder, config, which=config.export.weights).eval()
         trained += [trained_as(name, BranchStream(net, name)) for name in branches]
     return trained
+
+
+def score_in(summary: Mapping[str, Any], stream: str) -> dict[str, Any]:
+    """What the run's summary says of a stream, as it stands in the exported files."""
+    of_streams = {PRIMARY: summary["miou"]["primary"], **summary["miou"]["branches"]}
+    return {"miou": of_streams[stream], "of": "the network in torch", "protocol": summary["protocol"]}
 
 
 def refuse_other_classes(folder: RunFolder, config: Config, deployed: Deployed) -> None:

@@ -1,5 +1,6 @@
 """Branch decoders: each makes a whole, shallower segmentation network out of part of the primary stream."""
 
+import itertools
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -25,12 +26,20 @@ def conv_block(in_channels: int, out_channels: int, *, kernel: int = 3, stride: 
     )
 
 
+#: How many times wider than its last map a branch is at most, far down.
+WIDEST = 4
+
+
 class BranchDecoder(nn.Module):
     """From a tapped feature map to logits.
 
     Strided blocks stand in for the depth that the tap skips, down to `deepest_stride`; a top-down path
     then climbs back to `out_stride`, adding at every octave what lies beside it: the block of the same
     stride on the way down, or the encoder's feature through a 1x1 convolution.
+
+    Every octave further down has twice the channels, as in the encoder, so it costs as much as the one
+    above it: with one width everywhere the deep maps were too narrow, and all sub-models together no better
+    than the primary alone.
     """
 
     def __init__(
@@ -49,21 +58,40 @@ class BranchDecoder(nn.Module):
             tap: the map the branch starts from.
             laterals: shallower maps it may use, each of another stride below the tap's, finest first.
             num_classes: C.
-            width: channels of the branch's maps.
+            width: channels at `out_stride`; twice as many at every octave below it, at most `WIDEST` times.
             out_stride: pixels per cell of the branch's logits.
             deepest_stride: how far down the stand-in blocks go; the tap's own stride means none.
             dropout: share of the last feature map's channels that is zeroed in training.
         """
         super().__init__()
-        self.entry = conv_block(tap.channels, width, kernel=1)
+
+        def width_at(stride: int) -> int:
+            return width * min(max(stride // out_stride, 1), WIDEST)
+
         depth_blocks = (deepest_stride // tap.stride).bit_length() - 1
-        self.down = nn.ModuleList(conv_block(width, width, stride=2) for _ in range(depth_blocks))
-        self.bottleneck = conv_block(width, width)
-        self.laterals = nn.ModuleList(conv_block(info.channels, width, kernel=1) for info in laterals)
-        self.climb = nn.ModuleList(conv_block(width, width) for _ in range(depth_blocks + len(laterals)))
+        descent = [tap.stride << octave for octave in range(depth_blocks + 1)]
+        ascent = [*reversed(descent), *(info.stride for info in reversed(laterals))]
+        self.entry = conv_block(tap.channels, width_at(tap.stride), kernel=1)
+        self.down = nn.ModuleList(
+            conv_block(width_at(above), width_at(below), stride=2)
+            for above, below in itertools.pairwise(descent)
+        )
+        self.bottleneck = conv_block(width_at(ascent[0]), width_at(ascent[0]))
+        self.laterals = nn.ModuleList(
+            conv_block(info.channels, width_at(info.stride), kernel=1) for info in laterals
+        )
+        self.narrow = nn.ModuleList(
+            nn.Conv2d(width_at(below), width_at(above), 1, bias=False)
+            for below, above in itertools.pairwise(ascent)
+        )
+        self.climb = nn.ModuleList(conv_block(width_at(stride), width_at(stride)) for stride in ascent[1:])
         self.out_stride = out_stride
         self.tap_stride = tap.stride
         self.dropout = nn.Dropout2d(dropout)
+        # Nothing finer lies beside the path, as in a vision transformer: wide maps are not upsampled.
+        self.last = (
+            conv_block(width_at(ascent[-1]), width, kernel=1) if ascent[-1] > out_stride else nn.Identity()
+        )
         self.head = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, tapped: Tensor, shallower: tuple[Tensor, ...]) -> BranchOutput:
@@ -78,9 +106,9 @@ class BranchDecoder(nn.Module):
             beside.append(x)
             x = block(x)
         x = self.bottleneck(x)
-        for block in self.climb:
+        for narrow, block in zip(self.narrow, self.climb, strict=True):
             finer = beside.pop()
-            x = block(upsample(x, *finer.shape[-2:]) + finer)
+            x = block(upsample(narrow(x), *finer.shape[-2:]) + finer)
         height, width = (size * self.tap_stride // self.out_stride for size in tapped.shape[-2:])
-        features = fit_to(x, height, width)
+        features = fit_to(self.last(x), height, width)
         return BranchOutput(features, self.head(self.dropout(features)))

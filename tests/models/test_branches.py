@@ -57,9 +57,22 @@ def test_shapes_and_depth(tap: int, laterals: tuple[int, ...], out: int, deepest
     assert len(decoder.climb) == down + len(laterals)
 
 
-def test_every_parameter_and_every_map_takes_part() -> None:
-    decoder = decoder_at(16, laterals=(4, 8))
-    tapped, shallower = map_at(16), (map_at(4), map_at(8))
+def test_channels_double_with_every_octave_below_the_output() -> None:
+    decoder = decoder_at(8, laterals=(2, 4), out=2)  # width 8
+    seen: list[tuple[int, int]] = []  # stride, channels
+    for block in (decoder.entry, *decoder.down, decoder.bottleneck, *decoder.climb):
+        block.register_forward_hook(
+            lambda _block, _inputs, maps: seen.append((WIDTH // maps.shape[3], maps.shape[1]))
+        )
+    run(decoder, 8, (2, 4))
+    at_most_four_times = [(8, 32), (16, 32), (32, 32), (32, 32), (16, 32), (8, 32)]
+    assert seen == [*at_most_four_times, (4, 16), (2, 8)]
+
+
+@pytest.mark.parametrize(("tap", "laterals", "out"), [(16, (4, 8), 4), (16, (), 4), (4, (), 2)])
+def test_every_parameter_and_every_map_takes_part(tap: int, laterals: tuple[int, ...], out: int) -> None:
+    decoder = decoder_at(tap, laterals=laterals, out=out)
+    tapped, shallower = map_at(tap), tuple(map_at(stride) for stride in laterals)
     decoder(tapped, shallower).logits.square().mean().backward()
     assert all(maps.grad is not None and maps.grad.abs().sum() > 0 for maps in (tapped, *shallower))
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in decoder.parameters())

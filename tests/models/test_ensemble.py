@@ -300,7 +300,7 @@ def test_every_method_starts_from_the_seeds_primary() -> None:
     assert differing(deep.branches, distil.branches) == []
     assert not deep.adapters
     assert set(distil.adapters) == set(distil.submodels)
-    assert distil.feature_path == "decoder.blocks.2"
+    assert distil.feature_path == "decoder.blocks.3"
     assert not built("self_distill", 7, feature={"weight": 0}).adapters
     weights = [name for name, parameter in baseline.primary.named_parameters() if parameter.ndim > 1]
     assert set(weights) <= set(differing(baseline.primary, built("baseline", 8).primary))
