@@ -86,10 +86,14 @@ def _rising(ramp: Ramp) -> Ramp:
 
 
 class Weighted(Section):
-    """A weight times a piecewise linear factor over the training."""
+    """A weight times a piecewise linear factor over the training.
+
+    The sub-models learn from labels alone first: whatever they taught each other earlier held all of them back
+    (README, Results).
+    """
 
     weight: NonNegative
-    ramp: Ramp = ((0.0, 0.0), (0.1, 1.0))  # [progress 0..1, factor] points
+    ramp: Ramp = ((0.7, 0.0), (0.75, 1.0))  # [progress 0..1, factor] points
 
     _check_ramp = field_validator("ramp")(_rising)
 
@@ -122,16 +126,8 @@ class SupervisedConfig(Section):
     _check_ramp = field_validator("branch_ramp")(_rising)
 
 
-#: Branches are ahead of the primary in the first sixth of a training and behind it later, and who knows more is
-#: held back by learning from who knows less (README, Results). So the primary learns from them early, and they
-#: from it late.
-_EARLY: Ramp = ((0.0, 0.0), (0.02, 1.0), (0.15, 1.0), (0.25, 0.0))
-_LATE: Ramp = ((0.7, 0.0), (0.75, 1.0))
-
-
 class LogitConfig(Weighted):
     weight: NonNegative = 1.0
-    ramp: Ramp = _LATE
     kind: Literal["pixel", "channel"] = "pixel"  # divergence between classes, or between places by class
     # others: all sub-models but the student; best: at every place the one that is least wrong there
     teacher: Literal["others", "ensemble", "best", "primary"] = "primary"
@@ -150,7 +146,6 @@ class LogitConfig(Weighted):
 
 class FeatureConfig(Weighted):
     weight: NonNegative = 0.1
-    ramp: Ramp = _EARLY
     kind: Literal["cosine", "affinity"] = "cosine"
     stride: Literal[4, 8, 16] = 8  # pixels per cell where features are compared
     pool: Literal[1, 2] = 2  # affinity only: cells per pooled cell, each way

@@ -322,9 +322,8 @@ def test_the_dump_spells_out_every_default() -> None:
     values = parse_yaml(dump_config(Config(name="a")), source="dump")
     assert set(values) == set(Config.model_fields)
     assert values["train"]["optimizer"]["lr"] == 1e-3
-    assert values["method"]["adversarial"]["ramp"] == [[0.0, 0.0], [0.1, 1.0]]
-    assert values["method"]["logit"]["ramp"] == [[0.7, 0.0], [0.75, 1.0]]
-    assert values["method"]["feature"]["ramp"] == [[0.0, 0.0], [0.02, 1.0], [0.15, 1.0], [0.25, 0.0]]
+    for term in ("logit", "feature", "adversarial"):
+        assert values["method"][term]["ramp"] == [[0.7, 0.0], [0.75, 1.0]]
 
 
 # ---- class tables in files of their own

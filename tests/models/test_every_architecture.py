@@ -57,7 +57,7 @@ def config_of(
     sections: dict[str, dict[str, Any]] = {"branches": {}, "adversarial": {}, **method}
     sections["branches"] = {"taps": taps, "width": 8, **sections["branches"]}
     sections["adversarial"] = {"width": 8, **sections["adversarial"]}
-    for term in ("logit", "feature"):  # all terms at once, which the default ramps keep apart
+    for term in ("logit", "feature", "adversarial"):  # from the first step on
         sections[term] = {"ramp": [[0, 1]], **sections.get(term, {})}
     values = {
         "name": "contract",

@@ -29,10 +29,10 @@ def tiny_values(folder: Path) -> dict[str, Any]:
         },
         "method": {
             "branches": {"taps": [3, 4], "width": 16},
-            # All terms at once, which the default ramps keep apart.
+            # From the beginning, not in the last quarter only.
             "logit": {"ramp": ALL_ALONG, "teacher": "ensemble", "students": "all"},
             "feature": {"ramp": ALL_ALONG},
-            "adversarial": {"width": 8},
+            "adversarial": {"ramp": ALL_ALONG, "width": 8},
         },
         "train": {"epochs": 3, "batch_size": 4, "accelerator": "cpu", "log_every": 2},
     }
