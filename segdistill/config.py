@@ -129,8 +129,7 @@ class SupervisedConfig(Section):
 class LogitConfig(Weighted):
     weight: NonNegative = 1.0
     kind: Literal["pixel", "channel"] = "pixel"  # divergence between classes, or between places by class
-    # others: all sub-models but the student; best: at every place the one that is least wrong there
-    teacher: Literal["others", "ensemble", "best", "primary"] = "primary"
+    teacher: Literal["others", "ensemble", "primary"] = "primary"  # others: all sub-models but the student
     students: Literal["all", "primary", "branches"] = "branches"
     temperature: PositiveFloat = 2.0
     label_gate: Bool = False  # learn only where the teacher is right

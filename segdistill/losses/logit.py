@@ -14,30 +14,6 @@ def ensemble_logits(logits: Sequence[Tensor]) -> Tensor:
     return torch.stack([one.detach() for one in logits]).mean(0)
 
 
-def best_logits(logits: Sequence[Tensor], target: Tensor, *, ignore_index: int) -> Tensor:
-    """At every place the logits of the sub-model that is least wrong there, without gradient.
-
-        z_k,   k = argmin_k -log softmax(z_k)_y   (KDCL-Naive, Guo et al., CVPR 2020, for every pixel)
-
-    No sub-model is better than that, however weak the others are.
-
-    Args:
-        logits: of the sub-models, each (B, C, *spatial).
-        target: (B, *spatial) int64.
-        ignore_index: of places without a label, which get the logits of any sub-model.
-
-    Returns:
-        (B, C, *spatial)
-    """
-    stacked = torch.stack([one.detach() for one in logits])  # (K, B, C, *spatial)
-    safe = target.masked_fill(target == ignore_index, 0)[None, :, None].expand(
-        len(stacked), -1, 1, *target.shape[1:]
-    )
-    loss = stacked.logsumexp(2, keepdim=True) - stacked.gather(2, safe)  # (K, B, 1, *spatial)
-    least = loss.argmin(0, keepdim=True).expand(1, *stacked.shape[1:])
-    return stacked.gather(0, least).squeeze(0)
-
-
 def logit_distillation(
     logits: Tensor,
     teacher_logits: Tensor,

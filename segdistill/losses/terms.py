@@ -16,7 +16,6 @@ from segdistill.losses.adversarial import (
 )
 from segdistill.losses.feature import affinity_distance, cosine_distance
 from segdistill.losses.logit import (
-    best_logits,
     channel_distillation,
     ensemble_logits,
     logit_distillation,
@@ -94,15 +93,15 @@ class LogitDistillation:
     Attributes:
         kind: `pixel`, a divergence between classes at every place, or `channel`, one between places for
             every class, in which a rare class weighs as much as a frequent one.
-        teacher: `others` (mean logits of all sub-models but the student), `ensemble` (of all), `best` (at every
-            place the one that is least wrong there), or `primary`, which then learns nothing here.
+        teacher: `others` (mean logits of all sub-models but the student), `ensemble` (of all), or `primary`,
+            which then learns nothing here.
         students: `all` sub-models, only the `primary` or only the `branches`.
         temperature: T > 0.
         label_gate: learn only where the teacher's most likely class is the label.
     """
 
     kind: Literal["pixel", "channel"]
-    teacher: Literal["others", "ensemble", "best", "primary"]
+    teacher: Literal["others", "ensemble", "primary"]
     students: Literal["all", "primary", "branches"]
     temperature: float
     label_gate: bool
@@ -145,8 +144,6 @@ class LogitDistillation:
                 teachers = [logits[maps.primary_name]]
             case "ensemble":
                 teachers = list(logits.values())
-            case "best":
-                return best_logits(list(logits.values()), maps.grid_labels, ignore_index=maps.ignore_index)
             case "others":
                 teachers = [one for other, one in logits.items() if other != name]
         return ensemble_logits(teachers)

@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax, rel_entr, softmax
+from scipy.special import rel_entr, softmax
 from torch import Tensor
 
 from segdistill.losses.logit import (
-    best_logits,
     channel_distillation,
     ensemble_logits,
     logit_distillation,
@@ -172,24 +171,6 @@ def test_the_ensemble_is_the_mean_of_the_logits_without_gradient(spatial: tuple[
     expected = (first.detach().numpy() + second.detach().numpy() + third.detach().numpy()) / 3
     torch.testing.assert_close(mean, torch.from_numpy(expected))
     assert not mean.requires_grad
-
-
-@SPATIAL
-def test_the_best_is_whoever_is_least_wrong_at_a_place(spatial: tuple[int, ...]) -> None:
-    first, second, target = random_case(spatial)
-    third = first - 2 * second
-    best = best_logits([first, second, third], target, ignore_index=255)
-    assert not best.requires_grad
-    candidates = [one.detach().movedim(1, -1).reshape(-1, CLASSES).numpy() for one in (first, second, third)]
-    found = best.movedim(1, -1).reshape(-1, CLASSES).numpy()
-    chosen = []
-    for place, label in enumerate(target.flatten().tolist()):
-        if label == 255:
-            continue
-        losses = [-log_softmax(one[place])[label] for one in candidates]
-        chosen.append(int(np.argmin(losses)))
-        assert found[place].tolist() == candidates[chosen[-1]][place].tolist()
-    assert len(set(chosen)) > 1
 
 
 # ---- channel-wise

@@ -294,18 +294,6 @@ def test_a_primary_that_teaches_learns_nothing(students: str) -> None:
     assert to_branch.flatten().tolist() == pytest.approx([-0.8, 0.8])
 
 
-def test_at_every_pixel_the_best_teaches_the_rest() -> None:
-    # The primary says 0 and the branch that it does not know: at label 0 the branch learns, at label 1 the primary.
-    maps = by_hand_maps([0, 1, 255])
-    loss = distillation(teacher="best")(maps)
-    assert loss.item() == pytest.approx((BRANCH_FROM_PRIMARY + PRIMARY_FROM_BRANCH) / 2)
-    to_primary, to_branch = gradients(loss, inputs(maps))
-    assert to_primary is not None
-    assert to_branch is not None
-    assert [bool(to_primary[..., place].abs().sum() > 1e-9) for place in range(3)] == [False, True, False]
-    assert [bool(to_branch[..., place].abs().sum() > 1e-9) for place in range(3)] == [True, False, False]
-
-
 def test_the_label_gate_learns_only_where_the_teacher_is_right() -> None:
     # Labels 0, 1, ignored, 0: the ensemble says 0 everywhere, so the gate is shut at one of three valid pixels.
     labels = [0, 1, 255, 0]
