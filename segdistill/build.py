@@ -261,6 +261,7 @@ def _schedule(section: Weighted) -> Schedule:
 
 
 def build_discriminator(config: Config, *, submodels: int) -> PixelDiscriminator:
+    """One logit per pixel for the label game, one for each of the `submodels` for the peer game."""
     game = config.method.adversarial
     torch.manual_seed(stream_seed(config.seed, "discriminator"))
     return PixelDiscriminator(
@@ -344,6 +345,7 @@ def _discriminator_player(config: Config, fabric: Fabric, *, submodels: int) -> 
 
 
 def build_loop_settings(config: Config, *, multiple: int) -> LoopSettings:
+    """`multiple`: what the network wants height and width to be divisible by."""
     train = config.train
     return LoopSettings(
         seed=config.seed,

@@ -88,8 +88,8 @@ def _rising(ramp: Ramp) -> Ramp:
 class Weighted(Section):
     """A weight times a piecewise linear factor over the training.
 
-    The sub-models learn from labels alone first: whatever they taught each other earlier held all of them back
-    (README, Results).
+    The sub-models learn from labels alone first: in the trials so far, primaries that were taught earlier ended
+    lower (README, Results).
     """
 
     weight: NonNegative

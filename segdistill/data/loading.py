@@ -174,6 +174,7 @@ class EpochBatches(Sampler[list[Place]]):
 def train_loader(
     dataset: TrainDataset, batches: EpochBatches, *, workers: int, pin_memory: bool
 ) -> "DataLoader[Batch]":
+    """The batches of one process in their order; the pixels do not depend on the number of workers."""
     return DataLoader(
         dataset,
         batch_sampler=batches,

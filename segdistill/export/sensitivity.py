@@ -116,6 +116,7 @@ def _first_outputs(path: Path, feeds: Iterable[Feed]) -> Iterator[np.ndarray]:
 
 
 def compared(group: str, references: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Sensitivity:
+    """How far the outputs with this group in int8 are from the references."""
     is_logits = np.issubdtype(references[0].dtype, np.floating)  # (B, C, H, W), otherwise classes (B, H, W)
     pairs = list(zip(references, outputs, strict=True))
     same = [ours.argmax(1) == theirs.argmax(1) if is_logits else ours == theirs for ours, theirs in pairs]

@@ -38,8 +38,7 @@ class BranchDecoder(nn.Module):
     stride on the way down, or the encoder's feature through a 1x1 convolution.
 
     Every octave further down has twice the channels, as in the encoder, so it costs as much as the one
-    above it: with one width everywhere the deep maps were too narrow, and all sub-models together no better
-    than the primary alone.
+    above it, until there are `WIDEST` times as many.
     """
 
     def __init__(
