@@ -1,4 +1,4 @@
-"""Every knob of a run, typed and with its unit and range. Nothing here builds anything; `build.py` does."""
+"""Every knob of a run, typed and with its unit and range. Nothing here builds anything; `build/` does."""
 
 import difflib
 import itertools

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from segdistill.build import build_net
-from segdistill.build_data import build_taxonomy
+from segdistill.build.network import build_net
+from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config, Section
 from segdistill.config_data import FolderConfig, values_of
 from segdistill.config_io import load_config, validate_config

@@ -16,8 +16,9 @@ from program import TINY, launch
 from rich.console import Console
 from tiny_models import convolution, write_deployed, write_onnx
 
-from segdistill.build import build_eval_dataset, build_net
-from segdistill.build_data import build_samples
+from segdistill.build.datasets import build_eval_dataset
+from segdistill.build.network import build_net
+from segdistill.build.splits import build_samples
 from segdistill.cli import main
 from segdistill.config import Config
 from segdistill.config_io import dump_config

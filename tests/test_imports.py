@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "segdistill"
 
 LEAVES = {f"{PACKAGE}.{name}" for name in ("errors", "files", "resolution", "seeds")}
-COMPOSERS = {f"{PACKAGE}.{name}" for name in ("build", "build_data", "cli", "commands", "config_io")}
+COMPOSERS = {f"{PACKAGE}.{name}" for name in ("build", "cli", "commands", "config_io")}
 
 #: What a module or package may import beside the leaves, itself and the package's version.
 ALLOWED = {

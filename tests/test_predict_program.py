@@ -15,7 +15,7 @@ from PIL import Image
 from program import TINY, launch
 from tiny_models import TAXONOMY, convolution, write_deployed, write_onnx
 
-from segdistill.build import build_net
+from segdistill.build.network import build_net
 from segdistill.cli import main
 from segdistill.commands.predict import find_images
 from segdistill.config import Config

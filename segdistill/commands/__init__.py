@@ -1,1 +1,1 @@
-"""What the command line does, one module a command. Together with `build.py` the only readers of `Config`."""
+"""What the command line does, one module a command. Together with `build/` the only readers of `Config`."""

@@ -9,7 +9,7 @@ import onnx
 from rich.console import Console
 from rich.table import Table
 
-from segdistill.build_data import build_samples
+from segdistill.build.splits import build_samples
 from segdistill.commands.export_int8 import INT8_SPEED, quantise, slow_note, speed_up
 from segdistill.commands.file_scores import PARITY_IMAGES, file_miou, spread, torch_miou
 from segdistill.commands.run_folder import RunFolder

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from segdistill.build_data import build_samples
+from segdistill.build.splits import build_samples
 from segdistill.commands.file_scores import PARITY_IMAGES, file_miou, spread
 from segdistill.commands.trained import Trained
 from segdistill.commands.wanted_file import Wanted

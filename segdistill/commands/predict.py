@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from segdistill.build_data import build_taxonomy
+from segdistill.build.splits import build_taxonomy
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.subjects import load_predictor
 from segdistill.data.files import IMAGE_SUFFIXES, read_image

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segdistill.build_data import build_splits, build_taxonomy
+from segdistill.build.splits import build_splits, build_taxonomy
 from segdistill.commands.tables import percent
 from segdistill.config import Config
 from segdistill.config_data import DataConfig

@@ -9,13 +9,9 @@ import torch
 from rich.console import Console
 from torch.utils.data import default_collate
 
-from segdistill.build import (
-    build_fabric,
-    build_loop_settings,
-    build_state,
-    build_train_dataset,
-)
-from segdistill.build_data import CheckedSplit, build_splits
+from segdistill.build.datasets import build_train_dataset
+from segdistill.build.splits import CheckedSplit, build_splits
+from segdistill.build.training import build_fabric, build_loop_settings, build_state
 from segdistill.config import Config
 from segdistill.data.loading import Batch, Place
 from segdistill.models.primary import input_multiple

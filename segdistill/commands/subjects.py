@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from segdistill.build import build_normalisation, worker_count
-from segdistill.build_data import build_samples, build_unlabelled_test
+from segdistill.build.datasets import build_normalisation, worker_count
+from segdistill.build.splits import build_samples, build_unlabelled_test
 from segdistill.commands.protocol import of_view, protocol, weights_in_words
 from segdistill.commands.run_folder import RunFolder, refuse_what_counts
 from segdistill.commands.trained import load_ensemble, refuse_other_classes

@@ -12,18 +12,16 @@ from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segdistill.build import (
-    build_deployed,
+from segdistill.build.datasets import (
     build_eval_dataset,
-    build_fabric,
     build_image_shares,
-    build_loop_settings,
-    build_state,
     build_train_dataset,
     training_size,
     worker_count,
 )
-from segdistill.build_data import build_splits
+from segdistill.build.network import build_deployed
+from segdistill.build.splits import build_splits
+from segdistill.build.training import build_fabric, build_loop_settings, build_state
 from segdistill.commands.export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
 from segdistill.commands.run_folder import RunFolder, versions

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from segdistill.build import build_net
-from segdistill.build_data import build_taxonomy
+from segdistill.build.network import build_net
+from segdistill.build.splits import build_taxonomy
 from segdistill.commands.run_folder import RunFolder
 from segdistill.config import Config
 from segdistill.errors import RunFolderError

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.build import build_net
+from segdistill.build.network import build_net
 from segdistill.config_io import validate_config
 from segdistill.models.ensemble import (
     BranchSpec,

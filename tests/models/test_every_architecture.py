@@ -9,7 +9,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from segdistill.build import build_deployed, build_state
+from segdistill.build.network import build_deployed
+from segdistill.build.training import build_state
 from segdistill.config import ARCHITECTURES, Config
 from segdistill.config_io import validate_config
 from segdistill.data.loading import Batch

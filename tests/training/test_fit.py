@@ -11,14 +11,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from segdistill.build import (
-    build_eval_dataset,
-    build_fabric,
-    build_loop_settings,
-    build_state,
-    build_train_dataset,
-)
-from segdistill.build_data import build_samples, build_splits
+from segdistill.build.datasets import build_eval_dataset, build_train_dataset
+from segdistill.build.splits import build_samples, build_splits
+from segdistill.build.training import build_fabric, build_loop_settings, build_state
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.train import epoch_batches
 from segdistill.config import Config

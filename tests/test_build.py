@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from segdistill import build_data
-from segdistill.build import build_image_shares, build_train_dataset
-from segdistill.build_data import build_splits, build_taxonomy
+from segdistill.build import splits as splits_module
+from segdistill.build.datasets import build_image_shares, build_train_dataset
+from segdistill.build.splits import CheckedSplit, build_splits, build_taxonomy
 from segdistill.config import Config
 from segdistill.config_io import load_config, resolve
 from segdistill.data.files import PairedFiles
@@ -62,7 +62,7 @@ def half(index: int, low: int = 0, high: int = 255) -> np.ndarray:
     return mask
 
 
-def build(config: Config, *splits: str) -> tuple[dict[str, build_data.CheckedSplit], str]:
+def build(config: Config, *splits: str) -> tuple[dict[str, CheckedSplit], str]:
     console = Console(file=io.StringIO(), width=300)
     return build_splits(config, splits or ("train", "val"), console=console), console.file.getvalue()
 
@@ -203,7 +203,7 @@ def test_small_splits_are_kept_unless_told_otherwise(tmp_path: Path, cache: bool
 
 
 def test_large_splits_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_data, "CACHE_BYTES", 4 * 32 * 32)
+    monkeypatch.setattr(splits_module, "CACHE_BYTES", 4 * 32 * 32)
     write_folder(tmp_path, half)
     splits, told = build(settings(tmp_path))
     assert isinstance(splits["train"].samples, PairedFiles)

@@ -1,0 +1,92 @@
+"""What training and evaluation read: samples, augmented and normalised."""
+
+import os
+
+import numpy as np
+
+from segdistill.build.splits import CheckedSplit
+from segdistill.config import Config
+from segdistill.data.loading import EvalDataset, Place, TrainDataset
+from segdistill.data.samples import Samples
+from segdistill.data.statistics import class_odds, image_shares
+from segdistill.data.transforms import (
+    EvalTransform,
+    Normalisation,
+    TrainTransform,
+    crop_to,
+    named_transforms,
+    train_transforms,
+)
+from segdistill.errors import ConfigError
+from segdistill.models.primary import colour_statistics
+
+MAX_WORKERS = 8
+
+
+def build_normalisation(config: Config) -> Normalisation:
+    return Normalisation(
+        *colour_statistics(encoder=config.model.encoder, encoder_weights=config.model.encoder_weights)
+    )
+
+
+def build_train_dataset(config: Config, split: CheckedSplit) -> TrainDataset:
+    """Raises ConfigError if a transform of `data.augment.custom` is unknown or refuses its arguments."""
+    augment = config.data.augment
+    samples, ignore_index = split.samples, split.samples.taxonomy.ignore_index
+    of_classes = config.data.sampling.kind == "class_balanced_crops"
+    if augment.custom is None:
+        transforms = train_transforms(
+            size=config.data.size,
+            scale=augment.scale,
+            flip=augment.flip,
+            colour=augment.colour,
+            blur=augment.blur,
+            ignore_index=ignore_index,
+            crop=config.data.crop,
+            class_odds=class_odds(split.pixels).tolist() if of_classes else None,
+        )
+    elif of_classes:
+        raise ConfigError(
+            "data.sampling.kind='class_balanced_crops' chooses the crop, and so does data.augment.custom; "
+            "use class_balanced_images, or no custom transforms"
+        )
+    else:
+        try:
+            transforms = named_transforms(augment.custom, ignore_index=ignore_index)
+        except ValueError as error:
+            raise ConfigError(f"data.augment.custom: {error}") from None
+        transforms += crop_to(training_size(config), ignore_index=ignore_index)
+    transforms.append(build_normalisation(config).transform())
+    dataset = TrainDataset(samples, TrainTransform(transforms, seed=config.seed))
+    try:
+        dataset[Place(epoch=0, index=0)]
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(
+            f"data.augment: the transforms fail on {samples.name(0)}: {type(error).__name__}: {error}"
+        ) from None
+    return dataset
+
+
+def build_image_shares(config: Config, split: CheckedSplit) -> np.ndarray | None:
+    """How often an epoch visits each training image; None: each of them once."""
+    return None if config.data.sampling.kind == "uniform" else image_shares(split.pixels)
+
+
+def training_size(config: Config) -> tuple[int, int]:
+    """(height, width) in pixels of what the network is trained on."""
+    return config.data.crop or config.data.size
+
+
+def build_eval_dataset(
+    config: Config, samples: Samples, *, normalisation: Normalisation | None = None
+) -> EvalDataset:
+    """`normalisation`: of a network that is deployed already; by default that of the encoder's weights."""
+    how = normalisation if normalisation is not None else build_normalisation(config)
+    return EvalDataset(samples, EvalTransform(size=config.data.size, normalisation=how))
+
+
+def worker_count(config: Config, *, on_gpu: bool) -> int:
+    """`data.workers`, or a sensible number: on a CPU the training itself uses all cores."""
+    if config.data.workers is not None:
+        return config.data.workers
+    return min(MAX_WORKERS, os.cpu_count() or 1) if on_gpu else 0

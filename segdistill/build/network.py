@@ -1,0 +1,105 @@
+"""Primary and branches, and how the primary is rebuilt in plain smp."""
+
+import math
+
+import torch
+from segmentation_models_pytorch.base import SegmentationModel
+
+from segdistill.build.datasets import build_normalisation, training_size
+from segdistill.build.splits import build_taxonomy
+from segdistill.config import Config
+from segdistill.errors import ConfigError
+from segdistill.export.weights import Deployed
+from segdistill.models.ensemble import BranchSpec, MultiBranchNet
+from segdistill.models.primary import build_primary, input_multiple, smp_keywords
+from segdistill.models.taps import TapMap, decoder_map_path, survey
+from segdistill.seeds import stream_seed
+
+
+def build_net(config: Config) -> MultiBranchNet:
+    """Primary and branches, with the first weights that belong to the seed.
+
+    Raises:
+        ConfigError: if smp or a tap refuses what was asked for.
+        WeightsError: if pretrained weights cannot be had.
+    """
+    model, method = config.model, config.method
+    torch.manual_seed(stream_seed(config.seed, "primary"))
+    try:
+        primary = build_primary(
+            arch=model.arch,
+            encoder=model.encoder,
+            encoder_weights=model.encoder_weights,
+            num_classes=build_taxonomy(config).num_classes,
+            options=model.options,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from None
+    torch.manual_seed(stream_seed(config.seed, "branches"))
+    try:
+        tap_map, feature_path = _survey(config, primary)
+        return MultiBranchNet(
+            primary,
+            tap_map=tap_map,
+            num_classes=build_taxonomy(config).num_classes,
+            branches=_branch_spec(config),
+            feature_stride=method.feature.stride if feature_path else None,
+            feature_path=feature_path,
+        )
+    except ValueError as error:
+        raise ConfigError(f"method.branches.taps = {list(method.branches.taps)}: {error}") from None
+
+
+def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
+    """Where the primary offers maps, and which of them learns features; "" if none does."""
+    method = config.method
+    multiple = input_multiple(primary)
+    height, width = (math.ceil(size / multiple) * multiple for size in training_size(config))
+    paths = [tap for tap in method.branches.taps if isinstance(tap, str)] if method.has_branches else []
+    feature_path = ""
+    try:
+        if method.distils and method.feature.weight:
+            feature_path = decoder_map_path(
+                primary, stride=method.branches.stride, height=height, width=width
+            )
+            paths.append(feature_path)
+        return survey(primary, tuple(paths), height=height, width=width), feature_path
+    except RuntimeError as error:
+        raise ConfigError(
+            f"data.{'crop' if config.data.crop else 'size'} = {list(training_size(config))}: {config.model.arch} on "
+            f"{config.model.encoder} cannot take images of {height}x{width} ({str(error).splitlines()[0]}); "
+            "use larger ones"
+        ) from None
+
+
+def _branch_spec(config: Config) -> BranchSpec | None:
+    if not config.method.has_branches:
+        return None
+    branches = config.method.branches
+    return BranchSpec(
+        taps=branches.taps,
+        width=branches.width,
+        stride=branches.stride,
+        dropout=branches.dropout,
+        encoder_gradient=branches.encoder_gradient,
+    )
+
+
+def build_deployed(config: Config, primary: SegmentationModel) -> Deployed:
+    """How the trained primary is rebuilt in plain smp."""
+    model = config.model
+    taxonomy = build_taxonomy(config)
+    keywords = {
+        "encoder_name": model.encoder,
+        "encoder_weights": None,
+        "classes": taxonomy.num_classes,
+        **smp_keywords(arch=model.arch, encoder=model.encoder, options=model.options),
+    }
+    return Deployed(
+        arch=model.arch,
+        keywords=keywords,
+        taxonomy=taxonomy,
+        normalisation=build_normalisation(config),
+        size=config.data.size,
+        multiple=input_multiple(primary),
+    )

@@ -1,0 +1,71 @@
+"""The loss terms and the discriminator."""
+
+import torch
+
+from segdistill.build.splits import build_taxonomy, check_class_weights
+from segdistill.config import Config, Weighted
+from segdistill.losses.objective import Needs, Objective, Schedule, Term
+from segdistill.losses.terms import Adversarial, FeatureSimilarity, LogitDistillation, Supervised
+from segdistill.models.discriminator import PixelDiscriminator
+from segdistill.models.ensemble import PRIMARY
+from segdistill.seeds import stream_seed
+
+
+def build_objective(config: Config, adversarial: Adversarial | None) -> Objective:
+    """The terms that the kind of method has and that have a weight.
+
+    Raises:
+        ConfigError: if the class weights do not match the classes.
+    """
+    method = config.method
+    supervised = method.supervised
+    check_class_weights(config)
+    labels = Supervised(
+        class_weights=supervised.class_weights,
+        label_smoothing=supervised.label_smoothing,
+        dice_weight=supervised.dice_weight,
+        balance=supervised.balance,
+    )
+    terms = [Term(PRIMARY, Schedule(1.0), labels.primary)]
+    if method.has_branches:
+        schedule = Schedule(supervised.branch_weight, supervised.branch_ramp)
+        terms.append(Term("branches", schedule, labels.branches, Needs.BRANCHES))
+    if method.distils:
+        logit, feature = method.logit, method.feature
+        distillation = LogitDistillation(
+            logit.kind, logit.teacher, logit.students, logit.temperature, logit.label_gate
+        )
+        terms += [
+            Term("logit", _schedule(logit), distillation, Needs.BRANCHES, distillation.notes),
+            Term(
+                "feature",
+                _schedule(feature),
+                FeatureSimilarity(feature.kind, feature.pool),
+                Needs.BRANCHES | Needs.FEATURES,
+            ),
+        ]
+    if adversarial:
+        terms.append(
+            Term(
+                "adversarial",
+                _schedule(method.adversarial),
+                adversarial,
+                Needs.BRANCHES | Needs.DISCRIMINATOR,
+            )
+        )
+    return Objective(tuple(term for term in terms if term.schedule.weight > 0))
+
+
+def _schedule(section: Weighted) -> Schedule:
+    return Schedule(section.weight, section.ramp)
+
+
+def build_discriminator(config: Config, *, submodels: int) -> PixelDiscriminator:
+    """One logit per pixel for the label game, one for each of the `submodels` for the peer game."""
+    game = config.method.adversarial
+    torch.manual_seed(stream_seed(config.seed, "discriminator"))
+    return PixelDiscriminator(
+        num_classes=build_taxonomy(config).num_classes,
+        outputs=1 if game.game == "label" else submodels,
+        width=game.width,
+    )

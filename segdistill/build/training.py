@@ -1,0 +1,110 @@
+"""Device, optimisers, the state a run begins with, the loop's settings."""
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy, Strategy
+
+from segdistill.build.network import build_net
+from segdistill.build.objective import build_discriminator, build_objective
+from segdistill.build.splits import build_taxonomy
+from segdistill.config import Config
+from segdistill.errors import ConfigError
+from segdistill.losses.terms import Adversarial
+from segdistill.training.ema import Ema
+from segdistill.training.loop import LoopSettings
+from segdistill.training.optimizers import (
+    build_discriminator_optimizer,
+    build_optimizer,
+    build_scheduler,
+    parameter_groups,
+)
+from segdistill.training.state import Player, TrainState
+
+
+def build_fabric(config: Config) -> Fabric:
+    """Device, precision and processes."""
+    train = config.train
+    accelerator = train.accelerator
+    none_here = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and none_here)
+    devices = (1 if on_cpu else "auto") if train.devices == "auto" else train.devices
+    strategy: str | Strategy = "auto"
+    if devices != 1 and (on_cpu or torch.cuda.device_count() > 1):
+        # Branches may have no weight yet or any more, and some encoders hold stages that smp never runs.
+        strategy = DDPStrategy(find_unused_parameters=True)
+    try:
+        return Fabric(
+            accelerator="cpu" if on_cpu else accelerator,
+            devices=devices,
+            strategy=strategy,
+            precision=train.precision,
+        )
+    except Exception as error:  # Fabric raises RuntimeError, ValueError and MisconfigurationException
+        raise ConfigError(
+            f"train.accelerator={accelerator}, train.devices={train.devices}, train.precision={train.precision} "
+            f"cannot be had on this machine: {error}"
+        ) from None
+
+
+def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainState:
+    """Networks on their devices, optimisers and objective, at the beginning of a run."""
+    net = build_net(config)
+    if config.train.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    train, method = config.train, config.method
+    groups = parameter_groups(
+        net,
+        lr=train.optimizer.lr,
+        encoder_lr_scale=train.optimizer.encoder_lr_scale,
+        weight_decay=train.optimizer.weight_decay,
+    )
+    optimizer = build_optimizer(train.optimizer.kind, groups, momentum=train.optimizer.momentum)
+    scheduler = build_scheduler(
+        train.schedule.kind,
+        optimizer,
+        total_steps=total_steps,
+        warmup=train.schedule.warmup,
+        power=train.schedule.power,
+    )
+    module, wrapped = fabric.setup(net, optimizer)
+    discriminator, adversarial = None, None
+    if method.distils and method.adversarial.weight:
+        discriminator = _discriminator_player(config, fabric, submodels=len(net.submodels))
+        adversarial = Adversarial(
+            method.adversarial.game, method.adversarial.real_smoothing, discriminator.module
+        )
+    return TrainState(
+        fabric=fabric,
+        net=net,
+        ensemble=Player(module, wrapped, scheduler),
+        discriminator=discriminator,
+        objective=build_objective(config, adversarial),
+        adversarial=adversarial,
+        ema=Ema.of(net, decay=train.ema_decay) if train.ema_decay else None,
+    )
+
+
+def _discriminator_player(config: Config, fabric: Fabric, *, submodels: int) -> Player:
+    discriminator = build_discriminator(config, submodels=submodels)
+    optimizer = build_discriminator_optimizer(discriminator, lr=config.method.adversarial.lr)
+    module, wrapped = fabric.setup(discriminator, optimizer)
+    return Player(module, wrapped, None)
+
+
+def build_loop_settings(config: Config, *, multiple: int) -> LoopSettings:
+    """`multiple`: what the network wants height and width to be divisible by."""
+    train = config.train
+    return LoopSettings(
+        seed=config.seed,
+        epochs=train.epochs,
+        accumulate=train.accumulate,
+        multiple=multiple,
+        ignore_index=build_taxonomy(config).ignore_index,
+        grid_stride=config.method.grid_stride,
+        clip_norm=train.clip_norm,
+        eval_every=train.eval_every,
+        log_every=train.log_every,
+        # Fabric refuses gradients taken outside its own backward pass in mixed precision.
+        diagnose_every=train.diagnose_every if train.precision == "32-true" else None,
+        checkpoint_seconds=60 * train.checkpoint_minutes,
+    )
