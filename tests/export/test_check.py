@@ -32,7 +32,23 @@ NAN, INFINITY = float("nan"), float("inf")
     ],
 )
 def test_limits(precision: Any, difference: float | None, equal: float, holds: bool) -> None:
-    assert Check(precision, Parity(5, equal, difference)).holds is holds
+    assert Check(precision, Parity(5, equal, difference, 5.0)).holds is holds
+
+
+@pytest.mark.parametrize(
+    ("largest", "difference", "holds"),
+    [
+        (1.0, 1e-4, True),
+        (1.0, 1.1e-4, False),
+        (30.0, 6e-4, True),
+        (30.0, 6.1e-4, False),
+        (30.0, INFINITY, False),
+    ],
+)
+def test_rounding_may_grow_with_large_logits(largest: float, difference: float, holds: bool) -> None:
+    check = Check("fp32", Parity(5, 1.0, difference, largest))
+    assert check.holds is holds
+    assert (f"<= {2e-5 * max(5.0, largest):.1e}" in check.failures) is not holds
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -40,13 +56,13 @@ def test_limits(precision: Any, difference: float | None, equal: float, holds: b
     ("miou", "holds"), [(0.61, True), (0.6001, True), (0.5999, False), (0.6201, False), (NAN, False)]
 )
 def test_the_score_may_change_by_a_point(precision: Any, miou: float, holds: bool) -> None:
-    check = Check(precision, Parity(5, 1.0, 0.0), miou=miou, reference_miou=0.61)
+    check = Check(precision, Parity(5, 1.0, 0.0, 5.0), miou=miou, reference_miou=0.61)
     assert check.holds is holds
     assert ("mIoU" in check.failures) is not holds
 
 
 def test_failures_give_the_numbers() -> None:
-    check = Check("fp32", Parity(7, 0.98765, 0.0327), miou=0.5, reference_miou=0.61)
+    check = Check("fp32", Parity(7, 0.98765, 0.0327, 5.0), miou=0.5, reference_miou=0.61)
     for part in ("3.3e-02", "<= 1.0e-04", "98.7650%", ">= 99.99%", "50.00 % (-11.00)", "61.00 %"):
         assert part in check.failures, check.failures
 
@@ -83,7 +99,7 @@ def test_the_largest_difference_and_the_share_of_equal_classes() -> None:
     exported[1, 0, 4, 5] = 1.5  # class 0 wins at one of 200 pixels, by a change of 1.5
     exported[0, 2, 0, 0] = -3.0  # a change of 2 that no argmax sees
     parity = compare(Logits(logits()), file_giving(described(), logits=exported), [BATCH])
-    assert parity == Parity(2, 1 - 1 / 200, 2.0)
+    assert parity == Parity(2, 1 - 1 / 200, 2.0, 1.0)
 
 
 @pytest.mark.parametrize("bad", [NAN, INFINITY])
@@ -94,20 +110,21 @@ def test_a_non_finite_logit_is_an_infinite_difference(bad: float) -> None:
     for batches in ([BATCH], [BATCH, later], [later, BATCH]):
         parity = compare(Logits(logits()), file_giving(described(), logits=exported), batches)
         assert parity.max_logit_difference == INFINITY
+        assert not Check("fp32", parity).holds
 
 
 def test_files_that_give_classes_are_compared_by_them() -> None:
     theirs = torch.ones(2, 10, 10, dtype=torch.uint8)
     theirs[0, :2] = 2
     file = file_giving(described(input="image"), class_index=theirs)
-    assert compare(Logits(logits()), file, [BATCH]) == Parity(2, 0.9, None)
+    assert compare(Logits(logits()), file, [BATCH]) == Parity(2, 0.9, None, 1.0)
 
 
 def test_a_network_that_gives_nan_equals_no_classes() -> None:
     ours = logits()
     ours[0] = NAN  # whose argmax is class 0
     file = file_giving(described(input="image"), class_index=ours.argmax(1).to(torch.uint8))
-    assert compare(Logits(ours), file, [BATCH]) == Parity(2, 0.5, None)
+    assert compare(Logits(ours), file, [BATCH]) == Parity(2, 0.5, None, 1.0)
 
 
 def test_nothing_to_compare_is_no_proof() -> None:
