@@ -102,6 +102,14 @@ def test_the_largest_difference_and_the_share_of_equal_classes() -> None:
     assert parity == Parity(2, 1 - 1 / 200, 2.0, 1.0)
 
 
+def test_the_largest_logit_is_taken_over_all_batches_whatever_its_sign() -> None:
+    ours = logits()
+    ours[0, 2, 3, 3] = -30.0
+    later = np.zeros((1, 3, 10, 10), np.float32)
+    parity = compare(Logits(ours), file_giving(described(), logits=ours), [BATCH, later])
+    assert parity == Parity(3, 1.0, 0.0, 30.0)
+
+
 @pytest.mark.parametrize("bad", [NAN, INFINITY])
 def test_a_non_finite_logit_is_an_infinite_difference(bad: float) -> None:
     exported = logits()
