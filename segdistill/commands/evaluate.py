@@ -32,6 +32,7 @@ from segdistill.evaluation.evaluator import Labelling, Watcher, evaluate_images,
 from segdistill.evaluation.metrics import Scores
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.files import write_json
+from segdistill.processes import launched
 from segdistill.report.confusion import confusion_csv, confusion_picture
 from segdistill.training.run_log import miou_by_stream
 
@@ -63,36 +64,38 @@ def evaluate_run(
     path: Path, overrides: Sequence[str], asked: Asked, *, weights: Weights, console: Console
 ) -> None:
     """Score a run's networks; for the arguments see `run_subject`."""
-    fabric = launch(asked.devices, accelerator="cuda" if torch.cuda.is_available() else "cpu")
-    console = console if fabric.is_global_zero else Console(quiet=True)
-    with fabric.rank_zero_first():
-        subject = run_subject(
-            path,
-            overrides,
-            split=asked.split,
-            submitted=asked.submit is not None,
-            weights=weights,
-            wishes=asked.wishes,
-            device=fabric.device,
-            console=console,
-        )
-    score(subject, asked, fabric, console=console)
+    fabric = build_fabric(asked.devices, accelerator="cuda" if torch.cuda.is_available() else "cpu")
+    with launched(fabric):
+        console = console if fabric.is_global_zero else Console(quiet=True)
+        with fabric.rank_zero_first():
+            subject = run_subject(
+                path,
+                overrides,
+                split=asked.split,
+                submitted=asked.submit is not None,
+                weights=weights,
+                wishes=asked.wishes,
+                device=fabric.device,
+                console=console,
+            )
+        score(subject, asked, fabric, console=console)
 
 
 def evaluate_onnx(path: Path, overrides: Sequence[str], asked: Asked, *, console: Console) -> None:
     """Score an exported file under ONNX Runtime; for the arguments see `file_subject`."""
-    fabric = launch(asked.devices, accelerator="cpu")  # where ONNX Runtime runs
-    console = console if fabric.is_global_zero else Console(quiet=True)
-    with fabric.rank_zero_first():
-        subject = file_subject(
-            path,
-            overrides,
-            split=asked.split,
-            submitted=asked.submit is not None,
-            wishes=asked.wishes,
-            console=console,
-        )
-    score(subject, asked, fabric, console=console)
+    fabric = build_fabric(asked.devices, accelerator="cpu")  # where ONNX Runtime runs
+    with launched(fabric):
+        console = console if fabric.is_global_zero else Console(quiet=True)
+        with fabric.rank_zero_first():
+            subject = file_subject(
+                path,
+                overrides,
+                split=asked.split,
+                submitted=asked.submit is not None,
+                wishes=asked.wishes,
+                console=console,
+            )
+        score(subject, asked, fabric, console=console)
 
 
 def evaluate_masks(
@@ -106,21 +109,20 @@ def evaluate_masks(
     subject = mask_subject(
         model, overrides, split=asked.split, masks=masks, label_ids=label_ids, console=console
     )
-    score(subject, asked, launch(1, accelerator="cpu"), console=console)
+    with launched(build_fabric(1, accelerator="cpu")) as fabric:
+        score(subject, asked, fabric, console=console)
 
 
-def launch(devices: int, *, accelerator: str) -> Fabric:
-    """Start the processes.
+def build_fabric(devices: int, *, accelerator: str) -> Fabric:
+    """The processes, not yet started.
 
     Raises:
         EvaluationError: if the machine has not so many devices.
     """
     try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
+        return Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
     except Exception as error:  # Fabric raises RuntimeError, ValueError and MisconfigurationException
         raise EvaluationError(f"--devices {devices} cannot be had on this machine: {error}") from None
-    fabric.launch()
-    return fabric
 
 
 def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -> None:

@@ -45,6 +45,7 @@ from segdistill.export.weights import Deployed, save_deployed
 from segdistill.files import write_json
 from segdistill.models.ensemble import PRIMARY
 from segdistill.models.primary import input_multiple
+from segdistill.processes import launched
 from segdistill.resolution import pad_to_multiple
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.host_memory import keep_freed_memory
@@ -67,9 +68,12 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
     fabric = build_fabric(config)
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    fabric.launch()
-    console = console if fabric.is_global_zero else Console(quiet=True)
+    with launched(fabric):
+        _train(config, folder, fabric, console=console if fabric.is_global_zero else Console(quiet=True))
 
+
+def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Console) -> None:
+    """In every process; the first one alone speaks and writes."""
     with fabric.rank_zero_first():
         splits = build_splits(config, ("train", "val"), console=console)
     train_set = build_train_dataset(config, splits["train"])
