@@ -18,6 +18,7 @@ from segdistill.training.optimizers import (
     build_scheduler,
     parameter_groups,
 )
+from segdistill.training.precision import CpuMixedPrecision
 from segdistill.training.state import Player, TrainState
 
 
@@ -32,12 +33,14 @@ def build_fabric(config: Config) -> Fabric:
     if devices != 1 and (on_cpu or torch.cuda.device_count() > 1):
         # Branches may have no weight yet or any more, and some encoders hold stages that smp never runs.
         strategy = DDPStrategy(find_unused_parameters=True)
+    mixed_on_cpu = on_cpu and train.precision == "bf16-mixed"
     try:
         return Fabric(
             accelerator="cpu" if on_cpu else accelerator,
             devices=devices,
             strategy=strategy,
-            precision=train.precision,
+            precision=None if mixed_on_cpu else train.precision,
+            plugins=CpuMixedPrecision() if mixed_on_cpu else None,
         )
     except Exception as error:  # Fabric raises RuntimeError, ValueError and MisconfigurationException
         raise ConfigError(

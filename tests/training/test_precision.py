@@ -1,0 +1,78 @@
+"""bfloat16 on a CPU: which layers compute in it."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segdistill.build.training import build_fabric
+from segdistill.config import Config
+from segdistill.training.precision import CpuMixedPrecision, DepthwiseInFloat32
+
+
+def gradients(conv: nn.Conv2d, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, and the gradient of a fixed sum of it with respect to images and weight."""
+    images = images.clone().requires_grad_()
+    maps = conv(images)
+    weights = torch.linspace(-1, 1, maps.numel()).reshape(maps.shape).to(torch.bfloat16)
+    to_images, to_weight = torch.autograd.grad((maps.float() * weights.float()).sum(), (images, conv.weight))
+    return maps, to_images, to_weight
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_layers_compute_in_float32(stride: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, 5, stride, 2, groups=8, bias=bias)
+    images = torch.randn(2, 8, 12, 16)
+    expected, expected_to_images, expected_to_weight = gradients(conv, images)
+    with torch.autocast("cpu", torch.bfloat16), DepthwiseInFloat32():
+        maps, to_images, to_weight = gradients(conv, images)
+    assert maps.dtype == torch.bfloat16, "the next layer gets what autocast would give it"
+    torch.testing.assert_close(maps, expected.to(torch.bfloat16), rtol=0, atol=0)
+    torch.testing.assert_close(to_images, expected_to_images)
+    torch.testing.assert_close(to_weight, expected_to_weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, _, in_bfloat16 = gradients(conv, images)
+    assert not torch.equal(in_bfloat16, expected_to_weight), "bfloat16 would have shown"
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_other_layers_compute_in_bfloat16(groups: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, 3, 1, 1, groups=groups)
+    images = torch.randn(2, 8, 12, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = gradients(conv, images)
+        with DepthwiseInFloat32():
+            found = gradients(conv, images)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_depthwise_layer_of_one_channel_is_an_ordinary_one() -> None:
+    conv = nn.Conv2d(1, 1, 3, 1, 1)
+    images = torch.randn(1, 1, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = conv(images)
+        with DepthwiseInFloat32():
+            assert torch.equal(conv(images), expected)
+
+
+def test_a_mixed_run_on_a_cpu_has_it(tiny_config: Callable[..., Config]) -> None:
+    mixed = build_fabric(tiny_config(train={"precision": "bf16-mixed"}))
+    assert isinstance(mixed.strategy.precision, CpuMixedPrecision)
+    plain = build_fabric(tiny_config())
+    assert plain.strategy.precision.precision == "32-true"
+
+
+def test_a_network_gets_it_from_fabric(tiny_config: Callable[..., Config]) -> None:
+    """And it ends with the forward pass."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False)
+    images = torch.randn(2, 8, 12, 16).to(torch.bfloat16).float()  # Fabric gives the images to layers so
+    expected = conv(images)
+    module = build_fabric(tiny_config(train={"precision": "bf16-mixed"})).setup(conv)
+    assert torch.equal(module(images), expected.to(torch.bfloat16).float())
+    assert conv(images).dtype == torch.float32
