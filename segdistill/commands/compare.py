@@ -145,7 +145,7 @@ def write_results(study: Study) -> Comparison | None:
 
 
 def print_results(comparison: Comparison, folder: StudyFolder, *, console: Console) -> None:
-    for table in comparison_tables(comparison):
+    for table in comparison_tables(comparison, console):
         console.print(table)
     console.print(protocol_line(comparison), highlight=False)
     for sentence in comparison.words:

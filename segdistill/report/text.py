@@ -1,8 +1,12 @@
 """A comparison for the terminal."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,14 +21,14 @@ from segdistill.report.rows import (
 from segdistill.study.results import Comparison
 
 
-def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Scores and differences of every rung, differences by class, sub-models; readable at 120 columns."""
-    main = main_grid(comparison)
-    others = (class_grid(comparison), submodel_grid(comparison))
-    return [
-        _table(main, below=missing_line(comparison)),
-        *(_table(grid) for grid in others if grid is not None),
-    ]
+def comparison_tables(comparison: Comparison, console: Console) -> list[Table]:
+    """Scores and differences of every rung, differences by class, sub-models.
+
+    Each is one table where the console is wide enough, else several below each other, all with the first column.
+    """
+    main = replace(main_grid(comparison), note=_lines(main_grid(comparison).note, missing_line(comparison)))
+    grids = (main, class_grid(comparison), submodel_grid(comparison))
+    return [_table(part) for grid in grids if grid is not None for part in _fitting(grid, console)]
 
 
 def protocol_line(comparison: Comparison) -> str:
@@ -32,11 +36,53 @@ def protocol_line(comparison: Comparison) -> str:
     return "protocol: " + "; ".join(f"{what} {value}" for what, value in protocol_items(comparison))
 
 
-def _table(grid: Grid, *, below: str = "") -> Table:
+def _lines(*texts: str) -> str:
+    return "\n".join(filter(None, texts))
+
+
+def _fitting(grid: Grid, console: Console) -> list[Grid]:
+    """The grid cut between its groups of columns, where it would be wider than the console."""
+    units = [
+        list(members)
+        for _, members in groupby(
+            range(1, len(grid.columns)), key=lambda index: grid.columns[index].group or index
+        )
+    ]
+    parts: list[list[int]] = [[0]]
+    for unit in units:
+        if len(parts[-1]) > 1 and _width(_part(grid, [*parts[-1], *unit]), console) > console.width:
+            parts.append([0])
+        parts[-1] += unit
+    last = len(parts) - 1
+    return [
+        replace(
+            _part(grid, indexes),
+            title=grid.title if place == 0 else "",
+            note=grid.note if place == last else "",
+        )
+        for place, indexes in enumerate(parts)
+    ]
+
+
+def _part(grid: Grid, indexes: Sequence[int]) -> Grid:
+    return replace(
+        grid,
+        columns=tuple(grid.columns[index] for index in indexes),
+        rows=tuple(tuple(row[index] for index in indexes) for row in grid.rows),
+    )
+
+
+def _width(grid: Grid, console: Console) -> int:
+    """Characters that the table's columns need, whatever the console has."""
+    table = _table(replace(grid, title="", note=""))
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
+
+
+def _table(grid: Grid) -> Table:
     """`Text` throughout: a name with brackets is no markup."""
     table = Table(
-        title=Text(grid.title, style="bold"),
-        caption=Text("\n".join(filter(None, (grid.note, below)))),
+        title=Text(grid.title, style="bold") if grid.title else None,
+        caption=Text(grid.note) if grid.note else None,
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         show_edge=False,

@@ -305,7 +305,7 @@ def test_the_verdict_on_self_distillation_comes_first(three_seeds: Comparison) -
 def printed(study: Comparison, *, width: int = 120) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        for table in comparison_tables(study):
+        for table in comparison_tables(study, console):
             console.print(table)
     return capture.get()
 
@@ -342,6 +342,22 @@ def test_the_widest_study_fits_120_columns() -> None:
     lines = [" ".join(line.split()) for line in output.splitlines()]
     for row in main.rows:
         assert " ".join(row) in lines
+
+
+def test_a_narrow_terminal_gets_several_tables(three_seeds: Comparison) -> None:
+    """Cut between groups of columns; each part names its rows, and nothing is lost."""
+    output = printed(three_seeds, width=80)
+    notes = " ".join(rows.main_grid(three_seeds).note.split())
+    assert notes in " ".join(output.split()), "once, below the last part"
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    for result in rows.main_grid(three_seeds).rows:
+        name, scores, first, second = result[0], result[1:4], result[4:7], result[7:10]
+        assert [line for line in lines if line.startswith(f"{name} ")][:2] == [
+            " ".join((name, *scores, *first)),
+            " ".join((name, *second, *result[10:])),
+        ]
+    assert lines.count("mIoU in percent") == 1
+    assert max(len(line) for line in output.splitlines()) <= 80
 
 
 def test_brackets_are_no_markup_on_the_terminal(nasty: Comparison) -> None:
