@@ -226,6 +226,7 @@ class TrainConfig(Section):
     # each term, in one step); null: never. Only in 32-true precision.
     diagnose_every: PositiveInt | None = 5
     checkpoint_minutes: PositiveFloat = 5.0  # time between `last` checkpoints inside an epoch
+    keep_epochs: tuple[PositiveInt, ...] = ()  # whose checkpoints stay, in checkpoints/epoch<N>/
     resume: Bool = False
 
 

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from program import run, start, write_config
+import torch
+from program import launch, run, start, write_config
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.training
 ARGUMENTS = (
@@ -169,3 +171,33 @@ def test_a_mistake_is_told_before_anything_is_trained(
     for word in words:
         assert word in err
     assert "Traceback" not in err
+
+
+def test_late_losses_go_on_from_what_deep_supervision_has_trained(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And end, to the bit, where the same training ends that is done from its start."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    late = [f"method.{loss}.ramp=[[0.5,0],[0.75,1]]" for loss in ("logit", "feature", "adversarial")]
+    settings = ("tiny.yaml", "train.epochs=4", "train.ema_decay=0.9", *late)
+    kinds = ("--kinds", "deep_supervision", "self_distill", "--seeds", "3", "--out", "shared")
+    out, _ = launch("compare", *settings, *kinds, cwd=workplace)
+    assert "starting self_distill, seed 3 after epoch 2 of deep_supervision, seed 3, equal until there" in out
+    own = ("seed=3", "method.kind=self_distill", "out=alone", "export.weights=last")
+    run("train", *settings, *own, cwd=workplace)
+    shared, alone = workplace / "shared" / "self_distill" / "seed3", workplace / "alone"
+    rows = [
+        [
+            {key: value for key, value in json.loads(line).items() if key != "seconds"}
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ]
+        for folder in (shared, alone)
+    ]
+    assert rows[0] == rows[1]
+    assert {"logit", "feature", "adversarial"} <= set(rows[0][3]["train"])
+    ours, theirs = (load_file(folder / "primary.safetensors") for folder in (shared, alone))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    best = [json.loads((folder / "summary.json").read_text())["best"] for folder in (shared, alone)]
+    assert best[0] == best[1]
+    said = run("evaluate", shared, "--weights", "best", cwd=workplace)[0]
+    assert f"{100 * best[1]['miou']:.2f}" in said, "the best checkpoint came along"

@@ -110,4 +110,5 @@ def build_loop_settings(config: Config, *, multiple: int) -> LoopSettings:
         # Fabric refuses gradients taken outside its own backward pass in mixed precision.
         diagnose_every=train.diagnose_every if train.precision == "32-true" else None,
         checkpoint_seconds=60 * train.checkpoint_minutes,
+        keep_epochs=train.keep_epochs,
     )

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from segdistill.commands.shared_beginning import take_over
 from segdistill.commands.step_cost import seconds_per_step
 from segdistill.commands.study_plan import Study, StudyFolder, is_finished, plan_study, read_json
 from segdistill.config import Config
@@ -91,7 +92,13 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
             progress.finished(run)
             write_results(study)
 
-        runner = Runner(jobs=jobs, gpus=torch.cuda.device_count(), watch=progress.watch, said=progress.say)
+        runner = Runner(
+            jobs=jobs,
+            gpus=torch.cuda.device_count(),
+            take_over=lambda run: take_over(run, load_config(run.settings_file)),
+            watch=progress.watch,
+            said=progress.say,
+        )
         return runner.run(todo, finished=finished)
 
 

@@ -38,6 +38,7 @@ _FREE_KEYS = frozenset(
         "train.log_every",
         "train.diagnose_every",
         "train.checkpoint_minutes",
+        "train.keep_epochs",
     }
 )
 #: What runs, evaluations and exports leave in the folder; `--overwrite` touches nothing else.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.commands.run_folder import RunFolder
+from segdistill.commands.shared_beginning import with_beginnings
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError
@@ -125,10 +126,12 @@ def plan_study(
     for rung in rungs:
         refuse_what_a_study_decides(f"rung {rung.name}", rung.overrides, (*_STUDYS_OWN, *_ONE_FOR_ALL))
     folder = StudyFolder(out or Path("runs") / f"{base.name}_compare")
-    planned = [plan(config_path, overrides, rung, seed, folder=folder) for seed in seeds for rung in ladder]
+    planned = with_beginnings(
+        [plan(config_path, overrides, rung, seed, folder=folder) for seed in seeds for rung in ladder]
+    )
     every = folder.remembered(ladder)
     earlier = [
-        plan(config_path, overrides, rung, seed, folder=folder)
+        plan(config_path, overrides, rung, seed, folder=folder)[0]
         for rung in every
         for seed in folder.seeds(rung)
         if not (rung in ladder and seed in seeds)
@@ -158,8 +161,8 @@ def refuse_what_a_study_decides(where: str, overrides: Sequence[str], keys: Sequ
 
 def plan(
     config_path: Path, overrides: Sequence[str], rung: Rung, seed: int, *, folder: StudyFolder
-) -> PlannedRun:
-    """One training; its settings are checked against what its folder holds.
+) -> tuple[PlannedRun, Config]:
+    """One training and its settings, which are checked against what its folder holds.
 
     Raises:
         ConfigError: if the rung's settings are not valid, add nothing to deep supervision, or are others than
@@ -183,7 +186,7 @@ def plan(
             "term a weight, or leave the rung out by --kinds"
         )
     RunFolder(target).check(config, overwrite=False)
-    return PlannedRun(rung, seed, target, epochs=config.train.epochs, settings=dump_config(config))
+    return PlannedRun(rung, seed, target, epochs=config.train.epochs, settings=dump_config(config)), config
 
 
 def weight_of(rung: Rung, config: Config) -> float | None:

@@ -19,6 +19,20 @@ _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """What a run has in common with another one."""
+
+    of: str  # the other run's name
+    folder: Path  # and its folder
+    epochs: int  # from the start
+
+    @property
+    def checkpoint(self) -> Path:
+        """Written by the other run when it has come so far."""
+        return self.folder / "checkpoints" / f"epoch{self.epochs}" / "last.pt"
+
+
+@dataclass(frozen=True)
 class PlannedRun:
     """One rung with one seed."""
 
@@ -27,10 +41,15 @@ class PlannedRun:
     folder: Path
     epochs: int
     settings: str  # YAML of its whole configuration
+    beginning: Beginning | None = None
 
     @property
     def name(self) -> str:
         return f"{self.rung.name}, seed {self.seed}"
+
+    @property
+    def begun(self) -> bool:
+        return (self.folder / "config.yaml").is_file()
 
     @property
     def log(self) -> Path:
@@ -95,12 +114,14 @@ class Runner:
     Attributes:
         jobs: trainings at a time.
         gpus: devices to deal out if there are several jobs; 0 leaves every job what it sees.
+        take_over: lets a run go on from its beginning, which another one has trained; says whether that went.
         watch: called every few seconds with the runs that are under way.
         said: called with a line at every start and end.
     """
 
     jobs: int
     gpus: int
+    take_over: Callable[[PlannedRun], bool]
     watch: Callable[[Sequence[PlannedRun]], None]
     said: Callable[[str], None]
     _started: list[_Started] = field(default_factory=list)
@@ -108,6 +129,8 @@ class Runner:
 
     def run(self, planned: Sequence[PlannedRun], *, finished: Callable[[PlannedRun], None]) -> list[Failure]:
         """Run all of them in their order; one that fails does not keep the others from running.
+
+        A run that shares its beginning with another one waits until that has trained it.
 
         Args:
             planned: may be partly trained, which is then resumed.
@@ -129,8 +152,9 @@ class Runner:
                     raise InterruptedRunError(
                         "interrupted; what was trained is saved, the same command goes on"
                     )
-                while waiting and len(self._started) < self.jobs:
-                    self._start(waiting.pop(0))
+                while len(self._started) < self.jobs and (run := self._next(waiting)):
+                    waiting.remove(run)
+                    self._start(run)
                 time.sleep(_POLL_SECONDS)
                 for one in [one for one in self._started if one.process.poll() is not None]:
                     self._started.remove(one)
@@ -148,10 +172,21 @@ class Runner:
                 signal.signal(number, handler)
         return failures
 
+    def _next(self, waiting: Sequence[PlannedRun]) -> PlannedRun | None:
+        coming = {run.folder for run in (*waiting, *(one.run for one in self._started))}
+        for run in waiting:
+            beginning = None if run.begun else run.beginning
+            if beginning is None or beginning.checkpoint.is_file() or beginning.folder not in coming:
+                return run
+        return None
+
     def _start(self, run: PlannedRun) -> None:
         slot = min(set(range(self.jobs)) - {one.slot for one in self._started})
         run.log.parent.mkdir(parents=True, exist_ok=True)
-        self.said(f"{'resuming' if run.epoch_seconds() else 'starting'} {run.name} (log: {run.log})")
+        how, since, beginning = "resuming" if run.begun else "starting", "", run.beginning
+        if beginning and not run.begun and beginning.checkpoint.is_file() and self.take_over(run):
+            since = f" after epoch {beginning.epochs} of {beginning.of}, equal until there"
+        self.said(f"{how} {run.name}{since} (log: {run.log})")
         with run.log.open("ab") as log:
             log.write(f"{_STARTED}\n".encode())
             log.flush()
@@ -205,7 +240,9 @@ def seconds_left(runs: Sequence[PlannedRun], *, jobs: int) -> float | None:
     for run in runs:
         seconds = run.epoch_seconds()
         seen.setdefault(run.rung.name, []).extend(seconds)
-        epochs_left[run.rung.name] = epochs_left.get(run.rung.name, 0) + run.epochs - len(seconds)
+        shared = run.beginning.epochs if run.beginning else 0
+        left = run.epochs - max(len(seconds), shared)
+        epochs_left[run.rung.name] = epochs_left.get(run.rung.name, 0) + left
     all_seen = [second for seconds in seen.values() for second in seconds]
     if not all_seen:
         return None

@@ -1,11 +1,12 @@
 """The order of events: step, log, evaluate, save. No mathematics here."""
 
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from segdistill.data.loading import Batch, EpochBatches
 from segdistill.errors import InterruptedRunError
 from segdistill.evaluation.metrics import Scores
+from segdistill.files import write_atomically
 from segdistill.models.ensemble import PRIMARY
 from segdistill.seeds import stream_seed
 from segdistill.training.checkpoint import save_checkpoint
@@ -42,6 +44,7 @@ class LoopSettings:
     log_every: int  # steps
     diagnose_every: int | None  # epochs between looks at each term's gradient, in their first step
     checkpoint_seconds: float  # between `last` checkpoints inside an epoch
+    keep_epochs: tuple[int, ...]  # epochs done when the checkpoints as they are then are kept
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,27 @@ class Checkpoints:
     def best(self) -> Path:
         return self.folder / "best.pt"
 
+    def kept(self, epoch: int) -> "Checkpoints":
+        """Those that `keep` put aside; they are whole if `last` is there."""
+        return replace(self, folder=self.folder / f"epoch{epoch}")
+
+    def keep(self, epoch: int) -> None:
+        """Put copies aside that later epochs do not replace."""
+        for path in (self.best, self.last):
+            if path.is_file():
+                _copy(path, self.kept(epoch).folder / path.name)
+
     def save(self, path: Path, state: TrainState) -> None:
         """Only the rank-zero process writes; its batch-norm statistics are the ones that count."""
         if state.fabric.is_global_zero:
             save_checkpoint(path, state=state.state_dict(), config=self.config, versions=self.versions)
+
+
+def _copy(path: Path, target: Path) -> None:
+    def write(temporary: Path) -> None:
+        shutil.copyfile(path, temporary)
+
+    write_atomically(target, write)
 
 
 def fit(
@@ -111,6 +131,8 @@ def fit(
             if better:
                 checkpoints.save(checkpoints.best, state)
             checkpoints.save(checkpoints.last, state)
+            if position.epoch in settings.keep_epochs and state.fabric.is_global_zero:
+                checkpoints.keep(position.epoch)
     return scores
 
 

@@ -108,6 +108,39 @@ class TrainState:
             "epoch_terms": {"sums": dict(self.epoch_terms.sums), "counts": dict(self.epoch_terms.counts)},
         }
 
+    def take_over(self, saved: dict[str, Any]) -> None:
+        """Go on from a run that lacks parts of this one: its feature adapters, its discriminator.
+
+        These stay as they are, as if they had been there all the time without a loss of their own: an optimiser
+        leaves alone what has no gradient.
+
+        Args:
+            saved: `state_dict()` of the other run.
+        """
+        trained = saved["ensemble"]["module"]
+        order = self._optimised()
+        place = {name: index for index, name in enumerate(order)}
+        places = [place[name] for name in order if name in trained]  # in the other run's order
+        theirs, optimizer = saved["ensemble"]["optimizer"], self.ensemble.optimizer.state_dict()
+        groups = [
+            {**group, "params": own["params"]}
+            for own, group in zip(optimizer["param_groups"], theirs["param_groups"], strict=True)
+        ]
+        moments = {places[index]: moment for index, moment in theirs["state"].items()}
+        ours = self.state_dict()
+        ours["ensemble"] = saved["ensemble"] | {
+            "module": ours["ensemble"]["module"] | trained,
+            "optimizer": {"state": moments, "param_groups": groups},
+        }
+        if self.ema:
+            ours["ema"] |= saved["ema"]
+        self.load_state_dict(ours | {key: saved[key] for key in ("position", "epoch_terms")})
+
+    def _optimised(self) -> list[str]:
+        """Names of the ensemble's parameters in the order in which its optimiser counts them."""
+        names = {parameter: name for name, parameter in self.net.named_parameters()}
+        return [names[one] for group in self.ensemble.optimizer.param_groups for one in group["params"]]
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.ensemble.load_state_dict(state["ensemble"])
         if self.discriminator:

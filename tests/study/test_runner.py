@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from segdistill.errors import InterruptedRunError
 from segdistill.study.rungs import Rung
-from segdistill.study.runner import Failure, PlannedRun, Runner, seconds_left
+from segdistill.study.runner import Beginning, Failure, PlannedRun, Runner, seconds_left
 
 #: Stands in for the training: writes what it was started with; the rung `slow` waits for SIGTERM, `bad` fails.
 STAND_IN = """
@@ -31,6 +32,10 @@ def stop(*_):
     (folder / "saved").touch(); sys.exit(130)
 signal.signal(signal.SIGTERM, stop)
 (folder / "ready").touch()
+if kind == "source":
+    time.sleep(0.7)
+    (folder / "checkpoints" / "epoch2").mkdir(parents=True)
+    (folder / "checkpoints" / "epoch2" / "last.pt").touch()
 time.sleep(60 if kind == "slow" else 0.7)
 (folder / "ended").write_text(str(time.time()))
 """
@@ -54,8 +59,15 @@ def plan(tmp_path: Path, name: str, *, epochs: int = 4) -> PlannedRun:
     return PlannedRun(Rung(name, ()), 0, folder, epochs, "")
 
 
-def runner(*, jobs: int = 1, gpus: int = 0, said: list[str] | None = None) -> Runner:
-    return Runner(jobs=jobs, gpus=gpus, watch=lambda _: None, said=(said if said is not None else []).append)
+def runner(
+    *,
+    jobs: int = 1,
+    gpus: int = 0,
+    said: list[str] | None = None,
+    take_over: Callable[[PlannedRun], bool] = lambda _: False,
+) -> Runner:
+    said = [] if said is None else said
+    return Runner(jobs=jobs, gpus=gpus, take_over=take_over, watch=lambda _: None, said=said.append)
 
 
 def environment(run: PlannedRun) -> dict[str, str | float | None]:
@@ -136,6 +148,58 @@ def test_an_interruption_is_passed_on_and_waited_for(
     assert signal.getsignal(number) is before
 
 
+def sharing(run: PlannedRun, source: PlannedRun) -> PlannedRun:
+    """The run, which shares two epochs with another."""
+    return replace(run, beginning=Beginning(source.name, source.folder, 2))
+
+
+def test_a_run_waits_for_its_beginning_and_others_pass_it(tmp_path: Path) -> None:
+    source, other = plan(tmp_path, "source"), plan(tmp_path, "other")
+    sharer = sharing(plan(tmp_path, "sharer"), source)
+    taken: list[tuple[PlannedRun, bool]] = []
+    said: list[str] = []
+
+    def take_over(run: PlannedRun) -> bool:
+        taken.append((run, (source.folder / "ended").exists()))
+        return True
+
+    runner(jobs=2, said=said, take_over=take_over).run([source, sharer, other], finished=lambda _: None)
+    assert taken == [(sharer, False)], "once, and as soon as the other run has come so far"
+    assert [line.split(",")[0] for line in said] == ["starting source", "starting other", "starting sharer"]
+    assert "starting sharer, seed 0 after epoch 2 of source, seed 0, equal until there" in said[2]
+
+
+@pytest.mark.parametrize("source", ["bad", "other"])
+def test_without_a_checkpoint_a_run_begins_by_itself(tmp_path: Path, source: str) -> None:
+    """Where the other run failed, or was trained before anybody wanted its beginning."""
+    first = plan(tmp_path, source)
+    sharer = sharing(plan(tmp_path, "sharer"), first)
+    said: list[str] = []
+    runner(jobs=2, said=said).run([first, sharer], finished=lambda _: None)
+    assert environment(sharer)["began"] > environment(first)["began"]  # type: ignore[operator]
+    assert said[-1] == f"starting sharer, seed 0 (log: {sharer.log})"
+
+
+def test_a_beginning_that_cannot_be_taken_over_is_trained(tmp_path: Path) -> None:
+    source = plan(tmp_path, "source")
+    sharer = sharing(plan(tmp_path, "sharer"), source)
+    said: list[str] = []
+    runner(said=said, take_over=lambda _: False).run([source, sharer], finished=lambda _: None)
+    assert said[-1] == f"starting sharer, seed 0 (log: {sharer.log})"
+
+
+def test_a_run_that_has_begun_goes_on_with_its_own(tmp_path: Path) -> None:
+    source = plan(tmp_path, "source")
+    sharer = sharing(plan(tmp_path, "slow"), source)
+    sharer.folder.mkdir(parents=True)
+    (sharer.folder / "config.yaml").touch()
+    said: list[str] = []
+    runner(jobs=2, said=said, take_over=lambda _: pytest.fail("its beginning is there")).run(
+        [sharer], finished=lambda _: None
+    )
+    assert said[0].startswith("resuming slow, seed 0 (log:")
+
+
 def write_epochs(run: PlannedRun, *seconds: float) -> None:
     run.folder.mkdir(parents=True)
     rows = [json.dumps({"epoch": index, "seconds": value}) + "\n" for index, value in enumerate(seconds, 1)]
@@ -150,6 +214,7 @@ def test_time_left_follows_each_rungs_own_pace(tmp_path: Path) -> None:
     # One epoch of 2 s, two of 8 s, three of a rung not seen yet at the mean of 4 s.
     assert seconds_left([quick, slow, new], jobs=1) == pytest.approx(2 + 16 + 12)
     assert seconds_left([quick, slow, new], jobs=2) == pytest.approx(15)
+    assert seconds_left([quick, slow, sharing(new, quick)], jobs=1) == pytest.approx(2 + 16 + 4)
 
 
 def test_whatever_ends_the_parent_no_training_goes_on_alone(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""Which runs of a study begin alike, and until when."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from segdistill.commands.shared_beginning import epochs_of_deep_supervision, with_beginnings
+from segdistill.config import Config
+from segdistill.study.rungs import Rung
+from segdistill.study.runner import Beginning, PlannedRun
+
+LOSSES = ("logit", "feature", "adversarial")
+
+
+def settings_of(**sections: Any) -> Config:
+    return Config.model_validate({"name": "tiny"} | sections)
+
+
+def method(kind: str = "self_distill", **losses: Mapping[str, Any]) -> dict[str, Any]:
+    """Losses that are not named have no weight."""
+    return {"kind": kind} | {name: losses.get(name, {"weight": 0.0}) for name in LOSSES}
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        (method("deep_supervision", logit={"weight": 1.0}), 0),
+        (method("baseline"), 0),
+        (method(logit={"weight": 1.0, "ramp": [[0.7, 0.0], [0.75, 1.0]]}), 7),
+        (method(logit={"weight": 1.0, "ramp": [[0.0, 0.0], [0.68, 0.0], [0.75, 1.0]]}), 6),
+        (method(logit={"weight": 1.0, "ramp": [[0.7, 1.0], [0.75, 0.0]]}), 0),
+        (method(logit={"weight": 1.0, "ramp": [[0.0, 0.0], [0.5, 1.0]]}), 0),
+        (method(logit={"weight": 1.0}, feature={"weight": 0.1, "ramp": [[0.35, 0.0], [0.4, 1.0]]}), 3),
+        (method(logit={"weight": 1.0, "ramp": [[0.7, 0.0]]}), 10),
+        (method(), 10),
+    ],
+)
+def test_epochs_in_which_only_labels_teach(settings: dict[str, Any], epochs: int) -> None:
+    config = settings_of(method=settings, train={"epochs": 10})
+    assert epochs_of_deep_supervision(config) == epochs
+
+
+def planned(config: Config, name: str) -> tuple[PlannedRun, Config]:
+    folder = Path("study") / name / f"seed{config.seed}"
+    run = PlannedRun(Rung(name, ()), config.seed, folder, config.train.epochs, "")
+    return run, config.model_copy(update={"out": folder})
+
+
+def test_a_study_knows_which_runs_begin_alike() -> None:
+    train = {"epochs": 10, "keep_epochs": [9]}
+    late, later = ({"weight": 1.0, "ramp": [[start, 0.0], [1.0, 1.0]]} for start in (0.5, 0.8))
+    study = [
+        planned(settings_of(method=method("baseline"), train=train), "baseline"),
+        planned(settings_of(method=method("deep_supervision"), train=train), "deep_supervision"),
+        planned(settings_of(method=method(logit=late), train=train), "late"),
+        planned(settings_of(method=method(feature=later) | {"grid_stride": 8}, train=train), "later"),
+        planned(settings_of(method=method(logit=later), train=train, seed=1), "another_seed"),
+        planned(settings_of(method=method(logit=later), train=train | {"batch_size": 3}), "another_batch"),
+        planned(
+            settings_of(method=method(logit=later) | {"branches": {"taps": [4], "width": 16}}, train=train),
+            "other_branches",
+        ),
+    ]
+    runs = {run.rung.name: run for run in with_beginnings(study)}
+    assert list(runs) == [run.rung.name for run, _ in study]
+    deep = runs["deep_supervision"]
+    assert runs["late"].beginning == Beginning("deep_supervision, seed 0", deep.folder, 5)
+    assert runs["later"].beginning == Beginning("deep_supervision, seed 0", deep.folder, 8)
+    alone = {name for name, run in runs.items() if run.beginning is None}
+    assert alone == {"baseline", "deep_supervision", "another_seed", "another_batch", "other_branches"}
+    kept = {name: yaml.safe_load(run.settings)["train"]["keep_epochs"] for name, run in runs.items()}
+    assert kept == {name: [9] for name in runs} | {"deep_supervision": [5, 8, 9]}
