@@ -229,6 +229,12 @@ class TrainConfig(Section):
     keep_epochs: tuple[PositiveInt, ...] = ()  # whose checkpoints stay, in checkpoints/epoch<N>/
     resume: Bool = False
 
+    @model_validator(mode="after")
+    def _kept_epochs_exist(self) -> "TrainConfig":
+        if late := [epoch for epoch in self.keep_epochs if epoch > self.epochs]:
+            raise ValueError(f"train.keep_epochs: there is no epoch {late[0]} in a training of {self.epochs}")
+        return self
+
 
 class ExportConfig(Section):
     weights: Literal["last", "best"] = "last"  # best: the epoch with the highest val mIoU of the primary

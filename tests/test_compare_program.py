@@ -182,10 +182,11 @@ def test_late_losses_go_on_from_what_deep_supervision_has_trained(
     settings = ("tiny.yaml", "train.epochs=4", "train.ema_decay=0.9", *late)
     kinds = ("--kinds", "deep_supervision", "self_distill", "--seeds", "3", "--out", "shared")
     out, _ = launch("compare", *settings, *kinds, cwd=workplace)
-    assert "starting self_distill, seed 3 after epoch 2 of deep_supervision, seed 3, equal until there" in out
+    assert "starting after epoch 2 of deep_supervision, seed 3, equal until there: self_distill" in out
     own = ("seed=3", "method.kind=self_distill", "out=alone", "export.weights=last")
     run("train", *settings, *own, cwd=workplace)
     shared, alone = workplace / "shared" / "self_distill" / "seed3", workplace / "alone"
+    assert "did for others, equal until there: self_distill 2." in out
     rows = [
         [
             {key: value for key, value in json.loads(line).items() if key != "seconds"}

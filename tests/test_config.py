@@ -227,3 +227,9 @@ def test_the_networks_of_every_config_file_can_be_built(path: Path) -> None:
     net = build_net(config)
     assert len(net.branches) == len(config.method.branches.taps) * config.method.has_branches
     assert build_taxonomy(config).num_classes == net.primary.segmentation_head[0].out_channels
+
+
+def test_an_epoch_to_keep_has_to_be_one_of_the_training() -> None:
+    assert validate_config({"name": "a", "train": {"epochs": 3, "keep_epochs": [1, 3]}}, source="test")
+    with pytest.raises(ConfigError, match=r"keep_epochs: there is no epoch 4 in a training of 3"):
+        validate_config({"name": "a", "train": {"epochs": 3, "keep_epochs": [1, 4]}}, source="test")

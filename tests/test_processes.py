@@ -29,9 +29,22 @@ def test_the_group_is_gone_when_the_work_is_done() -> None:
 
 @pytest.mark.usefixtures("group")
 @pytest.mark.parametrize("end", [EvaluationError, InterruptedRunError])
-def test_the_group_is_gone_after_an_end_that_all_processes_come_to(end: type[Exception]) -> None:
+def test_gloos_group_is_gone_after_an_end_that_was_foreseen(end: type[Exception]) -> None:
     with pytest.raises(end), launched(Fabric(accelerator="cpu", devices=1)):
         raise end
+    assert not distributed.is_initialized()
+
+
+@pytest.mark.usefixtures("group")
+def test_nccls_group_is_left_after_an_error_that_may_be_one_processs_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distributed, "get_backend", lambda: "nccl")
+    with pytest.raises(EvaluationError), launched(Fabric(accelerator="cpu", devices=1)):
+        raise EvaluationError
+    assert distributed.is_initialized()
+    with pytest.raises(InterruptedRunError), launched(Fabric(accelerator="cpu", devices=1)):
+        raise InterruptedRunError
     assert not distributed.is_initialized()
 
 

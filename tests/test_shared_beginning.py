@@ -1,16 +1,23 @@
 """Which runs of a study begin alike, and until when."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from segdistill.commands.shared_beginning import epochs_of_deep_supervision, with_beginnings
+from segdistill.commands.shared_beginning import (
+    epochs_of_deep_supervision,
+    take_over,
+    with_beginnings,
+)
 from segdistill.config import Config
+from segdistill.errors import RunFolderError
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Beginning, PlannedRun
+from segdistill.training.checkpoint import save_checkpoint
 
 LOSSES = ("logit", "feature", "adversarial")
 
@@ -66,10 +73,26 @@ def test_a_study_knows_which_runs_begin_alike() -> None:
     ]
     runs = {run.rung.name: run for run in with_beginnings(study)}
     assert list(runs) == [run.rung.name for run, _ in study]
-    deep = runs["deep_supervision"]
-    assert runs["late"].beginning == Beginning("deep_supervision, seed 0", deep.folder, 5)
-    assert runs["later"].beginning == Beginning("deep_supervision, seed 0", deep.folder, 8)
+    folder = runs["deep_supervision"].folder
+
+    def beginning(epochs: int) -> Beginning:
+        checkpoint = folder / "checkpoints" / f"epoch{epochs}" / "last.pt"
+        return Beginning("deep_supervision, seed 0", folder, epochs, checkpoint)
+
+    assert runs["late"].beginning == beginning(5)
+    assert runs["later"].beginning == beginning(8)
     alone = {name for name, run in runs.items() if run.beginning is None}
     assert alone == {"baseline", "deep_supervision", "another_seed", "another_batch", "other_branches"}
     kept = {name: yaml.safe_load(run.settings)["train"]["keep_epochs"] for name, run in runs.items()}
     assert kept == {name: [9] for name in runs} | {"deep_supervision": [5, 8, 9]}
+
+
+def test_what_another_version_has_trained_is_not_taken_over(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "deep" / "checkpoints" / "epoch2" / "last.pt"
+    save_checkpoint(checkpoint, state={}, config="", versions={"segdistill": "0.0"})
+    run, config = planned(settings_of(method=method()), "late")
+    beginning = Beginning("deep, seed 0", tmp_path / "deep", 2, checkpoint)
+    run = replace(run, folder=tmp_path / "late", beginning=beginning)
+    with pytest.raises(RunFolderError, match="another version of the program"):
+        take_over(run, config)
+    assert not run.folder.exists()

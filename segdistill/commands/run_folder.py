@@ -17,6 +17,7 @@ from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError, RunFolderError
 from segdistill.files import write_text
+from segdistill.study.runner import TAKEN_OVER
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.loop import Checkpoints
 
@@ -46,6 +47,7 @@ _WRITTEN = (
     "config.yaml",
     "metrics.jsonl",
     "summary.json",
+    TAKEN_OVER,
     "primary*.onnx",
     "primary.safetensors",
     "branch*.onnx",
@@ -182,7 +184,7 @@ class RunFolder:
                         shutil.rmtree(path)
                     else:
                         path.unlink()
-        for half_written in self.checkpoints(config).folder.glob(".*.pt"):  # by a killed run
+        for half_written in self.checkpoints(config).folder.glob("**/.*.pt"):  # by a killed run
             half_written.unlink()
         fresh = config.model_copy(update={"train": config.train.model_copy(update={"resume": False})})
         write_text(self.config, dump_config(fresh))

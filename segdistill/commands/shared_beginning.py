@@ -1,5 +1,6 @@
 """Runs that differ only in losses that begin late are one run until then, and are trained once until then."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,13 +9,13 @@ from segdistill.build.training import build_fabric, build_state
 from segdistill.commands.run_folder import RunFolder, versions
 from segdistill.config import Config, Weighted
 from segdistill.config_io import dump_config
-from segdistill.files import write_text
-from segdistill.study.runner import Beginning, PlannedRun
+from segdistill.errors import RunFolderError
+from segdistill.files import write_json, write_text
+from segdistill.study.runner import TAKEN_OVER, Beginning, PlannedRun
 from segdistill.training.checkpoint import load_checkpoint
 
-#: What `deep_supervision` makes no use of, and what tells a run from another one without touching its numbers.
+#: What `deep_supervision` makes no use of.
 _METHOD = ("kind", "logit", "feature", "adversarial", "grid_stride")
-_PLACE = ("out",)
 
 
 def epochs_of_deep_supervision(config: Config) -> int:
@@ -45,7 +46,9 @@ def with_beginnings(planned: Sequence[tuple[PlannedRun, Config]]) -> list[Planne
     for run, config in planned:
         epochs = epochs_of_deep_supervision(config)
         if epochs and (source := sources.get(_common(config))):
-            beginnings[run] = Beginning(source[0].name, source[0].folder, epochs)
+            name, folder = source[0].name, source[0].folder
+            checkpoint = RunFolder(folder).checkpoints(config).kept(epochs).last
+            beginnings[run] = Beginning(name, folder, epochs, checkpoint)
     keep = {
         source: sorted({one.epochs for one in beginnings.values() if one.folder == source.folder})
         for source, _ in sources.values()
@@ -68,17 +71,14 @@ def _common(config: Config) -> str:
     method = config.method.model_copy(
         update={name: type(config.method).model_fields[name].default for name in _METHOD}
     )
-    return dump_config(config.model_copy(update={"method": method, **dict.fromkeys(_PLACE)}))
+    return dump_config(config.model_copy(update={"method": method, "out": None}))
 
 
-def take_over(run: PlannedRun, config: Config) -> bool:
+def take_over(run: PlannedRun, config: Config) -> None:
     """Lay the beginning that another run has trained into this one's folder, which can then be resumed.
 
-    Returns:
-        False if another version of the program has trained it; the folder is then as it was.
-
     Raises:
-        RunFolderError: if the checkpoint is damaged.
+        RunFolderError: if a checkpoint is damaged, or was made by another version of the program.
     """
     beginning = run.beginning
     assert beginning
@@ -87,14 +87,19 @@ def take_over(run: PlannedRun, config: Config) -> bool:
     pairs = ((theirs.best, ours.best), (theirs.last, ours.last))
     kept = {target: load_checkpoint(path) for path, target in pairs if path.is_file()}
     if any(saved["versions"] != versions() for saved in kept.values()):
-        return False
+        raise RunFolderError(f"another version of the program made {theirs.folder}")
+    lines = (source.path / "metrics.jsonl").read_text().splitlines(keepends=True)
     here = config.train.model_copy(update={"accelerator": "cpu", "devices": 1, "precision": "32-true"})
     on_one_cpu = config.model_copy(update={"train": here})
+    # The last checkpoint comes last: a run that is cut off before it starts from its first step.
+    folder.begin(config)
+    write_text(
+        folder.path / "metrics.jsonl",
+        "".join(line for line in lines if json.loads(line)["epoch"] <= beginning.epochs),
+    )
     for target, saved in kept.items():
+        # The schedule's length is not part of its state.
         state = build_state(on_one_cpu, build_fabric(on_one_cpu), total_steps=config.train.epochs)
         state.take_over(saved["state"])
         ours.save(target, state)
-    lines = (source.path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    write_text(folder.path / "metrics.jsonl", "".join(lines[: beginning.epochs]))
-    folder.begin(config)
-    return True
+    write_json(folder.path / TAKEN_OVER, {"source": beginning.source, "epochs": beginning.epochs})

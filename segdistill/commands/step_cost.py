@@ -21,7 +21,7 @@ from segdistill.training.steps import train_step
 
 _WARM_UP = 2
 _LEAST, _MOST, _SECONDS = 5, 25, 60.0  # rounds, as many as fit in that time
-_PROGRESS = 0.5  # of the training: the weights of the terms differ over it
+_LOOKS = 100  # at which losses have a weight, over the training
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,16 @@ class _Contender:
     state: TrainState
     batch: Batch
 
-    def step(self) -> float:
+    def mean_step(self) -> float:
+        """Seconds of a step, a mean over the training: losses come and go in it."""
+        shares: dict[tuple[str, ...], list[float]] = {}
+        for place in range(_LOOKS):
+            progress = (place + 0.5) / _LOOKS
+            names = tuple(term.name for term in self.state.objective.active(progress))
+            shares.setdefault(names, []).append(progress)
+        return sum(len(found) / _LOOKS * self._step(found[-1]) for found in shares.values())
+
+    def _step(self, progress: float) -> float:
         """Seconds of one step, the device's work included."""
         settings = build_loop_settings(self.config, multiple=input_multiple(self.state.net.primary))
         _wait_for(self.state.fabric.device)
@@ -38,7 +47,7 @@ class _Contender:
         train_step(
             self.state,
             [self.batch] * settings.accumulate,
-            progress=_PROGRESS,
+            progress=progress,
             multiple=settings.multiple,
             ignore_index=settings.ignore_index,
             grid_stride=settings.grid_stride,
@@ -50,8 +59,11 @@ class _Contender:
 
 
 def seconds_per_step(configs: Mapping[str, Config], *, console: Console) -> dict[str, float]:
-    """Of the first method the median over rounds in which every method takes one step; of the others that times the
-    median of their ratio to it round by round, which the machine's other work disturbs less.
+    """Of the first method the median over rounds; of the others that times the median of their ratio to it round by
+    round, which the machine's other work disturbs less.
+
+    In a round every method takes a step with each set of losses that it has in the course of a training, weighed by
+    how long it has it.
 
     Loading and evaluation are left out.
     """
@@ -64,11 +76,11 @@ def seconds_per_step(configs: Mapping[str, Config], *, console: Console) -> dict
         contenders[name] = _contender(config, split)
     for _ in range(_WARM_UP):
         for one in contenders.values():
-            one.step()
+            one.mean_step()
     rounds: list[dict[str, float]] = []
     started = time.perf_counter()
     while len(rounds) < _LEAST or (len(rounds) < _MOST and time.perf_counter() - started < _SECONDS):
-        rounds.append({name: one.step() for name, one in contenders.items()})
+        rounds.append({name: one.mean_step() for name, one in contenders.items()})
     first = next(iter(contenders))
     unit = statistics.median(one[first] for one in rounds)
     return {name: unit * statistics.median(one[name] / one[first] for one in rounds) for name in contenders}

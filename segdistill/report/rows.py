@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segdistill.study.results import REFERENCES, Against, Comparison, RungResult
-from segdistill.study.rungs import BASELINE, SELF_DISTILL
+from segdistill.study.rungs import BASELINE, DEEP_SUPERVISION, SELF_DISTILL
 from segdistill.study.statistics import CONFIDENCE, PairedDifference, Spread, points
 
 UNKNOWN = "-"
@@ -124,6 +124,12 @@ def main_grid(comparison: Comparison) -> Grid:
         )
     if with_cost:
         note += f" time, memory: seconds per training step and peak memory, as multiples of the {BASELINE}'s."
+    shared = {one.rung.name: max(run.shared_epochs for run in one.runs) for one in comparison.results}
+    if any(shared.values()):
+        counted = ", ".join(f"{name} {epochs}" for name, epochs in shared.items() if epochs)
+        note += (
+            f" Epochs that {DEEP_SUPERVISION} of the same seed did for others, equal until there: {counted}."
+        )
     return Grid("mIoU in percent", note, tuple(columns), tuple(rows), strong=(SELF_DISTILL,))
 
 

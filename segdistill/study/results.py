@@ -8,6 +8,7 @@ from typing import Any
 
 from segdistill.errors import RunFolderError
 from segdistill.study.rungs import BASELINE, DEEP_SUPERVISION, Rung
+from segdistill.study.runner import TAKEN_OVER
 from segdistill.study.statistics import PairedDifference, Spread
 
 #: What every other rung is measured against, if it is part of the study.
@@ -26,6 +27,7 @@ class RunResult:
     submodels: dict[str, float]  # branches and ensemble
     curve: tuple[tuple[int, float], ...]  # (epoch, mIoU)
     memory_bytes: int | None  # peak while training; None where the platform does not tell
+    shared_epochs: int = 0  # from the start, done by the deep_supervision of the same seed
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
     Raises:
         RunFolderError: if its files are damaged or of another version.
     """
+    taken = folder / TAKEN_OVER
     try:
         summary = json.loads((folder / "summary.json").read_text())
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -103,6 +106,7 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
             submodels=submodels,
             curve=tuple((row["epoch"], row["val"]["miou"]["primary"]) for row in rows if row["val"]),
             memory_bytes=summary["memory_bytes"],
+            shared_epochs=json.loads(taken.read_text())["epochs"] if taken.is_file() else 0,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(

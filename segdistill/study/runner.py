@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segdistill.errors import InterruptedRunError
+from segdistill.errors import InterruptedRunError, UserError
 from segdistill.study.rungs import Rung
 
+#: In the folder of a run that went on from another one's epochs: whose, and how many.
+TAKEN_OVER = "beginning.json"
 _POLL_SECONDS, _WATCH_SECONDS = 0.5, 3.0
 _STARTED = "---- started"  # a line of the log before what each try says
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -22,14 +24,10 @@ _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 class Beginning:
     """What a run has in common with another one."""
 
-    of: str  # the other run's name
+    source: str  # the other run's name
     folder: Path  # and its folder
     epochs: int  # from the start
-
-    @property
-    def checkpoint(self) -> Path:
-        """Written by the other run when it has come so far."""
-        return self.folder / "checkpoints" / f"epoch{self.epochs}" / "last.pt"
+    checkpoint: Path  # which the other run leaves when it has done them
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,15 @@ class PlannedRun:
                 return lines[-1]
         return ""
 
+    @property
+    def shared(self) -> int:
+        """Epochs that another run does or has done for this one."""
+        if self.beginning is None or (self.begun and not (self.folder / TAKEN_OVER).is_file()):
+            return 0
+        return self.beginning.epochs
+
     def epoch_seconds(self) -> list[float]:
-        """Of the epochs that are done."""
+        """Of the epochs that are done, here or for this run."""
         try:
             lines = (self.folder / "metrics.jsonl").read_text().splitlines(keepends=True)
         except OSError:
@@ -114,14 +119,15 @@ class Runner:
     Attributes:
         jobs: trainings at a time.
         gpus: devices to deal out if there are several jobs; 0 leaves every job what it sees.
-        take_over: lets a run go on from its beginning, which another one has trained; says whether that went.
+        take_over: makes a run go on from its beginning, which another one has trained; if it raises UserError or
+            OSError, the run is trained from its start.
         watch: called every few seconds with the runs that are under way.
         said: called with a line at every start and end.
     """
 
     jobs: int
     gpus: int
-    take_over: Callable[[PlannedRun], bool]
+    take_over: Callable[[PlannedRun], None]
     watch: Callable[[Sequence[PlannedRun]], None]
     said: Callable[[str], None]
     _started: list[_Started] = field(default_factory=list)
@@ -130,7 +136,7 @@ class Runner:
     def run(self, planned: Sequence[PlannedRun], *, finished: Callable[[PlannedRun], None]) -> list[Failure]:
         """Run all of them in their order; one that fails does not keep the others from running.
 
-        A run that shares its beginning with another one waits until that has trained it.
+        A run that shares its beginning with another one waits as long as that may still train it.
 
         Args:
             planned: may be partly trained, which is then resumed.
@@ -173,20 +179,23 @@ class Runner:
         return failures
 
     def _next(self, waiting: Sequence[PlannedRun]) -> PlannedRun | None:
-        coming = {run.folder for run in (*waiting, *(one.run for one in self._started))}
+        coming = {run.folder: run for run in (*waiting, *(one.run for one in self._started))}
         for run in waiting:
             beginning = None if run.begun else run.beginning
-            if beginning is None or beginning.checkpoint.is_file() or beginning.folder not in coming:
+            if beginning is None or beginning.checkpoint.is_file():
                 return run
+            source = coming.get(beginning.folder)
+            if source is None or len(source.epoch_seconds()) > beginning.epochs:
+                return run  # the checkpoint was not kept, and will not be
         return None
 
     def _start(self, run: PlannedRun) -> None:
         slot = min(set(range(self.jobs)) - {one.slot for one in self._started})
         run.log.parent.mkdir(parents=True, exist_ok=True)
-        how, since, beginning = "resuming" if run.begun else "starting", "", run.beginning
-        if beginning and not run.begun and beginning.checkpoint.is_file() and self.take_over(run):
-            since = f" after epoch {beginning.epochs} of {beginning.of}, equal until there"
-        self.said(f"{how} {run.name}{since} (log: {run.log})")
+        how = "resuming" if run.begun else "starting"
+        if not run.begun and run.beginning:
+            how += f" {self._begin(run, run.beginning)}:"
+        self.said(f"{how} {run.name} (log: {run.log})")
         with run.log.open("ab") as log:
             log.write(f"{_STARTED}\n".encode())
             log.flush()
@@ -199,6 +208,16 @@ class Runner:
                 start_new_session=True,  # a Ctrl-C reaches the parent alone, which passes it on once
             )
         self._started.append(_Started(run, slot, process))
+
+    def _begin(self, run: PlannedRun, beginning: Beginning) -> str:
+        """Where from."""
+        try:
+            if not beginning.checkpoint.is_file():
+                return f"from its first epoch, since {beginning.source} left no checkpoint on its way"
+            self.take_over(run)
+        except (UserError, OSError) as error:
+            return f"from its first epoch ({error})"
+        return f"after epoch {beginning.epochs} of {beginning.source}, equal until there"
 
     def _environment(self, slot: int) -> dict[str, str]:
         cores = min(usable_cores(), int(os.environ.get("OMP_NUM_THREADS") or sys.maxsize))
@@ -238,9 +257,8 @@ def seconds_left(runs: Sequence[PlannedRun], *, jobs: int) -> float | None:
     seen: dict[str, list[float]] = {}
     epochs_left: dict[str, int] = {}
     for run in runs:
-        seconds = run.epoch_seconds()
-        seen.setdefault(run.rung.name, []).extend(seconds)
-        shared = run.beginning.epochs if run.beginning else 0
+        seconds, shared = run.epoch_seconds(), run.shared
+        seen.setdefault(run.rung.name, []).extend(seconds[shared:])
         left = run.epochs - max(len(seconds), shared)
         epochs_left[run.rung.name] = epochs_left.get(run.rung.name, 0) + left
     all_seen = [second for seconds in seen.values() for second in seconds]

@@ -38,14 +38,17 @@ class DepthwiseInFloat32(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is not F.conv2d or not _is_depthwise(*args[:2]):
+        kwargs = kwargs or {}
+        if not (func is F.conv2d and torch.is_autocast_enabled("cpu") and _is_depthwise(*args, **kwargs)):
             return func(*args, **kwargs)
-        images, *rest = args
         with torch.autocast("cpu", enabled=False):
-            maps = func(images.float(), *rest, **kwargs)
+            maps = _in_float32(*args, **kwargs)
         return maps.to(torch.get_autocast_dtype("cpu"))
 
 
-def _is_depthwise(images: Tensor, weight: Tensor) -> bool:
-    return images.shape[1] > 1 == weight.shape[1]
+def _is_depthwise(input: Tensor, weight: Tensor, *_: object, **__: object) -> bool:
+    return input.shape[1] > 1 == weight.shape[1]
+
+
+def _in_float32(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return F.conv2d(input.float(), *args, **kwargs)

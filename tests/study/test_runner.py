@@ -1,6 +1,7 @@
 """Processes that are started, watched, stopped; the training itself is tested in test_program.py."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from segdistill.errors import InterruptedRunError
+from segdistill.errors import InterruptedRunError, RunFolderError
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Beginning, Failure, PlannedRun, Runner, seconds_left
 
@@ -64,7 +65,7 @@ def runner(
     jobs: int = 1,
     gpus: int = 0,
     said: list[str] | None = None,
-    take_over: Callable[[PlannedRun], bool] = lambda _: False,
+    take_over: Callable[[PlannedRun], None] = lambda _: None,
 ) -> Runner:
     said = [] if said is None else said
     return Runner(jobs=jobs, gpus=gpus, take_over=take_over, watch=lambda _: None, said=said.append)
@@ -150,7 +151,8 @@ def test_an_interruption_is_passed_on_and_waited_for(
 
 def sharing(run: PlannedRun, source: PlannedRun) -> PlannedRun:
     """The run, which shares two epochs with another."""
-    return replace(run, beginning=Beginning(source.name, source.folder, 2))
+    checkpoint = source.folder / "checkpoints" / "epoch2" / "last.pt"
+    return replace(run, beginning=Beginning(source.name, source.folder, 2, checkpoint))
 
 
 def test_a_run_waits_for_its_beginning_and_others_pass_it(tmp_path: Path) -> None:
@@ -159,14 +161,16 @@ def test_a_run_waits_for_its_beginning_and_others_pass_it(tmp_path: Path) -> Non
     taken: list[tuple[PlannedRun, bool]] = []
     said: list[str] = []
 
-    def take_over(run: PlannedRun) -> bool:
+    def take_over(run: PlannedRun) -> None:
         taken.append((run, (source.folder / "ended").exists()))
-        return True
 
     runner(jobs=2, said=said, take_over=take_over).run([source, sharer, other], finished=lambda _: None)
     assert taken == [(sharer, False)], "once, and as soon as the other run has come so far"
-    assert [line.split(",")[0] for line in said] == ["starting source", "starting other", "starting sharer"]
-    assert "starting sharer, seed 0 after epoch 2 of source, seed 0, equal until there" in said[2]
+    assert said == [
+        f"starting source, seed 0 (log: {source.log})",
+        f"starting other, seed 0 (log: {other.log})",
+        f"starting after epoch 2 of source, seed 0, equal until there: sharer, seed 0 (log: {sharer.log})",
+    ]
 
 
 @pytest.mark.parametrize("source", ["bad", "other"])
@@ -177,15 +181,46 @@ def test_without_a_checkpoint_a_run_begins_by_itself(tmp_path: Path, source: str
     said: list[str] = []
     runner(jobs=2, said=said).run([first, sharer], finished=lambda _: None)
     assert environment(sharer)["began"] > environment(first)["began"]  # type: ignore[operator]
-    assert said[-1] == f"starting sharer, seed 0 (log: {sharer.log})"
+    assert "from its first epoch, since" in said[-1]
 
 
-def test_a_beginning_that_cannot_be_taken_over_is_trained(tmp_path: Path) -> None:
+def test_nobody_waits_for_what_cannot_come(tmp_path: Path) -> None:
+    """The other run is past that epoch."""
+    source = plan(tmp_path, "slow")
+    sharer = sharing(plan(tmp_path, "sharer"), source)
+    told: list[str] = []
+
+    def finished(run: PlannedRun) -> None:
+        told.append(run.rung.name)
+        os.kill(os.getpid(), signal.SIGTERM)  # or the slow one would last a minute
+
+    def late() -> None:
+        while not (source.folder / "ready").exists():
+            time.sleep(0.05)
+        rows = [json.dumps({"epoch": epoch, "seconds": 1.0}) + "\n" for epoch in (1, 2, 3)]
+        (source.folder / "metrics.jsonl").write_text("".join(rows))
+
+    thread = threading.Thread(target=late)
+    thread.start()
+    with pytest.raises(InterruptedRunError):
+        runner(jobs=2).run([source, sharer], finished=finished)
+    thread.join()
+    assert told == ["sharer"]
+
+
+@pytest.mark.parametrize("error", [RunFolderError, OSError])
+def test_a_beginning_that_cannot_be_taken_over_is_trained(tmp_path: Path, error: type[Exception]) -> None:
     source = plan(tmp_path, "source")
     sharer = sharing(plan(tmp_path, "sharer"), source)
     said: list[str] = []
-    runner(said=said, take_over=lambda _: False).run([source, sharer], finished=lambda _: None)
-    assert said[-1] == f"starting sharer, seed 0 (log: {sharer.log})"
+
+    def take_over(_: PlannedRun) -> None:
+        raise error("it is torn")
+
+    done: list[PlannedRun] = []
+    assert runner(said=said, take_over=take_over).run([source, sharer], finished=done.append) == []
+    assert said[-1] == f"starting from its first epoch (it is torn): sharer, seed 0 (log: {sharer.log})"
+    assert done == [source, sharer]
 
 
 def test_a_run_that_has_begun_goes_on_with_its_own(tmp_path: Path) -> None:
@@ -214,7 +249,13 @@ def test_time_left_follows_each_rungs_own_pace(tmp_path: Path) -> None:
     # One epoch of 2 s, two of 8 s, three of a rung not seen yet at the mean of 4 s.
     assert seconds_left([quick, slow, new], jobs=1) == pytest.approx(2 + 16 + 12)
     assert seconds_left([quick, slow, new], jobs=2) == pytest.approx(15)
-    assert seconds_left([quick, slow, sharing(new, quick)], jobs=1) == pytest.approx(2 + 16 + 4)
+    sharer = sharing(new, quick)
+    assert seconds_left([quick, slow, sharer], jobs=1) == pytest.approx(2 + 16 + 4), "one epoch of three"
+    write_epochs(sharer, 2.0, 2.0)
+    (sharer.folder / "config.yaml").touch()
+    assert seconds_left([sharer, slow], jobs=1) == pytest.approx(2 + 16), "it does all epochs itself"
+    (sharer.folder / "beginning.json").touch()
+    assert seconds_left([sharer, slow], jobs=1) == pytest.approx(8 + 16), "of its own ones there is none yet"
 
 
 def test_whatever_ends_the_parent_no_training_goes_on_alone(tmp_path: Path) -> None:

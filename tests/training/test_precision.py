@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.build.training import build_fabric
@@ -58,6 +59,15 @@ def test_a_depthwise_layer_of_one_channel_is_an_ordinary_one() -> None:
         expected = conv(images)
         with DepthwiseInFloat32():
             assert torch.equal(conv(images), expected)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_words_instead_of_places_and_autocast_switched_off(autocast: bool) -> None:
+    images, weight = torch.randn(1, 4, 8, 8), torch.randn(4, 1, 3, 3)
+    expected = F.conv2d(images, weight, padding=1, groups=4)
+    with torch.autocast("cpu", torch.bfloat16), DepthwiseInFloat32(), torch.autocast("cpu", enabled=autocast):
+        maps = F.conv2d(input=images, weight=weight, padding=1, groups=4)
+    assert torch.equal(maps, expected.to(torch.bfloat16) if autocast else expected)
 
 
 def test_a_mixed_run_on_a_cpu_has_it(tiny_config: Callable[..., Config]) -> None:
