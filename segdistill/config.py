@@ -127,11 +127,11 @@ class SupervisedConfig(Section):
 
 
 class LogitConfig(Weighted):
-    weight: NonNegative = 1.0
+    weight: NonNegative = 4.0
     kind: Literal["pixel", "channel"] = "pixel"  # divergence between classes, or between places by class
-    teacher: Literal["others", "ensemble", "primary"] = "primary"  # others: all sub-models but the student
-    students: Literal["all", "primary", "branches"] = "branches"
-    temperature: PositiveFloat = 2.0
+    teacher: Literal["others", "ensemble", "primary"] = "others"  # all sub-models but the student
+    students: Literal["all", "primary", "branches"] = "primary"
+    temperature: PositiveFloat = 1.0
     label_gate: Bool = False  # learn only where the teacher is right
 
     @model_validator(mode="after")
@@ -168,7 +168,16 @@ class MethodConfig(Section):
     logit: LogitConfig = LogitConfig()
     feature: FeatureConfig = FeatureConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
-    grid_stride: Literal[4, 8] = 4  # pixels per cell where logits are compared and judged
+    grid_stride: Literal[2, 4, 8] = 2  # pixels per cell where logits are compared and judged
+
+    @model_validator(mode="after")
+    def _branches_are_as_fine_as_the_grid(self) -> "MethodConfig":
+        if self.grid_stride < self.branches.stride and self.distils:
+            raise ValueError(
+                f"method.grid_stride is {self.grid_stride}, finer than the branches' logits; set it to "
+                f"method.branches.stride ({self.branches.stride}) or more"
+            )
+        return self
 
     @property
     def has_branches(self) -> bool:

@@ -233,3 +233,11 @@ def test_an_epoch_to_keep_has_to_be_one_of_the_training() -> None:
     assert validate_config({"name": "a", "train": {"epochs": 3, "keep_epochs": [1, 3]}}, source="test")
     with pytest.raises(ConfigError, match=r"keep_epochs: there is no epoch 4 in a training of 3"):
         validate_config({"name": "a", "train": {"epochs": 3, "keep_epochs": [1, 4]}}, source="test")
+
+
+def test_logits_are_compared_where_branches_have_them() -> None:
+    coarse = {"branches": {"stride": 4}, "grid_stride": 2}
+    with pytest.raises(ConfigError, match=r"method\.grid_stride is 2.*method\.branches\.stride \(4\)"):
+        validate_config({"name": "a", "method": coarse}, source="test")
+    for works in (coarse | {"grid_stride": 4}, coarse | {"kind": "deep_supervision"}):
+        assert validate_config({"name": "a", "method": works}, source="test")

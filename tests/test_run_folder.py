@@ -62,7 +62,7 @@ def test_settings_of_a_silent_term_do_not_matter(folder: RunFolder) -> None:
             "method.feature.weight: 0.1 when it was started, 0.0 now",
         ),
         ("self_distill", {"feature": {"stride": 16}}, "method.feature.stride: 8 when it was started, 16 now"),
-        ("self_distill", {"grid_stride": 8}, "method.grid_stride: 4 when it was started, 8 now"),
+        ("self_distill", {"grid_stride": 8}, "method.grid_stride: 2 when it was started, 8 now"),
     ],
 )
 def test_settings_that_count_do(folder: RunFolder, kind: str, method: dict[str, Any], words: str) -> None:
