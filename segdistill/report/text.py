@@ -26,7 +26,8 @@ def comparison_tables(comparison: Comparison, console: Console) -> list[Table]:
 
     Each is one table where the console is wide enough, else several below each other, all with the first column.
     """
-    main = replace(main_grid(comparison), note=_lines(main_grid(comparison).note, missing_line(comparison)))
+    main = main_grid(comparison)
+    main = replace(main, note=_lines(main.note, missing_line(comparison)))
     grids = (main, class_grid(comparison), submodel_grid(comparison))
     return [_table(part) for grid in grids if grid is not None for part in _fitting(grid, console)]
 

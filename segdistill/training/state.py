@@ -142,6 +142,7 @@ class TrainState:
         return [names[one] for group in self.ensemble.optimizer.param_groups for one in group["params"]]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the same run's `state_dict()`; for another run's see `take_over`."""
         self.ensemble.load_state_dict(state["ensemble"])
         if self.discriminator:
             self.discriminator.load_state_dict(state["discriminator"])
