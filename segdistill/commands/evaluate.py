@@ -1,6 +1,6 @@
 """`segdistill evaluate`: score a run's networks, an exported file, or stored masks on a split."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,37 +64,47 @@ def evaluate_run(
     path: Path, overrides: Sequence[str], asked: Asked, *, weights: Weights, console: Console
 ) -> None:
     """Score a run's networks; for the arguments see `run_subject`."""
-    fabric = build_fabric(asked.devices, accelerator="cuda" if torch.cuda.is_available() else "cpu")
-    with launched(fabric):
-        console = console if fabric.is_global_zero else Console(quiet=True)
-        with fabric.rank_zero_first():
-            subject = run_subject(
-                path,
-                overrides,
-                split=asked.split,
-                submitted=asked.submit is not None,
-                weights=weights,
-                wishes=asked.wishes,
-                device=fabric.device,
-                console=console,
-            )
-        score(subject, asked, fabric, console=console)
+
+    def subject(device: torch.device, console: Console) -> Subject:
+        return run_subject(
+            path,
+            overrides,
+            split=asked.split,
+            submitted=asked.submit is not None,
+            weights=weights,
+            wishes=asked.wishes,
+            device=device,
+            console=console,
+        )
+
+    _score_on_all(subject, asked, accelerator="cuda" if torch.cuda.is_available() else "cpu", console=console)
 
 
 def evaluate_onnx(path: Path, overrides: Sequence[str], asked: Asked, *, console: Console) -> None:
     """Score an exported file under ONNX Runtime; for the arguments see `file_subject`."""
-    fabric = build_fabric(asked.devices, accelerator="cpu")  # where ONNX Runtime runs
+
+    def subject(_: torch.device, console: Console) -> Subject:
+        return file_subject(
+            path,
+            overrides,
+            split=asked.split,
+            submitted=asked.submit is not None,
+            wishes=asked.wishes,
+            console=console,
+        )
+
+    _score_on_all(subject, asked, accelerator="cpu", console=console)  # where ONNX Runtime runs
+
+
+def _score_on_all(
+    build: Callable[[torch.device, Console], Subject], asked: Asked, *, accelerator: str, console: Console
+) -> None:
+    """On as many devices as asked for; every process builds its own subject, the first before the others."""
+    fabric = build_fabric(asked.devices, accelerator=accelerator)
     with launched(fabric):
         console = console if fabric.is_global_zero else Console(quiet=True)
         with fabric.rank_zero_first():
-            subject = file_subject(
-                path,
-                overrides,
-                split=asked.split,
-                submitted=asked.submit is not None,
-                wishes=asked.wishes,
-                console=console,
-            )
+            subject = build(fabric.device, console)
         score(subject, asked, fabric, console=console)
 
 
