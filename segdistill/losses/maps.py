@@ -1,6 +1,7 @@
 """What the dense losses of one step look at, each made once and only if a loss asks for it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -100,36 +101,49 @@ class StepMaps:
         return pool_valid(logits, valid, height=height, width=width)
 
     @cached_property
-    def grid_images(self) -> Tensor:
-        """(B, 3, h, w)"""
-        return F.avg_pool2d(self.images, self.grid_stride)
+    def judged(self) -> "JudgedMaps":
+        """All sub-models' softmax maps with what a discriminator sees beside them."""
+        return JudgedMaps(
+            probs=torch.cat(list(self.grid_logits.values())).softmax(1),
+            labels=self.grid_labels,
+            images=F.avg_pool2d(self.images, self.grid_stride),
+            ignore_index=self.ignore_index,
+        )
 
-    @cached_property
-    def submodel_probs(self) -> Tensor:
-        """Softmax maps of all sub-models in one batch, the primary's first: ((K+1) * B, C, h, w)."""
-        return torch.cat(list(self.grid_logits.values())).softmax(1)
+
+@dataclass(frozen=True)
+class JudgedMaps:
+    """One batch as a discriminator sees it, on the coarse grid.
+
+    Attributes:
+        probs: softmax maps of all sub-models, the primary's first: ((K+1) * B, C, h, w).
+        labels: (B, h, w) int64.
+        images: (B, 3, h, w), normalised.
+        ignore_index: labels where nothing is judged.
+    """
+
+    probs: Tensor
+    labels: Tensor
+    images: Tensor
+    ignore_index: int
 
     @property
-    def submodels(self) -> int:
-        """K + 1"""
-        return len(self.branch_logits) + 1
+    def targets(self) -> Tensor:
+        """The labels once for each sub-model: ((K+1) * B, h, w)."""
+        return self.labels.repeat(len(self.probs) // len(self.labels), 1, 1)
 
-    @cached_property
-    def submodel_targets(self) -> Tensor:
-        """The grid's labels once for each sub-model: ((K+1) * B, h, w)."""
-        return self.grid_labels.repeat(self.submodels, 1, 1)
+    def detached(self) -> "JudgedMaps":
+        """The same numbers, without the graph and all the maps that it keeps in memory."""
+        return replace(self, probs=self.probs.detach())
 
     def judge(self, discriminator: Discriminator, probs: Tensor) -> Tensor:
         """Run maps (n * B, C, h, w) through the discriminator, each beside its image."""
         copies = len(probs) // len(self.images)
-        valid = (self.grid_labels != self.ignore_index).repeat(copies, 1, 1)
-        return discriminator(probs, self.grid_images.repeat(copies, 1, 1, 1), valid)
+        valid = (self.labels != self.ignore_index).repeat(copies, 1, 1)
+        return discriminator(probs, self.images.repeat(copies, 1, 1, 1), valid)
 
     def real_probs(self, *, smoothing: float) -> Tensor:
         """Ground truth as maps: (B, C, h, w)."""
         return real_maps(
-            self.grid_labels,
-            num_classes=self.primary_logits.shape[1],
-            ignore_index=self.ignore_index,
-            smoothing=smoothing,
+            self.labels, num_classes=self.probs.shape[1], ignore_index=self.ignore_index, smoothing=smoothing
         )

@@ -21,7 +21,7 @@ from segdistill.losses.logit import (
     logit_distillation,
     teacher_is_right,
 )
-from segdistill.losses.maps import Discriminator, StepMaps
+from segdistill.losses.maps import Discriminator, JudgedMaps, StepMaps
 from segdistill.losses.supervised import balancing_weights, cross_entropy, dice_loss, votes_cross_entropy
 
 Game = Literal["label", "peer"]
@@ -195,27 +195,27 @@ class Adversarial:
 
     def __call__(self, maps: StepMaps) -> Tensor:
         """The sub-models' side."""
-        judgement = maps.judge(self.discriminator, maps.submodel_probs)
+        judged = maps.judged
         generator: Callable[..., Tensor] = (
             label_game_generator if self.game == "label" else peer_game_generator
         )
-        return generator(judgement, maps.submodel_targets, ignore_index=maps.ignore_index)
+        judgement = judged.judge(self.discriminator, judged.probs)
+        return generator(judgement, judged.targets, ignore_index=judged.ignore_index)
 
-    def opponent(self, maps: StepMaps) -> Verdict:
+    def opponent(self, judged: JudgedMaps) -> Verdict:
         """The discriminator's side; no gradient reaches the sub-models."""
-        fake = maps.submodel_probs.detach()
-        targets = maps.submodel_targets
+        fake = judged.probs.detach()
         match self.game:
             case "peer":
-                judgement = maps.judge(self.discriminator, fake)
-                return peer_game_discriminator(judgement, targets, ignore_index=maps.ignore_index)
+                judgement = judged.judge(self.discriminator, fake)
+                return peer_game_discriminator(judgement, judged.targets, ignore_index=judged.ignore_index)
             case "label":
-                real = maps.real_probs(smoothing=self.real_smoothing)
-                judgement = maps.judge(self.discriminator, torch.cat([real, fake]))
+                real = judged.real_probs(smoothing=self.real_smoothing)
+                judgement = judged.judge(self.discriminator, torch.cat([real, fake]))
                 return label_game_discriminator(
                     judgement[: len(real)],
                     judgement[len(real) :],
-                    maps.grid_labels,
-                    targets,
-                    ignore_index=maps.ignore_index,
+                    judged.labels,
+                    judged.targets,
+                    ignore_index=judged.ignore_index,
                 )

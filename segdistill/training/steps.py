@@ -1,12 +1,13 @@
 """One training step: the ensemble's move, then the discriminator's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from segdistill.data.loading import Batch
-from segdistill.losses.maps import StepMaps
+from segdistill.losses.maps import JudgedMaps, StepMaps
 from segdistill.losses.objective import Needs
 from segdistill.models.ensemble import PRIMARY
 from segdistill.resolution import pad_to_multiple
@@ -46,14 +47,12 @@ def train_step(
         Named scalars, detached and still on the device: nothing here waits for it.
     """
     needs = state.objective.needs(progress)
-    seen: list[StepMaps] = []
+    judged: list[JudgedMaps] = []
     logged: list[dict[str, Tensor]] = []
     diagnosis: dict[str, Tensor] = {}
-    if state.discriminator:
-        state.discriminator.module.requires_grad_(False)
     for place, batch in enumerate(batches):
         waits = place < len(batches) - 1
-        with state.fabric.no_backward_sync(state.ensemble.module, enabled=waits):
+        with state.fabric.no_backward_sync(state.ensemble.module, enabled=waits), frozen_opponent(state):
             maps = forward(
                 state,
                 batch,
@@ -68,18 +67,34 @@ def train_step(
                     summands.weighted, list(state.net.primary.encoder.parameters()), reference=PRIMARY
                 )
             state.fabric.backward(summands.total / len(batches))
-        seen.append(maps)
         logged.append(summands.logged)
+        if Needs.DISCRIMINATOR in needs:
+            judged.append(maps.judged.detached())
     norm = gradient_norm(state, clip_norm)
     state.ensemble.optimizer.step()
     state.ensemble.optimizer.zero_grad(set_to_none=True)
     values = {name: torch.stack([one[name] for one in logged]).mean() for name in logged[0]}
     values |= {GRADIENT_NORM: norm}
     if Needs.DISCRIMINATOR in needs:
-        values |= discriminator_step(state, seen)
+        values |= discriminator_step(state, judged)
     if state.ema:
         state.ema.update(state.net, updates=state.position.step)
     return values | diagnosis
+
+
+@contextmanager
+def frozen_opponent(state: TrainState) -> Iterator[None]:
+    """The discriminator judges and does not learn, so that other processes need not wait for its gradients: its
+    DistributedDataParallel would, and its own move would then be one too many.
+    """
+    if state.discriminator is None:
+        yield
+        return
+    module = state.discriminator.module
+    module.requires_grad_(False)
+    with state.fabric.no_backward_sync(module, enabled=True):
+        yield
+    module.requires_grad_(True)
 
 
 def forward(
@@ -111,17 +126,16 @@ def gradient_norm(state: TrainState, clip_norm: float | None) -> Tensor:
     ).detach()
 
 
-def discriminator_step(state: TrainState, seen: Sequence[StepMaps]) -> dict[str, Tensor]:
+def discriminator_step(state: TrainState, judged: Sequence[JudgedMaps]) -> dict[str, Tensor]:
     """The discriminator learns from the very maps the ensemble was just judged by, detached."""
     player, game = state.discriminator, state.adversarial
     assert player, "the objective asked for a discriminator"
     assert game
-    player.module.requires_grad_(True)
     verdicts = []
-    for place, maps in enumerate(seen):
-        with state.fabric.no_backward_sync(player.module, enabled=place < len(seen) - 1):
+    for place, maps in enumerate(judged):
+        with state.fabric.no_backward_sync(player.module, enabled=place < len(judged) - 1):
             verdict = game.opponent(maps)
-            state.fabric.backward(verdict.loss / len(seen))
+            state.fabric.backward(verdict.loss / len(judged))
         verdicts.append(verdict)
     player.optimizer.step()
     player.optimizer.zero_grad(set_to_none=True)

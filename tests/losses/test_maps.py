@@ -146,25 +146,24 @@ def test_pooling_the_primary_does_not_see_ignored_pixels() -> None:
 def test_grid_images_are_area_means() -> None:
     maps = make_maps(make_labels())
     for b, y, x in product(range(BATCH), range(GRID[0]), range(GRID[1])):
-        torch.testing.assert_close(maps.grid_images[b, :, y, x], cell(maps.images, b, y, x).mean((1, 2)))
+        torch.testing.assert_close(maps.judged.images[b, :, y, x], cell(maps.images, b, y, x).mean((1, 2)))
 
 
 def test_softmax_maps_and_targets_are_ordered_by_sub_model() -> None:
     maps = make_maps(make_labels())
-    assert maps.submodels == 3
-    assert maps.submodel_probs.shape == (3 * BATCH, CLASSES, *GRID)
-    torch.testing.assert_close(maps.submodel_probs.sum(1), torch.ones(3 * BATCH, *GRID, dtype=torch.float64))
+    assert maps.judged.probs.shape == (3 * BATCH, CLASSES, *GRID)
+    torch.testing.assert_close(maps.judged.probs.sum(1), torch.ones(3 * BATCH, *GRID, dtype=torch.float64))
     for index, name in enumerate(("stem", "on_grid", "finer")):
         own = slice(index * BATCH, (index + 1) * BATCH)
         logits = maps.grid_logits[name]
-        torch.testing.assert_close(maps.submodel_probs[own], logits.exp() / logits.exp().sum(1, keepdim=True))
-        assert torch.equal(maps.submodel_targets[own], maps.grid_labels)
+        torch.testing.assert_close(maps.judged.probs[own], logits.exp() / logits.exp().sum(1, keepdim=True))
+        assert torch.equal(maps.judged.targets[own], maps.grid_labels)
 
 
 def test_real_probs_are_the_grid_labels_as_maps() -> None:
     # C = 3, e = 1/5: 4/5 at the label, 1/10 elsewhere, 0 where ignored.
     maps = make_maps(make_labels())
-    real = maps.real_probs(smoothing=0.2)
+    real = maps.judged.real_probs(smoothing=0.2)
     for b, y, x in product(range(BATCH), range(GRID[0]), range(GRID[1])):
         label = int(maps.grid_labels[b, y, x])
         expected = [0.0 if label == 255 else 0.8 if c == label else 0.1 for c in range(CLASSES)]
@@ -179,11 +178,11 @@ def test_the_discriminator_sees_every_map_beside_its_image_and_its_valid_cells()
         seen.extend((probs, images, valid))
         return probs[:, :1]
 
-    maps.judge(record, maps.submodel_probs)
+    maps.judged.judge(record, maps.judged.probs)
     probs, images, valid = seen
-    assert probs is maps.submodel_probs
+    assert probs is maps.judged.probs
     for n in range(3 * BATCH):
-        assert torch.equal(images[n], maps.grid_images[n % BATCH])
+        assert torch.equal(images[n], maps.judged.images[n % BATCH])
         assert torch.equal(valid[n], maps.grid_labels[n % BATCH] != 255)
 
 
@@ -210,34 +209,34 @@ def test_maps_and_images_at_ignored_cells_do_not_change_the_verdict_on_their_nei
     outputs: int,
 ) -> None:
     maps, discriminator = make_maps(make_labels()), make_discriminator(outputs)
-    probs = maps.submodel_probs.detach()
-    verdict = maps.judge(discriminator, probs)
+    probs = maps.judged.probs.detach()
+    verdict = maps.judged.judge(discriminator, probs)
     assert verdict.shape == (3 * BATCH, outputs, *GRID)
 
     hidden = probs.clone()
     hidden[::BATCH, :, 0, 0] = torch.tensor([1e6, -5.0, 0.0], dtype=torch.float64)
-    assert torch.equal(maps.judge(discriminator, hidden), verdict)
+    assert torch.equal(maps.judged.judge(discriminator, hidden), verdict)
     other_images = make_maps(make_labels())
     other_images.images[0, :, :4, :4] = 1e6
-    assert torch.equal(other_images.judge(discriminator, probs), verdict)
+    assert torch.equal(other_images.judged.judge(discriminator, probs), verdict)
 
     # The same change one cell further on, where labels are valid, is seen, at its neighbours too.
     shown = probs.clone()
     shown[::BATCH, :, 0, 1] = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
-    assert (maps.judge(discriminator, shown) - verdict)[0, :, 0, 0].abs().min() > 1e-6
+    assert (maps.judged.judge(discriminator, shown) - verdict)[0, :, 0, 0].abs().min() > 1e-6
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_maps_at_ignored_cells_get_no_gradient_from_the_discriminator(outputs: int) -> None:
     maps, discriminator = make_maps(make_labels()), make_discriminator(outputs)
-    probs = maps.submodel_probs.detach().requires_grad_()
-    verdict = maps.judge(discriminator, probs)
+    probs = maps.judged.probs.detach().requires_grad_()
+    verdict = maps.judged.judge(discriminator, probs)
     grad = torch.autograd.grad(verdict[0, 0, 0, 1], probs, retain_graph=True)[0]  # beside the ignored cell
     assert not grad[0, :, 0, 0].any()
     assert grad[0, :, 0, 1].all()
     assert not grad[1:].any()  # other maps of the batch do not mix in
     grad = torch.autograd.grad(verdict.sum(), probs)[0]
-    ignored = (maps.submodel_targets == 255).unsqueeze(1).expand_as(grad)
+    ignored = (maps.judged.targets == 255).unsqueeze(1).expand_as(grad)
     assert ignored.any()
     assert not grad[ignored].any()
     assert grad[~ignored].all()

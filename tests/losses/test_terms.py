@@ -411,7 +411,7 @@ def test_the_games_are_chosen_by_name() -> None:
             ),
         )
         assert adversarial(maps).item() == pytest.approx(expected)
-        assert adversarial.opponent(maps).loss.item() == pytest.approx(expected)
+        assert adversarial.opponent(maps.judged).loss.item() == pytest.approx(expected)
 
 
 def test_in_the_label_game_the_opponent_tells_ground_truth_from_softmax_maps() -> None:
@@ -425,12 +425,12 @@ def test_in_the_label_game_the_opponent_tells_ground_truth_from_softmax_maps() -
         return math.log(3) * torch.where(probs.amax(1, keepdim=True) > 0.75, 1.0, -1.0)
 
     adversarial = Adversarial("label", real_smoothing=0.2, discriminator=judge)
-    verdict = adversarial.opponent(maps)
+    verdict = adversarial.opponent(maps.judged)
     assert verdict.loss.item() == pytest.approx(math.log(4 / 3))
     assert verdict.accuracy.item() == pytest.approx(1.0)
     assert adversarial(maps).item() == pytest.approx(math.log(4))
     # With as much smoothing as to look uniform, nothing tells them apart: every map is called fake.
-    verdict = Adversarial("label", real_smoothing=2 / 3, discriminator=judge).opponent(maps)
+    verdict = Adversarial("label", real_smoothing=2 / 3, discriminator=judge).opponent(maps.judged)
     assert verdict.loss.item() == pytest.approx((math.log(4) + math.log(4 / 3)) / 2)
     assert verdict.accuracy.item() == pytest.approx(0.5)
 
@@ -442,7 +442,7 @@ def test_in_the_peer_game_the_opponent_names_the_maker() -> None:
         logits.data.zero_()
         logits.data[:, k] = 50.0
     adversarial = Adversarial("peer", 0.0, lambda probs, images, valid: 20.0 * probs)
-    verdict = adversarial.opponent(maps)
+    verdict = adversarial.opponent(maps.judged)
     assert verdict.accuracy.item() == 1.0
     assert verdict.loss.item() == pytest.approx(0.0, abs=1e-8)
     assert adversarial(maps).item() == pytest.approx(40 / 3, abs=1e-6)
@@ -460,7 +460,7 @@ def test_the_generator_teaches_every_sub_model_through_the_discriminator(game: G
 @GAMES
 def test_the_opponent_leaks_no_gradient_to_the_sub_models(game: Game) -> None:
     maps, adversarial = make_maps(), make_adversarial(game)
-    verdict = adversarial.opponent(maps)
+    verdict = adversarial.opponent(maps.judged)
     verdict.loss.backward()
     assert all(one.grad is None for one in inputs(maps))
     assert isinstance(adversarial.discriminator, PixelDiscriminator)
@@ -474,8 +474,8 @@ def test_both_sides_may_use_one_step_maps(game: Game) -> None:
     """The generator's backward pass leaves the maps usable for the opponent."""
     maps, adversarial = make_maps(), make_adversarial(game)
     adversarial(maps).backward()
-    alone = adversarial.opponent(make_maps()).loss
-    torch.testing.assert_close(adversarial.opponent(maps).loss, alone)
+    alone = adversarial.opponent(make_maps().judged).loss
+    torch.testing.assert_close(adversarial.opponent(maps.judged).loss, alone)
 
 
 # ---- what holds for all terms
@@ -495,8 +495,8 @@ TERMS: dict[str, Loss] = {
     "peer_game": make_adversarial("peer"),
 }
 OPPONENTS: dict[str, Loss] = {
-    "label_opponent": lambda maps: make_adversarial("label").opponent(maps).loss,
-    "peer_opponent": lambda maps: make_adversarial("peer").opponent(maps).loss,
+    "label_opponent": lambda maps: make_adversarial("label").opponent(maps.judged).loss,
+    "peer_opponent": lambda maps: make_adversarial("peer").opponent(maps.judged).loss,
 }
 EVERY_TERM = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS.keys())
 EVERY_SIDE = pytest.mark.parametrize("term", [*TERMS.values(), *OPPONENTS.values()], ids=[*TERMS, *OPPONENTS])
@@ -546,7 +546,7 @@ def test_nothing_valid_gives_0_and_zero_gradients(term: Loss) -> None:
 @GAMES
 def test_nothing_valid_gives_the_discriminator_zero_gradients(game: Game) -> None:
     adversarial = make_adversarial(game)
-    adversarial.opponent(make_maps(torch.full((BATCH, SIZE, SIZE), 255))).loss.backward()
+    adversarial.opponent(make_maps(torch.full((BATCH, SIZE, SIZE), 255)).judged).loss.backward()
     assert isinstance(adversarial.discriminator, PixelDiscriminator)
     for parameter in adversarial.discriminator.parameters():
         assert parameter.grad is not None
