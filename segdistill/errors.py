@@ -37,5 +37,9 @@ class EvaluationError(UserError):
     """A scoring was asked for what the network, the file or the data cannot give."""
 
 
+class ToldByAnotherError(Exception):
+    """One of several processes ends as all do, and the first one tells the user why."""
+
+
 class InterruptedRunError(Exception):
     """The run was asked to stop by a signal; its state is saved. No mistake of anybody: exit code 130."""

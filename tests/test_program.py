@@ -179,6 +179,36 @@ def test_the_saved_config_trains_again_to_the_same_numbers(finished: Path, workp
     assert not math.isnan(ours["miou"]["primary"])
 
 
+def test_two_processes_play_both_games_with_accumulated_gradients(workplace: Path) -> None:
+    """All losses from the first step on: each network waits for the other process only where it learns."""
+    for game in ("label", "peer"):
+        out = f"two_{game}"
+        ramps = [f"method.{loss}.ramp=[[0,1]]" for loss in ("logit", "feature", "adversarial")]
+        changes = [
+            "train.devices=2",
+            "train.epochs=1",
+            "train.accumulate=3",
+            f"method.adversarial.game={game}",
+        ]
+        launch("train", "tiny.yaml", f"out={out}", *changes, *ramps, cwd=workplace)
+        (line,) = (workplace / out / "metrics.jsonl").read_text().splitlines()
+        assert {"logit", "feature", "adversarial", "discriminator"} <= json.loads(line)["train"].keys()
+
+
+def test_two_processes_stop_together_and_one_tells(workplace: Path) -> None:
+    folder = workplace / "two_stopped"
+    arguments = ("tiny.yaml", f"out={folder}", "train.devices=2", "train.epochs=500")
+    process = start("train", *arguments, cwd=workplace)
+    while not (folder / "checkpoints" / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert err.count("interrupted; everything up to here is saved") == 1
+    assert not list((folder / "checkpoints").glob(".*")), "nothing half-written is left"
+
+
 MISTAKES = {
     "misspelt key": (["train.epoch=3"], ["train.epoch", "did you mean 'epochs'"]),
     "misspelt kind": (["method.kind=self_distil"], ["method.kind", "did you mean 'self_distill'"]),
@@ -194,6 +224,14 @@ MISTAKES = {
     "uneven processes": (
         ["train.devices=3", "train.batch_size=4", "out=x4"],
         ["train.batch_size=4", "3 processes"],
+    ),
+    "two processes and no data": (
+        ["train.devices=2", "data.kind=folder", "data.root=nowhere", "out=x10"],
+        ["data.folder.images", "nowhere"],
+    ),
+    "one image at a time": (
+        ["model.arch=deeplabv3", "model.options={}", "train.batch_size=1", "out=x11"],
+        ["train.batch_size=1", "deeplabv3 cannot be trained on one"],
     ),
     "weights of another net": (
         ["model.encoder_weights=bundled"],
@@ -226,9 +264,10 @@ MISTAKES = {
 def test_a_mistake_is_told_in_one_message_with_exit_code_2(workplace: Path, mistake: str) -> None:
     overrides, words = MISTAKES[mistake]
     # Several processes are the same program started again, and here that would be pytest.
-    program = launch if mistake == "uneven processes" else run
+    program = launch if "processes" in mistake else run
     _, err = program("train", "tiny.yaml", *overrides, cwd=workplace, code=2)
     assert "Traceback" not in err
+    assert err.count("error:") == 1
     for word in words:
         assert word in err
     folders = [Path(o.removeprefix("out=")) for o in overrides if o.startswith("out=")]

@@ -1,15 +1,21 @@
 """Device, optimisers, the state a run begins with, the loop's settings."""
 
+import copy
+
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, Strategy
+from segmentation_models_pytorch.base import SegmentationModel
 
+from segdistill.build.datasets import training_size
 from segdistill.build.network import build_net
 from segdistill.build.objective import build_discriminator, build_objective
 from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config
 from segdistill.errors import ConfigError
 from segdistill.losses.terms import Adversarial
+from segdistill.models.primary import input_multiple
+from segdistill.resolution import pad_to_multiple
 from segdistill.training.ema import Ema
 from segdistill.training.loop import LoopSettings
 from segdistill.training.optimizers import (
@@ -52,6 +58,8 @@ def build_fabric(config: Config) -> Fabric:
 def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainState:
     """Networks on their devices, optimisers and objective, at the beginning of a run."""
     net = build_net(config)
+    if config.train.batch_size == fabric.world_size:
+        _refuse_single_images(config, net.primary)
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)
     train, method = config.train, config.method
@@ -85,6 +93,19 @@ def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainSta
         adversarial=adversarial,
         ema=Ema.of(net, decay=train.ema_decay) if train.ema_decay else None,
     )
+
+
+def _refuse_single_images(config: Config, primary: SegmentationModel) -> None:
+    """Raises ConfigError if the network cannot be trained on one image at a time."""
+    image = pad_to_multiple(torch.zeros(1, 3, *training_size(config)), input_multiple(primary))
+    try:
+        with torch.no_grad():
+            copy.deepcopy(primary).train()(image)
+    except ValueError as error:  # batch norm after a pooling of the whole image
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size} gives every process one image at a time, and "
+            f"{config.model.arch} cannot be trained on one ({error}); use at least two for each process"
+        ) from None
 
 
 def _discriminator_player(config: Config, fabric: Fabric, *, submodels: int) -> Player:

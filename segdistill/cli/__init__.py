@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from segdistill.cli import compare, evaluate, export, predict, prepare_data, train
-from segdistill.errors import InterruptedRunError, UserError
+from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ToldByAnotherError:
+        return 0  # for another code Fabric would kill the first process, which may not be done with telling
     return 0
 
 

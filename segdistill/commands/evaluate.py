@@ -32,7 +32,7 @@ from segdistill.evaluation.evaluator import Labelling, Watcher, evaluate_images,
 from segdistill.evaluation.metrics import Scores
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.files import write_json
-from segdistill.processes import launched
+from segdistill.processes import in_turn, launched
 from segdistill.report.confusion import confusion_csv, confusion_picture
 from segdistill.training.run_log import miou_by_stream
 
@@ -103,8 +103,7 @@ def _score_on_all(
     fabric = build_fabric(asked.devices, accelerator=accelerator)
     with launched(fabric):
         console = console if fabric.is_global_zero else Console(quiet=True)
-        with fabric.rank_zero_first():
-            subject = build(fabric.device, console)
+        subject = in_turn(fabric, lambda: build(fabric.device, console))
         score(subject, asked, fabric, console=console)
 
 

@@ -45,7 +45,7 @@ from segdistill.export.weights import Deployed, save_deployed
 from segdistill.files import write_json
 from segdistill.models.ensemble import PRIMARY
 from segdistill.models.primary import input_multiple
-from segdistill.processes import launched
+from segdistill.processes import in_turn, launched
 from segdistill.resolution import pad_to_multiple
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.host_memory import keep_freed_memory
@@ -74,12 +74,7 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
 
 def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Console) -> None:
     """In every process; the first one alone speaks and writes."""
-    with fabric.rank_zero_first():
-        splits = build_splits(config, ("train", "val"), console=console)
-    train_set = build_train_dataset(config, splits["train"])
-    val_set = build_eval_dataset(config, splits["val"].samples)
-    shares = build_image_shares(config, splits["train"])
-    batches = epoch_batches(config, fabric, length=len(train_set), val_length=len(val_set), shares=shares)
+    train_set, val_set, batches = in_turn(fabric, lambda: _data(config, fabric, console=console))
     state = build_state(config, fabric, total_steps=config.train.epochs * batches.steps)
 
     saved = folder.last_state(config)
@@ -94,6 +89,18 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
         if fabric.is_global_zero:
             deploy(config, folder, state, scores, val_set, console=console)
         fabric.barrier()
+
+
+def _data(
+    config: Config, fabric: Fabric, *, console: Console
+) -> tuple[TrainDataset, EvalDataset, EpochBatches]:
+    """What is trained on, what is scored on, and in which order this process sees its part of the former."""
+    splits = build_splits(config, ("train", "val"), console=console)
+    train_set = build_train_dataset(config, splits["train"])
+    val_set = build_eval_dataset(config, splits["val"].samples)
+    shares = build_image_shares(config, splits["train"])
+    batches = epoch_batches(config, fabric, length=len(train_set), val_length=len(val_set), shares=shares)
+    return train_set, val_set, batches
 
 
 def fit_and_score(
@@ -200,8 +207,16 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
         f"{extra / 1e6:.2f} M ({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M",
         highlight=False,
     )
-    start = f", resuming after step {state.position.step}" if state.position.step else ""
-    console.print(f"run folder {config.run_folder}{start}", highlight=False)
+    start = ", from its first step: there is nothing to resume" if config.train.resume else ""
+    if state.position.step:
+        start = f", resuming after step {state.position.step}"
+    console.print(f"run folder {config.run_folder}{start}", highlight=False, markup=False)
+    if (processes := state.fabric.world_size) > 1:
+        console.print(
+            f"{config.train.batch_size // processes} images at a time in each of {processes} processes; batch norm and "
+            "losses see those alone, so with another number of processes it is another training",
+            highlight=False,
+        )
 
 
 def deploy(

@@ -192,6 +192,7 @@ def train_epoch(
             checkpoints.save(checkpoints.last, state)
             saved = turn = time.monotonic()
         if stopped:
+            state.fabric.barrier()  # one that ends before the first has saved would have it killed
             raise InterruptedRunError("interrupted; everything up to here is saved, --resume goes on")
     look()
 
