@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_SHOWN = 20  # signs of a file's name in its temporary one, which must not be too long where the former is not
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, and only then give it its name.
@@ -17,7 +19,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write: gets the temporary path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:_SHOWN]}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -33,6 +35,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def whole_lines(path: Path) -> list[str]:
+    """Lines of a text file with their ends, without the last one if it is still being written, or never was whole."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]
 
 
 def write_text(path: Path, text: str) -> None:

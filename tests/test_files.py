@@ -6,9 +6,12 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import full_disk
 import pytest
+import torch
 
-from segdistill.files import write_atomically, write_json, write_text
+from segdistill.files import whole_lines, write_atomically, write_json, write_text
+from segdistill.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -95,3 +98,21 @@ def test_json_has_no_nan(tmp_path: Path, number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"x": [number]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+
+
+def test_a_checkpoint_for_which_there_is_no_room_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    path.write_bytes(b"old")
+    weights = {"weight": torch.zeros(10_000)}
+    with full_disk.files_of_at_most(1000), pytest.raises(OSError, match=r"last\.pt cannot be written"):
+        save_checkpoint(path, state=weights, config="", versions={})
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_a_line_that_is_still_being_written_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"epo')
+    assert whole_lines(path) == ['{"epoch": 1}\n', '{"epoch": 2}\n']
+    path.write_text("")
+    assert whole_lines(path) == []

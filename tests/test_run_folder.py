@@ -9,7 +9,7 @@ import pytest
 from segdistill.commands.run_folder import RunFolder, code_hash, versions
 from segdistill.config import Config
 from segdistill.config_io import validate_config
-from segdistill.errors import ConfigError
+from segdistill.errors import ConfigError, RunFolderError
 
 
 def config(kind: str, *, resume: bool = True, **method: Any) -> Config:
@@ -71,6 +71,14 @@ def test_settings_that_count_do(folder: RunFolder, kind: str, method: dict[str, 
         folder.check(config(kind, **method), overwrite=False)
     assert words in str(caught.value)
     assert str(caught.value).count("when it was started") == 1
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_with_other_things_is_left_alone(folder: RunFolder, resume: bool) -> None:
+    folder.path.mkdir()
+    (folder.path / "notes.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="is not empty and is no run's folder"):
+        folder.check(config("baseline", resume=resume), overwrite=False)
 
 
 def test_another_kind_is_another_run(folder: RunFolder) -> None:

@@ -1,7 +1,5 @@
 """What training and evaluation read: samples, augmented and normalised."""
 
-import os
-
 import numpy as np
 
 from segdistill.build.splits import CheckedSplit
@@ -19,6 +17,7 @@ from segdistill.data.transforms import (
 )
 from segdistill.errors import ConfigError
 from segdistill.models.primary import colour_statistics
+from segdistill.processes import usable_cores
 
 MAX_WORKERS = 8
 
@@ -89,4 +88,4 @@ def worker_count(config: Config, *, on_gpu: bool) -> int:
     """`data.workers`, or a sensible number: on a CPU the training itself uses all cores."""
     if config.data.workers is not None:
         return config.data.workers
-    return min(MAX_WORKERS, os.cpu_count() or 1) if on_gpu else 0
+    return min(MAX_WORKERS, usable_cores()) if on_gpu else 0

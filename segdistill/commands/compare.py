@@ -13,7 +13,7 @@ from segdistill.commands.step_cost import seconds_per_step
 from segdistill.commands.study_plan import Study, StudyFolder, is_finished, plan_study, read_json
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
-from segdistill.errors import UserError
+from segdistill.errors import ConfigError, UserError
 from segdistill.files import write_json, write_text
 from segdistill.report.html import comparison_page
 from segdistill.report.text import comparison_tables, protocol_line
@@ -57,6 +57,8 @@ def compare(
     """
     study = plan_study(config_path, overrides, kinds=kinds, rungs=rungs, seeds=seeds, out=out)
     todo = study.todo
+    if not only_report:
+        refuse_too_few_gpus(study.base, jobs=jobs, gpus=torch.cuda.device_count())
     if silent := ", ".join(rung.name for rung in LADDER if rung not in study.ladder and kinds is None):
         console.print(f"left out, for its weight is 0: {silent}", highlight=False)
     console.print(
@@ -78,6 +80,18 @@ def compare(
     if comparison is None:
         raise UserError(
             f"{study.folder.path} holds no finished run of these rungs, so there is nothing to report"
+        )
+
+
+def refuse_too_few_gpus(config: Config, *, jobs: int, gpus: int) -> None:
+    """Raises ConfigError if several trainings at a time would not have the devices that each of them wants."""
+    wanted = config.train.devices
+    if jobs == 1 or not gpus or config.train.accelerator == "cpu" or wanted == "auto":
+        return
+    if wanted * jobs > gpus and wanted > 1:
+        raise ConfigError(
+            f"--jobs {jobs} with train.devices={wanted} wants {jobs * wanted} GPUs, and there are {gpus}; use --jobs "
+            f"{max(1, gpus // wanted)}"
         )
 
 
@@ -157,6 +171,8 @@ def print_results(comparison: Comparison, folder: StudyFolder, *, console: Conso
     console.print(protocol_line(comparison), highlight=False)
     for sentence in comparison.words:
         console.print(sentence, highlight=False)
+    if comparison.by_chance:
+        console.print(comparison.by_chance, highlight=False)
     console.print(f"{folder.page} and {folder.json}", highlight=False, markup=False)
 
 

@@ -160,11 +160,10 @@ class RunFolder:
             RunFolderError: if the folder holds another run, or something that is no run.
             ConfigError: if a run would be resumed with other settings.
         """
-        if config.train.resume:
-            if self.config.exists():
+        if self.config.exists():
+            if config.train.resume:
                 self._same_settings(config)
-        elif self.config.exists():
-            if not overwrite:
+            elif not overwrite:
                 finished = "a finished" if self.finished else "an unfinished"
                 raise RunFolderError(
                     f"{self.path} already holds {finished} run. Go on with it by --resume, keep it and choose "

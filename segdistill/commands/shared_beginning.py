@@ -10,7 +10,7 @@ from segdistill.commands.run_folder import RunFolder, versions
 from segdistill.config import Config, Weighted
 from segdistill.config_io import dump_config
 from segdistill.errors import RunFolderError
-from segdistill.files import write_json, write_text
+from segdistill.files import whole_lines, write_json, write_text
 from segdistill.study.runner import TAKEN_OVER, Beginning, PlannedRun
 from segdistill.training.checkpoint import load_checkpoint
 
@@ -88,7 +88,7 @@ def take_over(run: PlannedRun, config: Config) -> None:
     kept = {target: load_checkpoint(path) for path, target in pairs if path.is_file()}
     if any(saved["versions"] != versions() for saved in kept.values()):
         raise RunFolderError(f"another version of the program made {theirs.folder}")
-    lines = (source.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    lines = whole_lines(source.path / "metrics.jsonl")
     here = config.train.model_copy(update={"accelerator": "cpu", "devices": 1, "precision": "32-true"})
     on_one_cpu = config.model_copy(update={"train": here})
     # The last checkpoint comes last: a run that is cut off before it starts from its first step.

@@ -99,3 +99,5 @@ def _contender(config: Config, split: CheckedSplit) -> _Contender:
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

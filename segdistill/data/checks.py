@@ -1,23 +1,25 @@
 """Look at every image and mask once before a run, and name everything that is wrong in one message."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
-from segdistill.data.files import Pair, PairedFiles, read_image, read_mask
+from segdistill.data.files import Pair, PairedFiles, read_mask, read_photo
 from segdistill.data.mask_code import FOREIGN
 from segdistill.data.samples import LabelledImage
 from segdistill.data.statistics import pixels_by_class
 from segdistill.errors import DataError
+from segdistill.processes import usable_cores
 
 LINES_PER_KIND = 20  # listed in the message; the rest are counted
 MAX_THREADS = 8
+_SAME_SIZE = (2, 3, 4)  # EXIF orientations: mirrored, upside down, or both
 
 
 class Kind(Enum):
@@ -49,11 +51,13 @@ class Checked:
         decoded: the samples in the order of the pairs; None if they were not kept.
         pixels: (N, C + 1) int64, pixels of each class in each sample; the last column counts ignored ones.
         decoded_bytes: that all samples together take in memory.
+        turned: images that a viewer shows turned or mirrored, although their size does not tell.
     """
 
     decoded: tuple[LabelledImage, ...] | None
     pixels: np.ndarray
     decoded_bytes: int
+    turned: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class _Finding:
     sample: LabelledImage | None
     pixels: np.ndarray | None
     problems: tuple[tuple[Kind, str], ...]
+    turned: Path | None = None
 
 
 def check_files(
@@ -88,13 +93,15 @@ def check_files(
     problems: dict[Kind, list[str]] = {kind: [] for kind in Kind}
     problems[Kind.LONELY] += lonely
     bad_pairs, decoded_bytes = 0, 0
+    turned: list[Path] = []
     kept: list[LabelledImage] | None = [] if keep_bytes else None
     pixels = np.zeros((len(files), files.taxonomy.num_classes + 1), np.int64)
-    with _findings(files, threads or min(MAX_THREADS, os.cpu_count() or 1)) as findings:
+    with _findings(files, threads or min(MAX_THREADS, usable_cores())) as findings:
         for place, finding in enumerate(findings):
             for kind, line in finding.problems:
                 problems[kind].append(line)
             bad_pairs += bool(finding.problems)
+            turned += [finding.turned] if finding.turned else []
             if finding.pixels is not None:
                 pixels[place] = finding.pixels
             if finding.sample is not None:
@@ -107,7 +114,7 @@ def check_files(
                 progress(place + 1, len(files))
     if any(problems.values()):
         raise DataError(_message(problems, bad_pairs, len(files)))
-    return Checked(None if kept is None else tuple(kept), pixels, decoded_bytes)
+    return Checked(None if kept is None else tuple(kept), pixels, decoded_bytes, tuple(turned))
 
 
 @contextmanager
@@ -131,9 +138,11 @@ def _findings(files: PairedFiles, threads: int) -> Iterator[Iterator[_Finding]]:
 
 def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
     problems: list[tuple[Kind, str]] = []
-    image = stored = None
+    image = stored = turned = None
     try:
-        image = read_image(pair.image)
+        image, orientation = read_photo(pair.image)
+        if orientation in _SAME_SIZE or (orientation != 1 and image.shape[0] == image.shape[1]):
+            turned = pair.image
     except DataError as error:
         problems.append((Kind.UNREADABLE, str(error)))
     try:
@@ -153,7 +162,7 @@ def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
             (Kind.SIZE, f"{pair.mask}: mask {_size(mask)}, image {_size(image)} (width x height)")
         )
     sample = None if image is None else LabelledImage(image, mask)
-    return _Finding(sample, pixels, tuple(problems))
+    return _Finding(sample, pixels, tuple(problems), turned)
 
 
 def _what_is_ignored(stored: np.ndarray) -> str:

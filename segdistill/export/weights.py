@@ -8,7 +8,8 @@ from typing import Any
 
 import segmentation_models_pytorch as smp
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
 from torch import nn
 
 from segdistill.data.taxonomy import Taxonomy
@@ -57,7 +58,13 @@ def save_deployed(path: Path, primary: nn.Module, deployed: Deployed) -> None:
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in primary.state_dict().items()}
     texts = {key: json.dumps(value) for key, value in metadata.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=texts))
+    # Not by save_file, which for a full disk raises an error of its own instead of OSError.
+    content = as_bytes(tensors, metadata=texts)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_atomically(path, write)
 
 
 def load_deployed(path: Path) -> tuple[nn.Module, Deployed]:

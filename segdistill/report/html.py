@@ -143,7 +143,6 @@ def _caution(comparison: Comparison) -> str:
     differences = [against.miou for result in comparison.results for against in result.against.values()]
     fewest, most = (choose(one.spread.n for one in differences) for choose in (min, max))
     seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seed{'s' if most > 1 else ''}"
-    intervals = sum(one.low is not None for one in differences)
     share = f"{CONFIDENCE:.0%}"
     paragraphs = [
         f"Differences are taken seed by seed, here over {seeds}. If the study were repeated with other seeds, {share} "
@@ -153,9 +152,6 @@ def _caution(comparison: Comparison) -> str:
         "images and the same settings; how the difference would turn out on another split, data set or network it "
         "does not say.",
     ]
-    if intervals > 1:
-        paragraphs.append(
-            f"There are {intervals} intervals on this page. Of {round(1 / (1 - CONFIDENCE))} methods that change "
-            "nothing, about one would be found better or worse by chance: a single surprise asks for more seeds."
-        )
+    if comparison.by_chance:
+        paragraphs.append(comparison.by_chance)
     return "\n".join(map(paragraph, paragraphs))

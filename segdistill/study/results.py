@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.errors import RunFolderError
+from segdistill.files import whole_lines
 from segdistill.study.rungs import BASELINE, DEEP_SUPERVISION, Rung
 from segdistill.study.runner import TAKEN_OVER
-from segdistill.study.statistics import PairedDifference, Spread
+from segdistill.study.statistics import CONFIDENCE, PairedDifference, Spread
 
 #: What every other rung is measured against, if it is part of the study.
 REFERENCES = (BASELINE, DEEP_SUPERVISION)
@@ -76,9 +77,23 @@ class Comparison:
             for reference, against in result.against.items()
         ]
 
+    @property
+    def by_chance(self) -> str:
+        """How far the sentences may be trusted taken together; empty if at most one of them has an interval."""
+        intervals = sum(
+            against.miou.low is not None for result in self.results for against in result.against.values()
+        )
+        if intervals < 2:
+            return ""
+        return (
+            f"These are {intervals} intervals. Where no method changes anything, in up to "
+            f"{1 - CONFIDENCE**intervals:.0%} of such studies one of them would be found better or worse by chance: a "
+            "single surprise asks for more seeds."
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"words": self.words}
+        return asdict(self) | {"words": self.words, "by_chance": self.by_chance}
 
 
 def read_run(folder: Path, *, seed: int) -> RunResult:
@@ -90,7 +105,7 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
     taken = folder / TAKEN_OVER
     try:
         summary = json.loads((folder / "summary.json").read_text())
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in whole_lines(folder / "metrics.jsonl")]
         if lacking := {"protocol", "processes", "device", "versions"} - set(summary):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         miou = summary["miou"]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segdistill.errors import InterruptedRunError, UserError
+from segdistill.files import whole_lines
+from segdistill.processes import CORES_VARIABLE, usable_cores
 from segdistill.study.rungs import Rung
 
 #: In the folder of a run that went on from another one's epochs: whose, and how many.
@@ -86,10 +88,10 @@ class PlannedRun:
     def epoch_seconds(self) -> list[float]:
         """Of the epochs that are done, here or for this run."""
         try:
-            lines = (self.folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+            lines = whole_lines(self.folder / "metrics.jsonl")
         except OSError:
             return []
-        return [json.loads(line)["seconds"] for line in lines if line.endswith("\n")]
+        return [json.loads(line)["seconds"] for line in lines]
 
 
 @dataclass(frozen=True)
@@ -220,13 +222,17 @@ class Runner:
         return f"after epoch {beginning.epochs} of {beginning.source}, equal until there"
 
     def _environment(self, slot: int) -> dict[str, str]:
-        cores = min(usable_cores(), int(os.environ.get("OMP_NUM_THREADS") or sys.maxsize))
-        threads = max(1, cores // self.jobs)
-        own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+        cores = max(1, usable_cores() // self.jobs)
+        threads = min(cores, max(1, int(os.environ.get("OMP_NUM_THREADS") or sys.maxsize) // self.jobs))
+        own = {CORES_VARIABLE: str(cores), "OMP_NUM_THREADS": str(threads)}
+        own |= {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
         if self.gpus and self.jobs > 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             devices = visible.split(",") if visible else [str(number) for number in range(self.gpus)]
-            own["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+            share = devices[slot :: self.jobs] or [
+                devices[slot % len(devices)]
+            ]  # with more jobs than devices
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(share)
         return os.environ | own
 
     def _stop(self) -> None:
@@ -238,11 +244,6 @@ class Runner:
 
     def _ask_to_stop(self, number: int, frame: object) -> None:
         self._stop_asked = True
-
-
-def usable_cores() -> int:
-    """Of this process; where the platform does not tell, all of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seconds_left(runs: Sequence[PlannedRun], *, jobs: int) -> float | None:

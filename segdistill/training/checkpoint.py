@@ -12,9 +12,20 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, *, state: dict[str, Any], config: str, versions: dict[str, str]) -> None:
-    """Write tensors and primitives; `config` is the resolved YAML."""
+    """Write tensors and primitives; `config` is the resolved YAML.
+
+    Raises:
+        OSError: if it cannot be written, e.g. to a full disk.
+    """
     content = {"format": FORMAT, "config": config, "versions": versions, "state": state}
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+    def write(temporary: Path) -> None:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's writer says so of a full disk
+            raise OSError(f"{path} cannot be written: {error}") from None
+
+    write_atomically(path, write)
 
 
 def load_checkpoint(path: Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from segdistill.evaluation.metrics import Scores
-from segdistill.files import write_text
+from segdistill.files import whole_lines, write_text
 from segdistill.models.ensemble import ENSEMBLE, PRIMARY
 from segdistill.training.diagnostics import COSINE, GRADIENT
 from segdistill.training.state import Position
@@ -154,8 +154,8 @@ class RunLog:
         """Drop what an interrupted try wrote about epochs that are now done again."""
         if not self.metrics_path.exists():
             return
-        lines = self.metrics_path.read_text().splitlines(keepends=True)
-        kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch)
+        lines = whole_lines(self.metrics_path)
+        kept = "".join(line for line in lines if json.loads(line)["epoch"] <= epoch)
         write_text(self.metrics_path, kept)
 
 

@@ -60,6 +60,27 @@ def test_sound_pairs_pass_and_are_kept_on_demand(make_pair: MakePair) -> None:
         np.testing.assert_array_equal(cached.load(index).mask, files.load(index).mask)
 
 
+@pytest.mark.parametrize(
+    ("orientation", "size", "told"),
+    [
+        (1, SIZE, False),
+        (2, SIZE, True),
+        (3, SIZE, True),
+        (4, SIZE, True),
+        (6, SIZE, False),
+        (6, (8, 8), True),
+    ],
+)
+def test_an_image_that_viewers_turn_is_told_if_its_size_does_not(
+    make_pair: MakePair, orientation: int, size: tuple[int, int], told: bool
+) -> None:
+    pair = make_pair("a", mask=np.zeros(size, np.uint8), image_suffix="jpg")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size[::-1]).save(pair.image, exif=exif)
+    assert check_files(camvid(pair, make_pair("b"))).turned == ((pair.image,) if told else ())
+
+
 def test_every_bad_file_is_named_in_one_message(make_pair: MakePair, tmp_path: Path) -> None:
     foreign = np.zeros(SIZE, np.uint8)
     foreign[0, :3], foreign[1, 0] = 12, 200

@@ -624,7 +624,7 @@ def test_the_page_in_words(three_seeds: Comparison) -> None:
         rows.SCORE_NOTE,
         "self_distill: method.kind=self_distill",
         "here over 3 seeds",
-        "There are 3 intervals on this page",
+        "These are 3 intervals. Where no method changes anything, in up to 14% of such studies",
         "the noise between seeds only",
     ):
         assert expected in text, expected

@@ -157,3 +157,20 @@ def test_the_verdict_on_the_last_rung_comes_first() -> None:
         "deep_supervision against baseline",
     ]
     assert json.loads(json.dumps(comparison.as_dict()))["words"] == comparison.words
+
+
+def test_many_intervals_are_told_to_surprise() -> None:
+    """Sidak: 1 - 0.95^3 of studies of three methods that change nothing."""
+    scores = {"baseline": (0.5, 0.5), "deep_supervision": (0.5, 0.6), "self_distill": (0.5, 0.7)}
+    rungs = (BASELINE, DEEP, DISTILLED)
+    runs = [(rung, [result(seed, miou) for seed, miou in enumerate(scores[rung.name])]) for rung in rungs]
+
+    def study(runs: Any) -> Comparison:
+        results = compare_rungs(runs, seconds_per_step={})
+        return Comparison(name="study", protocol={}, results=results, missing=())
+
+    assert study(runs).by_chance.startswith("These are 3 intervals. ")
+    assert "in up to 14% of such studies" in study(runs).by_chance
+    assert study(runs).as_dict()["by_chance"] == study(runs).by_chance
+    assert study(runs[:2]).by_chance == "", "one interval says how far it can be trusted"
+    assert study([(rung, one[:1]) for rung, one in runs]).by_chance == "", "one seed gives no interval"

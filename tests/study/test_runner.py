@@ -24,7 +24,7 @@ from pathlib import Path
 settings, resume = sys.argv[1:]
 folder = Path(settings).with_suffix("")
 kind = folder.parent.name
-keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "SEGDISTILL_CORES")
 folder.mkdir(parents=True)
 (folder / "env.json").write_text(json.dumps({k: os.environ.get(k) for k in keys} | {"began": time.time()}))
 if kind == "bad":
@@ -86,6 +86,7 @@ def test_jobs_share_cores_and_gpus_and_run_at_the_same_time(
     assert runner(jobs=2, gpus=2).run(runs, finished=done.append) == []
     assert set(done) == set(runs)
     assert [environment(run)["OMP_NUM_THREADS"] for run in runs] == ["4"] * 3
+    assert [environment(run)["SEGDISTILL_CORES"] for run in runs] == ["4"] * 3
     first, second, third = (environment(run) for run in runs)
     assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"0", "1"}
     ends = [float((run.folder / "ended").read_text()) for run in runs]
@@ -284,6 +285,27 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("gpus", "dealt"), [(4, ["0,2", "1,3"]), (3, ["0,2", "1"]), (1, ["0", "0"])])
+def test_every_gpu_is_dealt_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, dealt: list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    runs = [plan(tmp_path, name) for name in "ab"]
+    runner(jobs=2, gpus=gpus).run(runs, finished=lambda _: None)
+    assert [environment(run)["CUDA_VISIBLE_DEVICES"] for run in runs] == dealt
+
+
+def test_threads_and_cores_that_were_dealt_out_by_others_are_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGDISTILL_CORES", "6")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    run = plan(tmp_path, "a")
+    runner(jobs=2).run([run], finished=lambda _: None)
+    assert environment(run)["SEGDISTILL_CORES"] == "3"
+    assert environment(run)["OMP_NUM_THREADS"] == "1"
 
 
 def test_gpus_that_were_dealt_out_by_others_are_respected(
