@@ -88,6 +88,18 @@ def test_binary_masks_of_0_and_255(tmp_path: Path) -> None:
     assert splits["train"].pixels.sum(0)[0] == splits["train"].pixels.sum(0)[1]
 
 
+def test_images_that_viewers_turn_are_told(tmp_path: Path) -> None:
+    write_folder(tmp_path, half)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for path in (tmp_path / "images").iterdir():
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
+    said = build(settings(tmp_path))[1]
+    assert "train: viewers turn or mirror 4 images by their EXIF tag" in said
+    assert "val: viewers turn or mirror 1 images by their EXIF tag" in said
+
+
 @pytest.mark.parametrize("foreground", [1, 255])
 def test_one_class_alone_gets_a_background(tmp_path: Path, foreground: int) -> None:
     write_folder(tmp_path, lambda index: half(index, high=foreground))

@@ -25,7 +25,7 @@ from segdistill.config_io import dump_config
 from segdistill.data.taxonomy import CAMVID
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
-from segdistill.export.description import CLASS_INDEX, RGB_IMAGE
+from segdistill.export.description import CLASS_INDEX, RGB_IMAGE, Fit
 from segdistill.training.checkpoint import save_checkpoint
 
 SIZE = (64, 96)
@@ -176,7 +176,7 @@ def test_a_tensor_file_scores_like_torch_also_through_a_window(folder: Path, tmp
     assert slid["protocol"]["weights"] == "fp32 tensor file under ONNX Runtime"
 
 
-def image_file(path: Path) -> Path:
+def image_file(path: Path, fit: Fit = "resize") -> Path:
     """The strongest of red, green and blue is the class: an `image` file, without confidence."""
     graph = onnx.helper.make_graph(
         [
@@ -189,7 +189,7 @@ def image_file(path: Path) -> Path:
         [onnx.helper.make_tensor_value_info(CLASS_INDEX, onnx.TensorProto.UINT8, ["b", "h", "w"])],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-    about = described(input="image", layout="nhwc", fit="resize", data=DATA)
+    about = described(input="image", layout="nhwc", fit=fit, data=DATA)
     onnx.helper.set_model_props(model, about.to_metadata())
     onnx.save(model, str(path))
     return path
@@ -200,6 +200,15 @@ def test_an_image_file_gives_classes_and_so_no_calibration(tmp_path: Path) -> No
     assert "expected_calibration_error" not in found["streams"]["primary"]
     assert found["streams"]["primary"]["boundary_miou"] is not None
     assert found["protocol"]["scored_at"] == "label size, classes as the file gives them"
+    assert found["protocol"]["input_size"] == [64, 96], "what the graph resizes images to"
+
+
+def test_an_image_file_that_pads_sees_images_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = scored(image_file(tmp_path / "image.onnx", "pad"), target=tmp_path / "image.json")
+    assert found["protocol"]["input_size"] == "its own size"
+    assert "whole image at its own size" in " ".join(capsys.readouterr().out.split())
 
 
 # ---- mistakes

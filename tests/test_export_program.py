@@ -185,6 +185,18 @@ def test_mistakes_are_told(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_page_that_cannot_be_is_told_before_the_work(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    file, here = tmp_path / "image.onnx", str(tmp_path)
+    wanted = ("export", str(finished), "--input", "image", "--out", str(file), "--web")
+    assert "thesis.tex" in told(capsys, *wanted, here)
+    absent = (str(tmp_path / "page"), "--web-runtime", str(tmp_path / "absent.tgz"))
+    assert "absent.tgz: no such file" in told(capsys, *wanted, *absent)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What the program prints when it ends with code 2, in this process."""
     try:

@@ -196,13 +196,26 @@ def test_a_bad_image_does_not_stop_the_others(
     save(source / "d.png")
     (source / "b.png").write_bytes((source / "a.png").read_bytes()[:200])
     (source / "c.jpg").write_text("no image")
+    save(source / f"{'c' * 250}.png")
     predict(models / "tiny.onnx", source, "--out", tmp_path / "out", code=2)
     assert written(tmp_path / "out") == {"a_mask.png", "a_overlay.jpg", "d_mask.png", "d_overlay.jpg"}
     told = capsys.readouterr()
     assert told.out.startswith("2 images by ")
     first, *others = told.err.splitlines()
-    assert first == "error: 2 of 4 images could not be read:"
-    assert [line.split(":")[0] for line in others] == [f"  {source / 'b.png'}", f"  {source / 'c.jpg'}"]
+    assert first == "error: 3 of 5 images could not be segmented:"
+    bad = ("b.png", "c.jpg", f"{'c' * 250}.png")
+    assert [line.split(":")[0] for line in others] == [f"  {source / name}" for name in bad]
+    assert "too long a name" in others[-1]
+
+
+def test_a_name_that_just_fits_and_brackets_that_are_no_markup(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stem, out = "c" * 243, tmp_path / "out [/final]"  # 255 signs with _overlay.jpg
+    save(tmp_path / f"{stem}.png")
+    predict(models / "tiny.onnx", tmp_path / f"{stem}.png", "--out", out)
+    assert written(out) == {f"{stem}_mask.png", f"{stem}_overlay.jpg"}
+    assert f"-> {out}: *_mask.png" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_results_inside_the_source_are_no_images_of_it(models: Path, tmp_path: Path) -> None:

@@ -153,6 +153,13 @@ def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
             keep_bytes=budget,
             progress=lambda done, _: progress.update(task, completed=done),
         )
+    if checked.turned:
+        console.print(
+            f"[yellow]{split}: viewers turn or mirror {len(checked.turned)} images by their EXIF tag[/yellow], "
+            f"e.g. {escape(str(checked.turned[0]))}; here they are used as they are stored. If their masks were drawn "
+            "on what a viewer shows, save these images upright",
+            highlight=False,
+        )
     if config.data.cache is None and checked.decoded is None:
         console.print(
             f"{split}: images are decoded again each time they are used; all of them would take "

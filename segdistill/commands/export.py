@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from segdistill.build.splits import build_samples
@@ -27,7 +28,7 @@ from segdistill.export.latency import milliseconds
 from segdistill.export.onnx import Cost, Interface, export_onnx
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.snippet import python_snippet
-from segdistill.export.web import cache_folder, write_web_page
+from segdistill.export.web import cache_folder, ready_for_page, write_web_page
 from segdistill.export.weights import Deployed
 from segdistill.files import write_atomically
 
@@ -95,6 +96,8 @@ def export_run(
     folder = RunFolder(path)
     config = folder.load_config(overrides)
     target_of(folder, out, "", several=stream == ALL)  # a wrong one is told before the work
+    if web is not None:
+        ready_for_page(web.folder, runtime=web.runtime, cache=cache_folder())
     streams = trained_streams(folder, config, stream)
     split = split_at_hand(config, streams[0].deployed, console=console)
     exported = []
@@ -117,6 +120,7 @@ def export_run(
             f"\n{web.folder}: serve it, e.g. by python -m http.server -d {web.folder} 8000, and open "
             "http://localhost:8000",
             highlight=False,
+            markup=False,
         )
 
 
@@ -163,7 +167,7 @@ def split_at_hand(config: Config, deployed: Deployed, *, console: Console) -> Sp
     except DataError as error:
         console.print(
             f"[yellow]the run's images are not at hand, so the check uses synthetic streets and gives no mIoU[/yellow] "
-            f"({str(error).splitlines()[0]}); say where they are by data.root=DIR",
+            f"({escape(str(error).splitlines()[0])}); say where they are by data.root=DIR",
             highlight=False,
         )
     height, width = deployed.size
@@ -226,9 +230,10 @@ def export_checked(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB, checked against torch on {check.parity.images} images under ONNX "
         f"Runtime: {', '.join(said)}",
         highlight=False,
+        markup=False,
     )
     if note:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)
     return Exported(path, cost, check)
 
 

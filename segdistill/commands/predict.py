@@ -1,5 +1,6 @@
 """`segdistill predict`: masks and overlays of images and videos, by a run or an exported file."""
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from segdistill.build.splits import build_taxonomy
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.subjects import load_predictor
-from segdistill.data.files import IMAGE_SUFFIXES, read_image
+from segdistill.data.files import IMAGE_SUFFIXES, files_below, read_image
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.video import Video, write_video
 from segdistill.errors import DataError, ExportError, RunFolderError
@@ -79,7 +80,8 @@ def predict(
         console: to print on.
 
     Raises:
-        DataError: if there is nothing to segment, or, after all the others, for images that cannot be decoded.
+        DataError: if there is nothing to segment, or, after all the others, for images that cannot be decoded or
+            segmented, or whose results have too long a name.
         RunFolderError: if the run folder is missing or foreign, or lacks the stream.
         ExportError: if the ONNX file is missing or foreign, or lacks the stream.
     """
@@ -120,16 +122,12 @@ def find_images(source: Path, out: Path) -> dict[Path, Path]:
                 f"{source}: neither an image ({_words(IMAGE_SUFFIXES)}) nor a video ({_words(VIDEOS)}) by its suffix"
             )
         return {source: out / source.stem}
-    places = sorted(
-        path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
-    )
     results, top = out.resolve(), source.resolve()
     images = [
         place
-        for place in places
-        if not any(part.startswith(".") for part in place.parts)
-        and results not in (top / place).parents
-        and (source / place).is_file()
+        for path in files_below(source)
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and results not in (top / (place := path.relative_to(source))).parents
     ]
     if not images:
         raise DataError(f"{source}: no image ({_words(IMAGE_SUFFIXES)}) in this folder or below it")
@@ -205,22 +203,26 @@ def _predict_images(
         for source, target in progress.track(targets.items(), description="images"):
             try:
                 image = read_image(source)
-            except DataError as problem:
+                classes = watch.timed(model.segmenter, image)
+                _save_mask(target.with_name(f"{target.name}_mask.png"), classes, model.taxonomy)
+                _save_overlay(target, _overlay(image, classes, model.taxonomy, style, moving=False))
+            except (DataError, ExportError) as problem:
                 problems.append(str(problem))
-                continue
-            classes = watch.timed(model.segmenter, image)
-            _save_mask(target.with_name(f"{target.name}_mask.png"), classes, model.taxonomy)
-            _save_overlay(target, _overlay(image, classes, model.taxonomy, style, moving=False))
+            except OSError as problem:
+                if problem.errno != errno.ENAMETOOLONG:
+                    raise
+                problems.append(f"{source}: its results would have too long a name for {out}")
     if watch.images:
         console.print(
             f"{watch.count('image')} by {model.title} -> {out}: *_mask.png and *_overlay.jpg, {watch.pace('image')}",
             highlight=False,
+            markup=False,
         )
     if problems:
         raise DataError(
             problems[0]
             if len(targets) == 1
-            else "\n  ".join([f"{len(problems)} of {len(targets)} images could not be read:", *problems])
+            else "\n  ".join([f"{len(problems)} of {len(targets)} images could not be segmented:", *problems])
         )
 
 
@@ -262,11 +264,13 @@ def _predict_video(
         f"{watch.count('frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
         f"{watch.pace('frame')}",
         highlight=False,
+        markup=False,
     )
     if video.announced_frames is not None and watch.images < video.announced_frames:
         console.print(
             f"the video says that it has {video.announced_frames} frames; only {watch.images} could be decoded",
             highlight=False,
+            markup=False,
         )
 
 

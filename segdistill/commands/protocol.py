@@ -65,10 +65,11 @@ def of_measures(scores: Scores) -> dict[str, Any]:
 
 def in_words(how: Mapping[str, Any]) -> str:
     """One line that may stand beside a score."""
-    size = f" at {'x'.join(map(str, how['input_size']))}" if how["input_size"] else ""
+    size = how["input_size"]
+    seen = f" at {size if isinstance(size, str) else 'x'.join(map(str, size))}" if size else ""
     parts = [
         f"{how['data']} {how['split']}, {how['images']} images",
-        f"{how['view']}{size}",
+        f"{how['view']}{seen}",
         f"test-time augmentation: {how['test_time_augmentation'] or 'none'}",
         f"scored at {how['scored_at']}, {how['ignored']} ignored",
         f"weights: {how['weights']}",

@@ -13,6 +13,7 @@ from segdistill.build.splits import build_samples, build_unlabelled_test
 from segdistill.commands.protocol import of_view, protocol, weights_in_words
 from segdistill.commands.run_folder import RunFolder, refuse_what_counts
 from segdistill.commands.trained import load_ensemble, refuse_other_classes
+from segdistill.commands.wanted_file import seen_size
 from segdistill.commands.written_masks import MaskFolder
 from segdistill.config import Config
 from segdistill.config_io import load_config, resolve
@@ -197,12 +198,13 @@ def file_subject(
         "ignored": "void pixels",
         "weights": f"{described.precision} {described.input} file under ONNX Runtime",
     }
-    if described.input == "tensor":
+    if described.input == "image":
+        label = _asking(file)
+        how["input_size"] = seen_size(described, file.fixed_size, trained=described.size)
+        how["scored_at"] = "label size, classes as the file gives them"
+    else:
         label = _looking(Viewer(file.logits, view, normalisation=described.normalisation))
         how["scored_at"] = "label size, logits resized bilinearly"
-    else:
-        label = _asking(file)
-        how["scored_at"] = "label size, classes as the file gives them"
     return Subject(
         samples=samples,
         label=label,

@@ -95,11 +95,25 @@ def describe(trained: Trained, wanted: Wanted) -> Description:
     )
 
 
+def seen_size(
+    file: Wanted | Description, fixed: tuple[int, int] | None, *, trained: tuple[int, int]
+) -> list[int] | str:
+    """At which size the file's network sees an image, as a protocol has it.
+
+    Args:
+        file: what the file is or is to be.
+        fixed: (height, width) in pixels of its input; None for any.
+        trained: of the network.
+    """
+    if file.input == "image" and file.fit == "resize":
+        return list(trained)
+    if file.input == "image":
+        return list(fixed) if fixed else "its own size"
+    return list(fixed or trained)
+
+
 def protocol_of(trained: Trained, wanted: Wanted) -> dict[str, Any]:
     """How the file was scored: on the training's split, but as the file prepares images."""
-    if wanted.input == "image" and wanted.fit == "pad":
-        size = list(wanted.size) if wanted.size else "the image's own"
-    else:
-        size = list(wanted.network_size((0, 0), trained=trained.deployed.size))
+    size = seen_size(wanted, wanted.size, trained=trained.deployed.size)
     runtime = f"{wanted.precision} {wanted.input} file under ONNX Runtime"
     return {**trained.score["protocol"], "input_size": size, "weights": runtime}

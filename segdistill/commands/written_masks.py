@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from segdistill.data.files import read_mask
+from segdistill.data.files import as_key, files_below, read_mask
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.errors import DataError, EvaluationError
 from segdistill.evaluation.evaluator import Labelling
@@ -55,7 +55,7 @@ class MaskFolder:
             keys = [_nested_key(Path(name)) for name in names]
         wanted = set(keys)
         found: dict[str, list[Path]] = {}
-        for path in sorted(folder.rglob("*.png")):
+        for path in (one for one in files_below(folder) if one.suffix.lower() == ".png"):
             place = path.relative_to(folder)
             key = _nested_key(place) if nested else _key(place, cityscapes=cityscapes)
             key = key if key in wanted else key.removesuffix(image_suffix)
@@ -102,7 +102,7 @@ def _key(place: Path, *, cityscapes: bool) -> str:
 def _nested_key(place: Path) -> str:
     """Names may hold dots, so only what an image ends with is an ending."""
     named = place.with_suffix("") if place.suffix.lower() in (".png", ".jpg", ".jpeg") else place
-    return named.as_posix().removesuffix(_SUFFIX)
+    return as_key(named.as_posix()).removesuffix(_SUFFIX)
 
 
 def _size(shape: tuple[int, ...]) -> str:

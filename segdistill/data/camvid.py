@@ -65,9 +65,12 @@ def list_split(root: Path, split: str) -> Listing:
 
 
 def folder_digest(folder: Path) -> str:
-    """sha256 over, for each file name in sorted order: name, NUL, sha256 of the file (32 raw bytes)."""
+    """sha256 over, for each file name in sorted order: name, NUL, sha256 of the file (32 raw bytes).
+
+    What file managers leave behind does not count.
+    """
     digest = hashlib.sha256()
-    files = (path for path in folder.iterdir() if path.is_file())
+    files = (path for path in folder.iterdir() if path.is_file() and not _is_litter(path.name))
     for path in sorted(files, key=lambda path: path.name):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -214,7 +217,9 @@ def _unpack(archive: Path, work: Path, folders: Mapping[str, str]) -> None:
     try:
         for member, stream in _members(archive):
             match PurePosixPath(member).parts:
-                case (*_, "CamVid", folder, name) if folder in folders and _is_plain(name):
+                case (*_, "CamVid", folder, name) if (
+                    folder in folders and _is_plain(name) and not _is_litter(name)
+                ):
                     with (work / folder / name).open("wb") as file:
                         shutil.copyfileobj(stream, file)
     # A damaged member shows as any of these; RuntimeError: it is encrypted.
@@ -253,12 +258,17 @@ def _is_plain(name: str) -> bool:
     return name != ".." and PureWindowsPath(name).name == name
 
 
+def _is_litter(name: str) -> bool:
+    """Whether a file is hidden, as those of macOS, or one of those that Windows puts into folders."""
+    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini")
+
+
 def _png_names(folder: Path) -> set[str]:
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder; CamVid's layout is ROOT/train and ROOT/trainannot, and so on"
         )
-    names = {path.name for path in folder.glob("*.png") if not path.name.startswith(".")}
+    names = {path.name for path in folder.glob("*.png") if not _is_litter(path.name)}
     if not names:
         raise DataError(f"{folder}: has no .png file; images and masks are PNG files of equal names")
     return names

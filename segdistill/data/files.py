@@ -1,7 +1,10 @@
 """Images and masks from files, decoded whole or not at all."""
 
+import os
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -11,6 +14,9 @@ from segdistill.data.samples import LabelledImage
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import DataError
 
+Image.MAX_IMAGE_PIXELS = None  # PIL takes large images for an attack; these are the user's own
+
+_ORIENTATION = 0x0112  # EXIF's tag
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
@@ -59,6 +65,43 @@ class PairedFiles:
         return LabelledImage(read_image(pair.image), mask)
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and of its sub-folders, links to folders included, but for hidden ones; sorted."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = Path(place).resolve()
+        # A link to a folder above itself would go round for ever.
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and Path(place, name).resolve() not in (real, *real.parents)
+        ]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def as_key(name: str) -> str:
+    """The form of a file name by which files find each other: macOS writes an accent as a sign of its own."""
+    return unicodedata.normalize("NFC", name)
+
+
+class Photo(NamedTuple):
+    """An image, see `read_image`, and how a viewer turns or mirrors it by its EXIF tag: 1 (not at all) to 8."""
+
+    pixels: np.ndarray
+    orientation: int
+
+
+def read_photo(path: Path) -> Photo:
+    """`read_image`, with what is not applied of its EXIF tag."""
+    image = _decode(path)
+    try:
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # whatever is wrong with it, the pixels are there
+        orientation = 1
+    return Photo(_rgb(image, path), orientation)
+
+
 def read_image(path: Path) -> np.ndarray:
     """Decode an image as it is stored; an EXIF orientation is not applied, since no mask would follow it.
 
@@ -69,7 +112,10 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, damaged, cut short, has several pages, or holds 32-bit numbers.
     """
-    image = _decode(path)
+    return _rgb(_decode(path), path)
+
+
+def _rgb(image: Image.Image, path: Path) -> np.ndarray:
     if image.mode.startswith("I;16"):
         grey = (np.array(image).astype(np.uint16, copy=False) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=-1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from segdistill.data.files import IMAGE_SUFFIXES, Listing, Pair
+from segdistill.data.files import IMAGE_SUFFIXES, Listing, Pair, as_key, files_below
 from segdistill.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -147,18 +147,14 @@ def _by_name(
     """`sub/folder/name` without `suffix` and file type -> its files; `foreign`: an ending to leave out; `without`: a
     folder below this one to leave out."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         place = path.relative_to(folder)
-        if (
-            without in path.parents
-            or path.suffix.lower() not in IMAGE_SUFFIXES
-            or any(part.startswith(".") for part in place.parts)
-        ):
+        if without in path.parents or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         if not path.stem.endswith(suffix) or (foreign and path.stem.endswith(foreign)):
             continue
         name = place.with_name(path.stem.removesuffix(suffix)) if path.stem != suffix else place
-        found.setdefault(name.as_posix(), []).append(path)
+        found.setdefault(as_key(name.as_posix()), []).append(path)
     return found
 
 
@@ -226,7 +222,7 @@ def _plain(name: str, suffix: str) -> str:
     place = PurePosixPath(name)
     if place.suffix.lower() in IMAGE_SUFFIXES:
         place = place.with_suffix("")
-    return place.as_posix().removesuffix(suffix)
+    return as_key(place.as_posix()).removesuffix(suffix)
 
 
 def _nearest(folder: Path) -> str:

@@ -4,7 +4,7 @@ import difflib
 import inspect
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,17 +71,31 @@ class EvalTransform:
     """Resize an image to the network's input size and normalise; the mask stays as it is."""
 
     def __init__(self, *, size: tuple[int, int], normalisation: Normalisation) -> None:
-        height, width = size
-        self._compose = A.Compose(
-            [
-                A.Resize(height, width, interpolation=cv2.INTER_LINEAR, area_for_downscale="image"),
-                normalisation.transform(),
-            ]
-        )
+        self.size = size
+        self._normalise = normalisation.transform()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> (h, w, 3) float32"""
-        return self._compose(image=image)["image"]
+        return self._normalise(image=resize_image(image, *self.size))["image"]
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (height, width, 3): the mean of what is covered along an axis that shrinks, bilinear along one
+    that grows.
+
+    In two goes: where one axis shrinks and the other grows, OpenCV's INTER_AREA is no average but interpolates both.
+    """
+    rows, columns = min(image.shape[0], height), min(image.shape[1], width)
+    if (rows, columns) != image.shape[:2]:
+        image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    if (rows, columns) != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def _resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    # cv2's INTER_NEAREST takes a cell's corner and would shift masks against images by up to half a pixel.
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 class RandomScaleCrop(A.DualTransform):
@@ -157,23 +171,24 @@ class RandomScaleCrop(A.DualTransform):
         return start, start + window, place, place + shown
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
-        return self._cut(img, params, fill=0, shrink=cv2.INTER_AREA, grow=cv2.INTER_LINEAR)
+        return self._cut(img, params, fill=0, resize=resize_image)
 
     def apply_to_mask(self, mask: np.ndarray, **params: Any) -> np.ndarray:
-        # cv2's INTER_NEAREST takes a cell's corner and would shift masks against images by up to half a pixel.
-        nearest = cv2.INTER_NEAREST_EXACT
-        return self._cut(mask, params, fill=self.fill_mask, shrink=nearest, grow=nearest)
+        return self._cut(mask, params, fill=self.fill_mask, resize=_resize_mask)
 
     def _cut(
-        self, source: np.ndarray, params: dict[str, Any], *, fill: int, shrink: int, grow: int
+        self,
+        source: np.ndarray,
+        params: dict[str, Any],
+        *,
+        fill: int,
+        resize: Callable[[np.ndarray, int, int], np.ndarray],
     ) -> np.ndarray:
         top, bottom, row, row_end = params["rows"]
         left, right, column, column_end = params["columns"]
-        height, width = row_end - row, column_end - column
-        resampling = shrink if height < bottom - top else grow
         result = np.full((*self.crop, *source.shape[2:]), fill, source.dtype)
         window = np.ascontiguousarray(source[top:bottom, left:right])
-        result[row:row_end, column:column_end] = cv2.resize(window, (width, height), interpolation=resampling)
+        result[row:row_end, column:column_end] = resize(window, row_end - row, column_end - column)
         return result
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from segdistill.data.transforms import EvalTransform
+from segdistill.data.transforms import EvalTransform, resize_image
 from segdistill.errors import ExportError
 from segdistill.evaluation.predictors import StreamLogits
 from segdistill.export.description import CLASS_INDEX, CONFIDENCE, LOGITS, Description
@@ -104,7 +104,7 @@ class OnnxFile:
             size = self.fixed_size or described.size
             fitted = EvalTransform(size=size, normalisation=described.normalisation)(image)
         else:
-            fitted = self._resized(image, self.fixed_size or (image.shape[0], image.shape[1]))
+            fitted = resize_image(image, *(self.fixed_size or image.shape[:2]))
         return self._batched(fitted)
 
     def _batched(self, fitted: np.ndarray) -> np.ndarray:
@@ -131,12 +131,6 @@ class OnnxFile:
         height, width = image.shape[:2]
         logits = torch.from_numpy(self.run(self.batch_of(image))[LOGITS][:1])
         return Prediction(resized_argmax(logits.float(), height, width).numpy(), None)
-
-    def _resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        if image.shape[:2] == size:
-            return image
-        shrinks = size[0] < image.shape[0]
-        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def nearest(classes: np.ndarray, height: int, width: int) -> np.ndarray:

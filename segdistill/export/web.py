@@ -80,8 +80,7 @@ def write_web_page(
             "classes; export it with --input image"
         )
     folder = folder.expanduser().resolve()
-    _refuse_foreign(folder)
-    runtime_files = _read_runtime(runtime or _downloaded(cache, url, integrity), integrity)
+    runtime_files = ready_for_page(folder, runtime=runtime, cache=cache, url=url, integrity=integrity)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
@@ -94,12 +93,33 @@ def write_web_page(
         ) from error
 
 
+def ready_for_page(
+    folder: Path,
+    *,
+    runtime: Path | None,
+    cache: Path,
+    url: str = RUNTIME_URL,
+    integrity: str = RUNTIME_INTEGRITY,
+) -> dict[str, bytes]:
+    """All that a page needs beside its network: a place, and the files of onnxruntime-web by their names in it.
+
+    Args:
+        folder: of the page.
+        runtime, cache, url, integrity: see `write_web_page`.
+
+    Raises:
+        ExportError: if either cannot be had.
+    """
+    _refuse_foreign(folder.expanduser().resolve())
+    return _read_runtime(runtime or _downloaded(cache, url, integrity), integrity)
+
+
 def _refuse_foreign(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
         raise ExportError(f"{folder} is a file; choose a folder for the page")
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()} - {".DS_Store"}  # which macOS puts everywhere
     known = {*ASSETS, MODEL, SETTINGS} | {name for name in names if name.startswith(RUNTIME_PREFIX)}
     foreign = sorted(names - known if _is_page(folder) else names)
     if foreign:

@@ -307,6 +307,14 @@ class TestPrepare:
         )
         assert "was already there" in prepare(root, archive=None, url=dead_url, digests=digests)
 
+    def test_what_file_managers_leave_behind_does_not_count(
+        self, root: Path, digests: dict[str, str]
+    ) -> None:
+        write_tree(root)
+        (root / "train" / ".DS_Store").write_bytes(b"how the folder looked")
+        (root / "val" / "Thumbs.db").write_bytes(b"how its pictures looked")
+        assert "was already there" in prepare(root, archive=None, digests=digests)
+
     def test_by_download(self, site, archive: Path, root: Path, digests: dict[str, str]) -> None:
         site.body = archive.read_bytes()
         assert "was downloaded" in prepare(root, archive=None, url=site.url, digests=digests)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdistill.data.files import Pair, PairedFiles, read_image, read_mask
+from segdistill.data.files import Pair, PairedFiles, read_image, read_mask, read_photo
 from segdistill.data.mask_code import MaskCode
 from segdistill.data.samples import CachedSamples, Samples
 from segdistill.data.taxonomy import CAMVID
@@ -37,6 +37,20 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # rotate by 90 degrees to view
     Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), RGB)
+
+
+def test_an_orientation_is_told(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(RGB).save(tmp_path / "b.png")
+    assert [read_photo(tmp_path / name).orientation for name in ("a.png", "b.png")] == [3, 1]
+
+
+def test_large_images_are_no_attack(tmp_path: Path) -> None:
+    assert Image.MAX_IMAGE_PIXELS is None
+    Image.new("L", (14_000, 13_000)).save(tmp_path / "a.png", compress_level=1)
+    assert read_mask(tmp_path / "a.png").shape == (13_000, 14_000)
 
 
 @pytest.mark.parametrize(("dtype", "suffix"), [(np.uint16, "png"), (np.uint16, "tif"), (">u2", "tif")])

@@ -66,6 +66,24 @@ def test_sub_folders_are_the_splits(layout: FolderLayout) -> None:
     assert "images/test: no such folder" in refusal(layout, "test")
 
 
+def test_links_to_folders_are_followed_but_not_round_and_round(layout: FolderLayout, tmp_path: Path) -> None:
+    touch(tmp_path / "disk", "images/a.png", "masks/a.png")
+    for name in ("images", "masks"):
+        touch(layout.root, f"{name}/train/b.png", f"{name}/val/c.png")
+        (layout.root / name / "train" / "site").symlink_to(tmp_path / "disk" / name)
+        (layout.root / name / "train" / "round").symlink_to(layout.root / name)
+    assert names(list_split(layout, "train")) == ["b", "site/a"]
+
+
+def test_accents_are_the_same_in_every_spelling(layout: FolderLayout) -> None:
+    composed, apart = "stra\u00dfe_\u00fc", "stra\u00dfe_u\u0308"  # as on Linux, and as macOS has it
+    touch(layout.root, f"images/train/{apart}.png", f"masks/train/{composed}.png")
+    train = list_split(layout, "train")
+    assert (names(train), train.lonely) == ([composed], ())
+    listed = with_lists(layout, train=f"train/{composed}\n")
+    assert list_split(listed, "train").pairs[0].image.name == f"{apart}.png"
+
+
 def test_the_split_may_stand_anywhere_in_the_path(layout: FolderLayout) -> None:
     touch(layout.root, "train/rgb/a.jpg", "train/gt/a.png", "val/rgb/b.jpg", "val/gt/b.png")
     other = replace(layout, images=Path("{split}/rgb"), masks=Path("{split}/gt"))

@@ -371,6 +371,20 @@ def test_eval_transform_averages_when_it_shrinks() -> None:
     assert np.abs((out + 1) * 127.5 - means).max() <= 0.51
 
 
+def striped() -> LabelledImage:
+    """Of every four rows two are white; their mean is grey, and the two in the middle are black."""
+    rows = np.tile(np.array([255, 0, 0, 255], np.uint8), 10)
+    return LabelledImage(np.tile(rows[:, None, None], (1, 56, 3)), np.zeros((40, 56), np.uint8))
+
+
+def test_an_axis_that_shrinks_is_averaged_also_where_the_other_grows() -> None:
+    grey = np.full((10, 112, 3), 128 / 127.5 - 1)
+    evaluated = EvalTransform(size=(10, 112), normalisation=NORMALISATION)(striped().image)
+    np.testing.assert_allclose(evaluated, grey, atol=1 / 127)
+    trained, _ = run([*crop((10, 112), 1.0), NORMALISATION.transform()], striped())
+    np.testing.assert_allclose(trained, grey, atol=1 / 127)
+
+
 @pytest.mark.parametrize("entry", [{"name": "Rotate", "limit": [45, 45], "p": 1.0}, {"name": "Affine", "p": 1.0,
                                    "translate_percent": 0.5}, {"name": "Pad", "padding": 5, "p": 1.0}])  # fmt: skip
 def test_padding_of_named_transforms_is_ignored(entry: dict[str, object]) -> None:

@@ -247,6 +247,7 @@ def test_masks_named_like_images_with_a_suffix(tmp_path: Path) -> None:
     images = Suffixed(streets(2))
     for name in ("photo0_rgb_mask", "photo1"):
         save(tmp_path / f"{name}.png", images.pairs[0][1])
+    (tmp_path / "._photo1.png").touch()  # by macOS
     found = MaskFolder.matching(tmp_path, images, label_ids=False, image_suffix="_rgb")
     assert [path.name for path in found.files] == ["photo0_rgb_mask.png", "photo1.png"]
 

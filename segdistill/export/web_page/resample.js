@@ -2,14 +2,18 @@
 
 const UNIT = 2048; // OpenCV interpolates bytes in integers: so much is a weight of 1
 
-// INTER_AREA if the height shrinks, else INTER_LINEAR: as segdistill feeds a network of a fixed size.
+// INTER_AREA along an axis that shrinks, then INTER_LINEAR along one that grows: as segdistill resizes images.
 //
 // pixels: (height, width, channels), 0 to 255; from, to: {height, width}. Returns a Uint8ClampedArray, which
-// rounds as OpenCV does.
+// rounds as OpenCV does, or `pixels` if that is their size.
 export function resized(pixels, channels, from, to) {
-  const shrinks = to.height < from.height;
-  const [taps, mixed] =
-    shrinks && to.width <= from.width ? [areaTaps, mean] : [shrinks ? areaLikeTaps : linearTaps, interpolated];
+  const smaller = { height: Math.min(from.height, to.height), width: Math.min(from.width, to.width) };
+  const averaged = resampled(pixels, channels, from, smaller, areaTaps, mean);
+  return resampled(averaged, channels, smaller, to, linearTaps, interpolated);
+}
+
+function resampled(pixels, channels, from, to, taps, mixed) {
+  if (from.width === to.width && from.height === to.height) return pixels;
   const columns = taps(from.width, to.width);
   const narrow = new Float32Array(from.height * to.width * channels);
   for (let y = 0, place = 0; y < from.height; y++) {
@@ -71,24 +75,12 @@ function areaTaps(source, target) {
 
 function linearTaps(source, target) {
   const scale = source / target;
-  return Array.from({ length: target }, (_, place) => between((place + 0.5) * scale - 0.5, source));
-}
-
-// OpenCV's INTER_AREA where one axis grows: it interpolates along both.
-function areaLikeTaps(source, target) {
-  const scale = source / target;
   return Array.from({ length: target }, (_, place) => {
-    const first = Math.floor(place * scale);
-    const beyond = Math.max(0, place + 1 - (first + 1) / scale);
-    return between(first + beyond - Math.floor(beyond), source);
+    const inside = Math.min(Math.max((place + 0.5) * scale - 0.5, 0), source - 1);
+    const first = Math.min(Math.floor(inside), Math.max(source - 2, 0));
+    const second = Math.round((inside - first) * UNIT);
+    return { first, weights: source === 1 ? [UNIT] : [UNIT - second, second] };
   });
-}
-
-function between(position, source) {
-  const inside = Math.min(Math.max(position, 0), source - 1);
-  const first = Math.min(Math.floor(inside), Math.max(source - 2, 0));
-  const second = Math.round((inside - first) * UNIT);
-  return { first, weights: source === 1 ? [UNIT] : [UNIT - second, second] };
 }
 
 // The source place under the centre of each target place. Where a centre falls between two places, OpenCV's choice
