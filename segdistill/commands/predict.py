@@ -212,9 +212,9 @@ def _predict_images(
                 if problem.errno != errno.ENAMETOOLONG:
                     raise
                 problems.append(f"{source}: its results would have too long a name for {out}")
-    if watch.images:
+    if written := len(targets) - len(problems):
         console.print(
-            f"{watch.count('image')} by {model.title} -> {out}: *_mask.png and *_overlay.jpg, {watch.pace('image')}",
+            f"{_count(written, 'image')} by {model.title} -> {out}: *_mask.png and *_overlay.jpg, {watch.pace('image')}",
             highlight=False,
             markup=False,
         )
@@ -261,7 +261,7 @@ def _predict_video(
     with _progress(console) as progress:
         write_video(overlay, pictures(), fps=video.fps)
     console.print(
-        f"{watch.count('frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
+        f"{_count(watch.images, 'frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
         f"{watch.pace('frame')}",
         highlight=False,
         markup=False,
@@ -293,14 +293,15 @@ class Stopwatch:
         self.images += 1
         return classes
 
-    def count(self, what: str) -> str:
-        return f"{self.images} {what}{'s' if self.images != 1 else ''}"
-
     def pace(self, what: str) -> str:
         whole, network = (
             1e3 * seconds / self.images for seconds in (time.perf_counter() - self._started, self._segmenting)
         )
         return f"{whole:.0f} ms per {what}, {network:.0f} ms of it for the network"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _overlay(
