@@ -214,7 +214,8 @@ def _predict_images(
                 problems.append(f"{source}: its results would have too long a name for {out}")
     if written := len(targets) - len(problems):
         console.print(
-            f"{_count(written, 'image')} by {model.title} -> {out}: *_mask.png and *_overlay.jpg, {watch.pace('image')}",
+            f"{_count(written, 'image')} by {model.title} -> {out}: *_mask.png and *_overlay.jpg, "
+            f"{watch.pace('image')}",
             highlight=False,
             markup=False,
         )
