@@ -226,8 +226,8 @@ MISTAKES = {
         ["train.batch_size=4", "3 processes"],
     ),
     "two processes and no data": (
-        ["train.devices=2", "data.kind=folder", "data.root=nowhere", "out=x10"],
-        ["data.folder.images", "nowhere"],
+        ["train.devices=2", "data.kind=cityscapes", "data.root=nowhere", "out=x10"],
+        ["nowhere", "leftImg8bit"],
     ),
     "one image at a time": (
         ["model.arch=deeplabv3", "model.options={}", "train.batch_size=1", "out=x11"],
