@@ -1,6 +1,5 @@
-"""Several processes that work on one job, one per device; and how many cores are there for one."""
+"""Several processes that work on one job, one per device."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,15 +10,6 @@ from torch import distributed
 from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError
 
 Made = TypeVar("Made")
-#: In the environment of a process that shares the machine with others: how many cores are its own.
-CORES_VARIABLE = "SEGDISTILL_CORES"
-
-
-def usable_cores() -> int:
-    """Of this process; where neither its parent nor the platform tells, all of the machine."""
-    if told := os.environ.get(CORES_VARIABLE):
-        return int(told)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

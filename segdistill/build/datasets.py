@@ -4,6 +4,7 @@ import numpy as np
 
 from segdistill.build.splits import CheckedSplit
 from segdistill.config import Config
+from segdistill.cores import usable_cores
 from segdistill.data.loading import EvalDataset, Place, TrainDataset
 from segdistill.data.samples import Samples
 from segdistill.data.statistics import class_odds, image_shares
@@ -17,7 +18,6 @@ from segdistill.data.transforms import (
 )
 from segdistill.errors import ConfigError
 from segdistill.models.primary import colour_statistics
-from segdistill.processes import usable_cores
 
 MAX_WORKERS = 8
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from segdistill.cores import usable_cores
 from segdistill.data.files import Pair, PairedFiles, read_mask, read_photo
 from segdistill.data.mask_code import FOREIGN
 from segdistill.data.samples import LabelledImage
 from segdistill.data.statistics import pixels_by_class
 from segdistill.errors import DataError
-from segdistill.processes import usable_cores
 
 LINES_PER_KIND = 20  # listed in the message; the rest are counted
 MAX_THREADS = 8

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segdistill.cores import CORES_VARIABLE, usable_cores
 from segdistill.errors import InterruptedRunError, UserError
 from segdistill.files import whole_lines
-from segdistill.processes import CORES_VARIABLE, usable_cores
 from segdistill.study.rungs import Rung
 
 #: In the folder of a run that went on from another one's epochs: whose, and how many.

@@ -1,0 +1,13 @@
+"""How many cores are there for a process."""
+
+import os
+
+#: In the environment of a process that shares the machine with others: how many cores are its own.
+CORES_VARIABLE = "SEGDISTILL_CORES"
+
+
+def usable_cores() -> int:
+    """Of this process; where neither its parent nor the platform tells, all of the machine."""
+    if told := os.environ.get(CORES_VARIABLE):
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
