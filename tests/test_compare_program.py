@@ -11,6 +11,10 @@ import torch
 from program import launch, run, start, write_config
 from safetensors.torch import load_file
 
+from segdistill.commands.compare import refuse_too_few_gpus
+from segdistill.config import Config
+from segdistill.errors import ConfigError
+
 pytestmark = pytest.mark.training
 ARGUMENTS = (
     "compare",
@@ -202,3 +206,21 @@ def test_late_losses_go_on_from_what_deep_supervision_has_trained(
     assert best[0] == best[1]
     said = run("evaluate", shared, "--weights", "best", cwd=workplace)[0]
     assert f"{100 * best[1]['miou']:.2f}" in said, "the best checkpoint came along"
+
+
+def test_more_devices_at_a_time_than_there_are_is_told_before_the_training() -> None:
+    def study(devices: int | str, accelerator: str = "auto") -> Config:
+        train = {"devices": devices, "accelerator": accelerator}
+        return Config.model_validate({"name": "study", "train": train})
+
+    for config, jobs, gpus in (
+        (study(2), 2, 4),
+        (study(2), 1, 2),
+        (study(1), 4, 2),
+        (study("auto"), 2, 2),
+        (study(2, "cpu"), 2, 2),
+        (study(2), 2, 0),
+    ):
+        refuse_too_few_gpus(config, jobs=jobs, gpus=gpus)
+    with pytest.raises(ConfigError, match=r"--jobs 3 .* wants 6 GPUs, and there are 4; use --jobs 2"):
+        refuse_too_few_gpus(study(2), jobs=3, gpus=4)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from segdistill.data.loading import Batch, eval_loader, train_loader
 from segdistill.errors import InterruptedRunError, NonFiniteError, RunFolderError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.predictors import EnsemblePredictor
+from segdistill.losses.maps import StepMaps
 from segdistill.losses.objective import Objective, Schedule, Term
 from segdistill.models.primary import input_multiple
+from segdistill.training import steps
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.loop import fit
 from segdistill.training.run_log import RunLog
@@ -342,3 +345,27 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         pass
     with folder.owned():
         pass
+
+
+@pytest.mark.parametrize("kind", ["baseline", "self_distill"])
+def test_a_batch_is_forgotten_before_the_step_is_done(
+    tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Gradients are accumulated because the maps of all batches together do not fit into memory."""
+    always = {"ramp": [[0, 1]]}
+    losses = {"logit": always, "feature": always, "adversarial": always} if kind == "self_distill" else {}
+    seen: list[weakref.ref[StepMaps]] = []
+    forward = steps.forward
+
+    def watched(*arguments: Any, **keywords: Any) -> StepMaps:
+        assert sum(one() is not None for one in seen) <= 1, "the batch just done may still have its name"
+        maps = forward(*arguments, **keywords)
+        seen.append(weakref.ref(maps))
+        return maps
+
+    monkeypatch.setattr(steps, "forward", watched)
+    config = tiny_config(
+        method={"kind": kind, **losses}, train={"accumulate": 3, "batch_size": 2, "epochs": 1}
+    )
+    Run(config).go()
+    assert len(seen) >= 6
