@@ -15,6 +15,7 @@ from segdistill.config_types import (
     NonNegative,
     PositiveFloat,
     PositiveInt,
+    Scales,
     Section,
     Share,
     Text,
@@ -126,6 +127,17 @@ class SupervisedConfig(Section):
     _check_ramp = field_validator("branch_ramp")(_rising)
 
 
+class ViewsConfig(Section):
+    """Views of the same images that go far beyond `data.augment`, and have no labels."""
+
+    weight: NonNegative = 0.0  # of what is taught there, as a multiple of method.logit.weight; 0: no views
+    rotate: Annotated[Float, Field(ge=0, le=180)] = 20.0  # degrees at most, either way
+    scale: Scales = (0.6, 2.0)  # of what the labelled image shows
+    gamma: Annotated[Float, Field(ge=1)] = 2.0  # brightness: the exponent is between 1 / gamma and gamma
+    gain: Share = 0.25  # half-range of the factor on each colour
+    paste: Share = 0.5  # share of the images into which two rectangles of another one are pasted
+
+
 class LogitConfig(Weighted):
     weight: NonNegative = 4.0
     kind: Literal["pixel", "channel"] = "pixel"  # divergence between classes, or between places by class
@@ -133,6 +145,7 @@ class LogitConfig(Weighted):
     students: Literal["all", "primary", "branches"] = "primary"
     temperature: PositiveFloat = 1.0
     label_gate: Bool = False  # learn only where the teacher is right
+    views: ViewsConfig = ViewsConfig()
 
     @model_validator(mode="after")
     def _somebody_learns(self) -> "LogitConfig":

@@ -10,8 +10,8 @@ from segdistill.config_types import (
     Colour,
     Float,
     Int,
-    PositiveFloat,
     PositiveInt,
+    Scales,
     Section,
     Share,
     Size,
@@ -34,20 +34,13 @@ class SyntheticConfig(Section):
 class AugmentConfig(Section):
     """Training augmentation. Evaluation only resizes and normalises."""
 
-    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # random scale relative to data.size, low to high
+    scale: Scales = (0.5, 2.0)  # random scale relative to data.size, low to high
     flip: Share = 0.5  # probability of a horizontal flip
     colour: Share = 0.4  # half-range of brightness, contrast and saturation factors; hue gets a tenth of it
     blur: Share = 0.1  # probability of a slight Gaussian blur
     # Any Albumentations transforms instead of all of the above: [{name: RandomCrop, height: 96, ...}, ...].
     # Bringing them to data.crop (pad, then crop) and normalisation are still appended.
     custom: tuple[dict[str, Any], ...] | None = None
-
-    @field_validator("scale")
-    @classmethod
-    def _low_to_high(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if scale[0] > scale[1]:
-            raise ValueError("the first number is the smallest scale, the second the largest")
-        return scale
 
 
 class ClassConfig(Section):

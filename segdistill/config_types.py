@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 # Strict numbers: YAML's `true` is no number and a quoted "3" is no integer.
 Int = Annotated[int, Strict()]
@@ -18,6 +18,15 @@ Colour = tuple[Byte, Byte, Byte]
 Value = Annotated[Int, Field(ge=0, le=65535)]  # of a mask's pixel
 Side = Annotated[Int, Field(ge=32)]
 Size = tuple[Side, Side]
+
+
+def _low_to_high(scale: tuple[float, float]) -> tuple[float, float]:
+    if scale[0] > scale[1]:
+        raise ValueError("the first number is the smallest scale, the second the largest")
+    return scale
+
+
+Scales = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_low_to_high)]
 
 
 class Section(BaseModel):

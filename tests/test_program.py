@@ -189,10 +189,13 @@ def test_two_processes_play_both_games_with_accumulated_gradients(workplace: Pat
             "train.epochs=1",
             "train.accumulate=3",
             f"method.adversarial.game={game}",
+            "method.logit.views.weight=1",
         ]
         launch("train", "tiny.yaml", f"out={out}", *changes, *ramps, cwd=workplace)
         (line,) = (workplace / out / "metrics.jsonl").read_text().splitlines()
-        assert {"logit", "feature", "adversarial", "discriminator"} <= json.loads(line)["train"].keys()
+        assert {"logit", "views", "feature", "adversarial", "discriminator"} <= json.loads(line)[
+            "train"
+        ].keys()
 
 
 def test_two_processes_stop_together_and_one_tells(workplace: Path) -> None:

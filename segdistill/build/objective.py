@@ -1,5 +1,7 @@
 """The loss terms and the discriminator."""
 
+from dataclasses import replace
+
 import torch
 
 from segdistill.build.splits import build_taxonomy, check_class_weights
@@ -35,8 +37,11 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
         distillation = LogitDistillation(
             logit.kind, logit.teacher, logit.students, logit.temperature, logit.label_gate
         )
+        without_labels = replace(distillation, label_gate=False)
+        on_views = Schedule(logit.weight * logit.views.weight, logit.ramp)
         terms += [
             Term("logit", _schedule(logit), distillation, Needs.BRANCHES, distillation.notes),
+            Term("views", on_views, without_labels, Needs.BRANCHES | Needs.VIEWS),
             Term(
                 "feature",
                 _schedule(feature),

@@ -7,11 +7,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, Strategy
 from segmentation_models_pytorch.base import SegmentationModel
 
-from segdistill.build.datasets import training_size
+from segdistill.build.datasets import build_normalisation, training_size
 from segdistill.build.network import build_net
 from segdistill.build.objective import build_discriminator, build_objective
 from segdistill.build.splits import build_taxonomy
-from segdistill.config import Config
+from segdistill.config import Config, ViewsConfig
+from segdistill.data.transforms import Normalisation
+from segdistill.data.views import StrongViews
 from segdistill.errors import ConfigError
 from segdistill.losses.terms import Adversarial
 from segdistill.models.primary import input_multiple
@@ -91,7 +93,19 @@ def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainSta
         discriminator=discriminator,
         objective=build_objective(config, adversarial),
         adversarial=adversarial,
+        views=_build_views(method.logit.views, build_normalisation(config)),
         ema=Ema.of(net, decay=train.ema_decay) if train.ema_decay else None,
+    )
+
+
+def _build_views(section: ViewsConfig, normalisation: Normalisation) -> StrongViews:
+    return StrongViews(
+        normalisation,
+        rotate=section.rotate,
+        scale=section.scale,
+        gamma=section.gamma,
+        gain=section.gain,
+        paste=section.paste,
     )
 
 

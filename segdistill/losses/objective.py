@@ -10,6 +10,9 @@ from torch import Tensor
 
 from segdistill.losses.maps import StepMaps
 
+#: Name of the weighted sum in logs.
+TOTAL = "total"
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -37,6 +40,7 @@ class Needs(Flag):
     BRANCHES = auto()
     FEATURES = auto()
     DISCRIMINATOR = auto()
+    VIEWS = auto()  # a second look at the batch, through views without labels, instead of the first
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Summands:
     @property
     def logged(self) -> dict[str, Tensor]:
         """The unweighted values, the total and the notes, detached."""
-        named = {**self.values, "total": self.total, **self.notes}
+        named = {**self.values, TOTAL: self.total, **self.notes}
         return {name: value.detach() for name, value in named.items()}
 
 
@@ -104,8 +108,18 @@ class Objective:
             needs |= term.needs
         return needs
 
+    @property
+    def labelled(self) -> "Objective":
+        """The terms that look at images with their labels."""
+        return Objective(tuple(term for term in self.terms if Needs.VIEWS not in term.needs))
+
+    @property
+    def unlabelled(self) -> "Objective":
+        """The terms that look at views without labels."""
+        return Objective(tuple(term for term in self.terms if Needs.VIEWS in term.needs))
+
     def __call__(self, maps: StepMaps, progress: float) -> Summands:
-        """Every active term on one batch."""
+        """Every active term on one batch, all of which look at the same images."""
         active = self.active(progress)
         return Summands(
             values={term.name: term.loss(maps) for term in active},

@@ -20,23 +20,24 @@ def encoder_gradients(
     Args:
         terms: name -> weighted scalar with its graph.
         shared: the encoder's parameters.
-        reference: the term (the primary's cross-entropy) that the others are compared with.
+        reference: the term (the primary's cross-entropy) that the others are compared with, if it is among them.
 
     Returns:
-        `encoder_gradient/<term>` (L2 norm) of all terms and `encoder_cosine/<term>` (-1..1) of all but the
-        reference; detached. A term that does not reach the encoder has norm 0 and cosine 0.
+        `encoder_gradient/<term>` (L2 norm) of all terms and, with the reference, `encoder_cosine/<term>` (-1..1) of
+        the others; detached. A term that does not reach the encoder has norm 0 and cosine 0.
     """
     flat = {name: _flat_gradient(value, shared) for name, value in terms.items()}
     norms = {name: gradient.norm() for name, gradient in flat.items()}
+    found = {f"{GRADIENT}/{name}": norm for name, norm in norms.items()}
+    if reference not in flat:
+        return found
     tiny = torch.finfo(flat[reference].dtype).tiny
     cosines = {
         name: gradient @ flat[reference] / (norms[name] * norms[reference]).clamp_min(tiny)
         for name, gradient in flat.items()
         if name != reference
     }
-    return {f"{GRADIENT}/{name}": norm for name, norm in norms.items()} | {
-        f"{COSINE}/{name}": cosine for name, cosine in cosines.items()
-    }
+    return found | {f"{COSINE}/{name}": cosine for name, cosine in cosines.items()}
 
 
 def _flat_gradient(value: Tensor, shared: Sequence[Parameter]) -> Tensor:

@@ -8,6 +8,7 @@ from lightning_fabric.wrappers import _FabricModule
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from segdistill.data.views import StrongViews
 from segdistill.losses.objective import Objective
 from segdistill.losses.terms import Adversarial
 from segdistill.models.ensemble import MultiBranchNet
@@ -74,6 +75,7 @@ class TrainState:
     Attributes:
         ensemble: the player that becomes the product.
         discriminator: its opponent, or None if the adversarial loss has no weight.
+        views: what a batch looks like to the terms that want no labels.
         ema: running average of the ensemble's network, or None.
         position: see `Position`.
         epoch_terms: the current epoch's logged values.
@@ -85,6 +87,7 @@ class TrainState:
     discriminator: Player | None
     objective: Objective
     adversarial: Adversarial | None
+    views: StrongViews
     ema: Ema | None
     position: Position = field(default_factory=Position)
     epoch_terms: TermSums = field(default_factory=TermSums)

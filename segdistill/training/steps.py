@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segdistill.data.loading import Batch
 from segdistill.losses.maps import JudgedMaps, StepMaps
-from segdistill.losses.objective import Needs
+from segdistill.losses.objective import TOTAL, Needs, Objective
 from segdistill.models.ensemble import PRIMARY
 from segdistill.resolution import pad_to_multiple
 from segdistill.training.diagnostics import encoder_gradients
@@ -41,7 +42,8 @@ def train_step(
         ignore_index: of the labels, and of their padding.
         grid_stride: pixels per cell where sub-models are compared.
         clip_norm: largest norm of the ensemble's gradient, or None.
-        diagnose: whether to see, on the first batch, what each term asks of the shared encoder.
+        diagnose: whether to see, on the first batch, what each term asks of the shared encoder; of the terms
+            that look at views, on theirs.
 
     Returns:
         Named scalars, detached and still on the device: nothing here waits for it.
@@ -50,26 +52,36 @@ def train_step(
     judged: list[JudgedMaps] = []
     logged: list[dict[str, Tensor]] = []
     diagnosis: dict[str, Tensor] = {}
-    for place, batch in enumerate(batches):
-        waits = place < len(batches) - 1
+
+    def learn(batch: Batch, objective: Objective, *, waits: bool, diagnose: bool) -> dict[str, Tensor]:
         with state.fabric.no_backward_sync(state.ensemble.module, enabled=waits), frozen_opponent(state):
             maps = forward(
                 state,
                 batch,
-                needs=needs,
+                needs=objective.needs(progress),
                 multiple=multiple,
                 ignore_index=ignore_index,
                 grid_stride=grid_stride,
             )
-            summands = state.objective(maps, progress)
-            if diagnose and place == 0:
-                diagnosis = encoder_gradients(
-                    summands.weighted, list(state.net.primary.encoder.parameters()), reference=PRIMARY
-                )
+            summands = objective(maps, progress)
+            if diagnose:
+                shared = list(state.net.primary.encoder.parameters())
+                diagnosis.update(encoder_gradients(summands.weighted, shared, reference=PRIMARY))
             state.fabric.backward(summands.total / len(batches))
-        logged.append(summands.logged)
-        if Needs.DISCRIMINATOR in needs:
+        if Needs.DISCRIMINATOR in objective.needs(progress):
             judged.append(maps.judged.detached())
+        return summands.logged
+
+    for place, batch in enumerate(batches):
+        first, last = place == 0, place == len(batches) - 1
+        of_views: dict[str, Tensor] = {}
+        if Needs.VIEWS in needs:
+            with kept_statistics(state.net):
+                views = state.views(batch, ignore_index=ignore_index)
+                of_views = learn(views, state.objective.unlabelled, waits=True, diagnose=diagnose and first)
+        labelled = learn(batch, state.objective.labelled, waits=not last, diagnose=diagnose and first)
+        total = labelled[TOTAL] + of_views[TOTAL] if of_views else labelled[TOTAL]
+        logged.append(labelled | of_views | {TOTAL: total})
     norm = gradient_norm(state, clip_norm)
     state.ensemble.optimizer.step()
     state.ensemble.optimizer.zero_grad(set_to_none=True)
@@ -80,6 +92,21 @@ def train_step(
     if state.ema:
         state.ema.update(state.net, updates=state.position.step)
     return values | diagnosis
+
+
+@contextmanager
+def kept_statistics(net: nn.Module) -> Iterator[None]:
+    """Batch norms normalise by what they see, as in any training step, and remember nothing of it: the images that the
+    network will meet are not distorted.
+    """
+    norms = [one for one in net.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
+    for one in norms:
+        one.track_running_stats = False
+    try:
+        yield
+    finally:
+        for one in norms:
+            one.track_running_stats = True
 
 
 @contextmanager

@@ -168,3 +168,15 @@ def test_notes_are_logged_and_weigh_nothing() -> None:
         "largest": 3.0,
     }
     assert not summands.logged["largest"].requires_grad
+
+
+def test_terms_that_look_at_views_are_kept_apart() -> None:
+    seen = Term("labels", Schedule(2.0), mean_logit, Needs.BRANCHES)
+    viewed = Term("views", Schedule(3.0, LATE), mean_logit, Needs.VIEWS)
+    both = Objective((seen, viewed))
+    assert Needs.VIEWS not in both.needs(0.0), "its weight is still 0"
+    assert both.needs(1.0) == Needs.BRANCHES | Needs.VIEWS
+    assert both.labelled == Objective((seen,))
+    assert both.unlabelled == Objective((viewed,))
+    total = both.labelled(make_maps(), 1.0).total + both.unlabelled(make_maps(), 1.0).total
+    assert total == both(make_maps(), 1.0).total

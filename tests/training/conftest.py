@@ -30,7 +30,12 @@ def tiny_values(folder: Path) -> dict[str, Any]:
         "method": {
             "branches": {"taps": [3, 4], "width": 16},
             # From the beginning, not in the last quarter only.
-            "logit": {"ramp": ALL_ALONG, "teacher": "ensemble", "students": "all"},
+            "logit": {
+                "ramp": ALL_ALONG,
+                "teacher": "ensemble",
+                "students": "all",
+                "views": {"weight": 0.5},
+            },
             "feature": {"ramp": ALL_ALONG},
             "adversarial": {"ramp": ALL_ALONG, "width": 8},
         },

@@ -263,7 +263,7 @@ def test_a_baseline_is_plain_training_with_torch_and_smp_alone(tiny_config: Call
 def test_an_all_void_batch_gives_zero_and_training_goes_on(tiny_config: Callable[..., Config]) -> None:
     from segdistill.training.steps import train_step
 
-    run = Run(tiny_config())
+    run = Run(tiny_config(method={"logit": {"views": {"weight": 0.0}}}))  # which need no labels
     images = torch.randn(4, 3, 64, 96)
     void = Batch(images, torch.full((4, 64, 96), 11))
     keywords = {"progress": 0.5, "multiple": 32, "ignore_index": 11, "grid_stride": 4, "clip_norm": 1.0}
@@ -283,7 +283,7 @@ def test_an_epoch_row_holds_every_term_every_stream_and_every_class(
     run = Run(tiny_config(train={"epochs": 2})).go()
     rows = run.metrics()
     assert [row["epoch"] for row in rows] == [1, 2]
-    terms = {"primary", "branches", "logit", "feature", "adversarial", "total"}
+    terms = {"primary", "branches", "logit", "views", "feature", "adversarial", "total"}
     notes = {"gradient_norm", "discriminator", "discriminator_accuracy", "teacher_right"}
     assert terms | notes == set(rows[1]["train"])
     assert 0 < rows[1]["train"]["teacher_right"] < 1
@@ -319,9 +319,9 @@ def test_looking_at_gradients_changes_nothing_and_is_logged(
     first, second, third, _, fifth = (row["encoder"] for row in looking.metrics())
     assert set(first["gradient"]) == {"primary", "branches"}, "the other terms' ramps begin at 0"
     assert second is None
-    terms = {"primary", "branches", "logit", "feature", "adversarial"}
+    terms = {"primary", "branches", "logit", "views", "feature", "adversarial"}
     assert set(third["gradient"]) == terms
-    assert set(third["cosine"]) == terms - {"primary"}
+    assert set(third["cosine"]) == terms - {"primary", "views"}, "which looks at other images"
     assert all(norm > 0 for norm in third["gradient"].values())
     assert all(-1 <= cosine <= 1 for cosine in third["cosine"].values())
     assert set(fifth["gradient"]) == terms - {"feature"}, "its ramp has ended"
@@ -331,7 +331,7 @@ def test_looking_at_gradients_changes_nothing_and_is_logged(
 def test_mixed_precision_trains_every_term(tiny_config: Callable[..., Config]) -> None:
     run = Run(tiny_config(train={"epochs": 2, "precision": "bf16-mixed", "diagnose_every": 1})).go()
     rows = run.metrics()
-    assert {"primary", "branches", "logit", "feature", "adversarial"} <= set(rows[1]["train"])
+    assert {"primary", "branches", "logit", "views", "feature", "adversarial"} <= set(rows[1]["train"])
     assert [row["encoder"] for row in rows] == [None, None], "Fabric allows no gradients but its own there"
 
 
@@ -353,7 +353,7 @@ def test_a_batch_is_forgotten_before_the_step_is_done(
 ) -> None:
     """Gradients are accumulated because the maps of all batches together do not fit into memory."""
     always = {"ramp": [[0, 1]]}
-    losses = {"logit": always, "feature": always, "adversarial": always} if kind == "self_distill" else {}
+    losses = dict.fromkeys(("logit", "feature", "adversarial"), always) if kind == "self_distill" else {}
     seen: list[weakref.ref[StepMaps]] = []
     forward = steps.forward
 
@@ -369,3 +369,42 @@ def test_a_batch_is_forgotten_before_the_step_is_done(
     )
     Run(config).go()
     assert len(seen) >= 6
+
+
+def test_views_teach_the_primary_alone_and_leave_no_trace_in_batch_norms(
+    tiny_config: Callable[..., Config],
+) -> None:
+    """Against a run without them: one step from the same weights, by plain gradient descent."""
+    off = {term: {"weight": 0.0} for term in ("feature", "adversarial")}
+    plain_sgd = {"optimizer": {"kind": "sgd", "momentum": 0.0, "weight_decay": 0.0}, "clip_norm": None}
+
+    def after_a_step(weight: float) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        logit = {"teacher": "others", "students": "primary", "ramp": [[0, 1]], "weight": 2.0}
+        logit["views"] = {"weight": weight}
+        run = Run(tiny_config(method=off | {"logit": logit}, train=plain_sgd))
+        torch.manual_seed(0)
+        batch = Batch(torch.randn(4, 3, 64, 96), torch.randint(0, 11, (4, 64, 96)))
+        run.state.net.train()
+        values = steps.train_step(
+            run.state,
+            [batch],
+            progress=0.5,
+            multiple=32,
+            ignore_index=11,
+            grid_stride=2,
+            clip_norm=None,
+            diagnose=False,
+        )
+        return values, {name: tensor.clone() for name, tensor in run.state.net.state_dict().items()}
+
+    without, weights_without = after_a_step(0.0)
+    taught, weights_taught = after_a_step(2.5)
+    assert "views" not in without
+    assert taught["views"] > 0
+    assert taught["total"] == pytest.approx(float(without["total"] + 5.0 * taught["views"]), rel=1e-5)
+    changed = {name for name, one in weights_without.items() if not torch.equal(one, weights_taught[name])}
+    assert any(name.startswith("primary.decoder") for name in changed)
+    assert not {name for name in changed if "running" in name or "num_batches" in name}
+    assert not {name for name in changed if name.startswith("branches.")}, (
+        "they teach there and learn nothing"
+    )
