@@ -1,7 +1,7 @@
 """The ensemble's objective: named terms, each with a weight that changes over the training."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Flag, auto
 
 import numpy as np
@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 
 from segdistill.losses.maps import StepMaps
-
-#: Name of the weighted sum in logs.
-TOTAL = "total"
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,18 @@ class Summands:
         """The weighted sum (scalar) that is minimised."""
         return torch.stack(list(self.weighted.values())).sum()
 
+    def detached(self) -> "Summands":
+        """The same numbers, without the graph and all the maps that it keeps in memory."""
+        return replace(self, values={name: value.detach() for name, value in self.values.items()})
+
+    def __or__(self, other: "Summands") -> "Summands":
+        """The terms of both: what a step says that looked at a batch twice."""
+        return Summands(self.values | other.values, self.weights | other.weights, self.notes | other.notes)
+
     @property
     def logged(self) -> dict[str, Tensor]:
         """The unweighted values, the total and the notes, detached."""
-        named = {**self.values, TOTAL: self.total, **self.notes}
+        named = {**self.values, "total": self.total, **self.notes}
         return {name: value.detach() for name, value in named.items()}
 
 

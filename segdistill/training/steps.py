@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from segdistill.data.loading import Batch
 from segdistill.losses.maps import JudgedMaps, StepMaps
-from segdistill.losses.objective import TOTAL, Needs, Objective
+from segdistill.losses.objective import Needs, Objective, Summands
 from segdistill.models.ensemble import PRIMARY
 from segdistill.resolution import pad_to_multiple
 from segdistill.training.diagnostics import encoder_gradients
@@ -53,7 +53,7 @@ def train_step(
     logged: list[dict[str, Tensor]] = []
     diagnosis: dict[str, Tensor] = {}
 
-    def learn(batch: Batch, objective: Objective, *, waits: bool, diagnose: bool) -> dict[str, Tensor]:
+    def learn(batch: Batch, objective: Objective, *, waits: bool, diagnose: bool) -> Summands:
         with state.fabric.no_backward_sync(state.ensemble.module, enabled=waits), frozen_opponent(state):
             maps = forward(
                 state,
@@ -70,18 +70,17 @@ def train_step(
             state.fabric.backward(summands.total / len(batches))
         if Needs.DISCRIMINATOR in objective.needs(progress):
             judged.append(maps.judged.detached())
-        return summands.logged
+        return summands.detached()
 
     for place, batch in enumerate(batches):
         first, last = place == 0, place == len(batches) - 1
-        of_views: dict[str, Tensor] = {}
+        of_views = None
         if Needs.VIEWS in needs:
             with kept_statistics(state.net):
                 views = state.views(batch, ignore_index=ignore_index)
                 of_views = learn(views, state.objective.unlabelled, waits=True, diagnose=diagnose and first)
         labelled = learn(batch, state.objective.labelled, waits=not last, diagnose=diagnose and first)
-        total = labelled[TOTAL] + of_views[TOTAL] if of_views else labelled[TOTAL]
-        logged.append(labelled | of_views | {TOTAL: total})
+        logged.append((labelled | of_views if of_views else labelled).logged)
     norm = gradient_norm(state, clip_norm)
     state.ensemble.optimizer.step()
     state.ensemble.optimizer.zero_grad(set_to_none=True)
