@@ -128,9 +128,10 @@ class SupervisedConfig(Section):
 
 
 class ViewsConfig(Section):
-    """Views of the same images that go far beyond `data.augment`, and have no labels."""
+    """Views of the same images that go far beyond `data.augment`. They have no labels, so no `label_gate` either."""
 
     weight: NonNegative = 0.0  # of what is taught there, as a multiple of method.logit.weight; 0: no views
+    flip: Share = 0.5  # share of the images that are mirrored
     rotate: Annotated[Float, Field(ge=0, le=180)] = 20.0  # degrees at most, either way
     scale: Scales = (0.6, 2.0)  # of what the labelled image shows
     gamma: Annotated[Float, Field(ge=1)] = 2.0  # brightness: the exponent is between 1 / gamma and gamma
@@ -206,12 +207,13 @@ class MethodConfig(Section):
         terms = {name: getattr(self, name).weight for name in ("logit", "feature", "adversarial")}
         silent = [name for name, weight in terms.items() if not (self.distils and weight)]
         shared = [] if self.distils else ["grid_stride"]
+        unseen = [] if self.logit.views.weight else ["logit.views"]
         of_branches = (
             []
             if self.has_branches
             else ["branches", *(f"supervised.branch_{key}" for key in ("weight", "ramp"))]
         )
-        return (*silent, *shared, *of_branches)
+        return (*silent, *unseen, *shared, *of_branches)
 
 
 class OptimizerConfig(Section):

@@ -1,6 +1,7 @@
 """From a configuration to checked images, on small trees of every kind; all problems are told at once."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from rich.console import Console
 
 from segdistill.build import splits as splits_module
 from segdistill.build.datasets import build_image_shares, build_train_dataset
+from segdistill.build.objective import build_objective
 from segdistill.build.splits import CheckedSplit, build_splits, build_taxonomy
-from segdistill.config import Config
+from segdistill.config import Config, LogitConfig
 from segdistill.config_io import load_config, resolve
 from segdistill.data.files import PairedFiles
 from segdistill.data.loading import Place
 from segdistill.data.samples import CachedSamples
 from segdistill.errors import ConfigError, DataError
+from segdistill.losses.objective import Needs
+from segdistill.losses.terms import LogitDistillation
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SIZE = (24, 32)
@@ -320,3 +324,21 @@ def test_custom_transforms_are_brought_to_the_crop(tmp_path: Path) -> None:
     write_folder(tmp_path, half)
     config = settings(tmp_path, crop=[40, 32], augment={"custom": []})
     assert build_train_dataset(config, build(config)[0]["train"])[Place(0, 0)].labels.shape == (40, 32)
+
+
+def test_what_is_taught_on_views_is_what_logit_says_but_for_the_gate(tmp_path: Path) -> None:
+    """The gate asks the labels, and views have none."""
+    logit = {"weight": 3.0, "label_gate": True, "temperature": 2.0, "ramp": [[0.5, 0], [1, 1]]}
+    config = settings(tmp_path)
+    method = config.method.model_copy(
+        update={"logit": LogitConfig.model_validate(logit | {"views": {"weight": 0.5}})}
+    )
+    objective = build_objective(config.model_copy(update={"method": method}), None)
+    terms = {term.name: term for term in objective.terms}
+    on_images, on_views = terms["logit"].loss, terms["views"].loss
+    assert isinstance(on_images, LogitDistillation)
+    assert on_images.label_gate
+    assert on_views == replace(on_images, label_gate=False)
+    assert [terms["views"].schedule.at(progress) for progress in (0.5, 0.75, 1.0)] == [0, 0.75, 1.5]
+    assert Needs.VIEWS in terms["views"].needs
+    assert Needs.VIEWS not in terms["logit"].needs

@@ -47,6 +47,11 @@ def test_settings_of_a_silent_term_do_not_matter(folder: RunFolder) -> None:
     folder.check(config("self_distill", feature={"weight": 0, "stride": 16}), overwrite=False)
 
 
+def test_nor_do_views_that_nobody_takes(folder: RunFolder) -> None:
+    folder.begin(config("self_distill", resume=False))
+    folder.check(config("self_distill", logit={"views": {"rotate": 90}}), overwrite=False)
+
+
 @pytest.mark.parametrize(
     ("kind", "method", "words"),
     [

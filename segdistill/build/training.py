@@ -101,6 +101,7 @@ def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainSta
 def _build_views(section: ViewsConfig, normalisation: Normalisation) -> StrongViews:
     return StrongViews(
         normalisation,
+        flip=section.flip,
         rotate=section.rotate,
         scale=section.scale,
         gamma=section.gamma,

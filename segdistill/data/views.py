@@ -13,22 +13,24 @@ from segdistill.data.transforms import Normalisation
 
 @dataclass(frozen=True)
 class StrongViews:
-    """Makes a view of every image of a batch, on the batch's device, with the global random state of the CPU.
+    """Makes a view of every image of a batch, on the batch's device, with torch's global random states.
 
-    Sub-models that agree on training images need not agree on others, and what one of them could teach the other
-    shows only there. Views are such others (function matching, Beyer et al., arXiv:2106.05237).
+    Sub-models disagree on such images more than on those they learn labels from, so there is more that one can
+    teach the other (function matching, Beyer et al., arXiv:2106.05237).
 
     Attributes:
         normalisation: of the images.
+        flip: share of the images that are mirrored.
         rotate: degrees at most, either way.
         scale: smallest and largest; drawn uniformly in its logarithm.
         gamma: brightness v in 0..1 becomes v^g, g between 1 / gamma and gamma, uniform in its logarithm.
         gain: half-range of the factor on each colour.
         paste: share of the images into which two rectangles of another view are pasted, each with sides of a fifth to
-            half the image's (CutMix, Yun et al., arXiv:1905.04899, without its labels).
+            half the image's (CutMix, Yun et al., arXiv:1905.04899, without its labels). None in a batch of one.
     """
 
     normalisation: Normalisation
+    flip: float
     rotate: float
     scale: tuple[float, float]
     gamma: float
@@ -38,48 +40,49 @@ class StrongViews:
     def __call__(self, batch: Batch, *, ignore_index: int) -> Batch:
         """
         Returns:
-            Views (B, 3, H, W), normalised, 0 where they show nothing of an image. Their labels (B, H, W) say only that:
-            the ignore index there, 0 elsewhere.
+            Views (B, 3, H, W), normalised, 0 (the mean colour) where they show nothing that has a label. Their own
+            labels (B, H, W) say only that: the ignore index there, 0 elsewhere.
         """
-        views, shown = self._moved(batch.images)
-        views = self._recoloured(views)
-        views, shown = self._pasted(views, shown)
-        views = (views * shown.unsqueeze(1)).contiguous(memory_format=_format_of(batch.images))
-        return Batch(views, torch.where(shown, 0, ignore_index))
+        views, shown = self._moved(batch.images, batch.labels != ignore_index)
+        views, shown = self._pasted(self._recoloured(views), shown)
+        return Batch(views * shown.unsqueeze(1), torch.where(shown, 0, ignore_index))
 
-    def _moved(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Flipped in half of the cases, turned, scaled and shifted; and where they show something of an image."""
+    def _moved(self, images: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Mirrored, turned, scaled and shifted: the images (B, 3, H, W), and where (B, H, W) they are valid."""
         count, _, height, width = images.shape
-        angle = _uniform(count, -self.rotate, self.rotate) * (math.pi / 180)
-        zoom = _log_uniform(count, *self.scale)
-        flip = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
+        device = images.device
+        angle = _uniform(count, -self.rotate, self.rotate, device) * (math.pi / 180)
+        zoom = _log_uniform(count, *self.scale, device)
+        mirror = torch.where(_uniform(count, 0, 1, device) < self.flip, -1.0, 1.0)
         cosine, sine = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-        slack = (1 - 1 / zoom).abs()
+        slack = (1 - 1 / zoom).abs()  # a larger image fills the view, a smaller one stays inside it
         aspect = height / width  # the grid's axes run from -1 to 1 whatever the sides
-        across = [cosine * flip, -sine * aspect * flip, _uniform(count, -1, 1) * slack]
-        down = [sine / aspect, cosine, _uniform(count, -1, 1) * slack]
-        matrices = torch.stack([torch.stack(across, 1), torch.stack(down, 1)], 1).to(images.device)
-        with_mask = torch.cat([images, torch.ones_like(images[:, :1])], 1)
-        grid = F.affine_grid(matrices, list(with_mask.shape), align_corners=False)
-        moved = F.grid_sample(with_mask, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        across = [cosine * mirror, -sine * aspect * mirror, _uniform(count, -1, 1, device) * slack]
+        down = [sine / aspect, cosine, _uniform(count, -1, 1, device) * slack]
+        matrices = torch.stack([torch.stack(across, 1), torch.stack(down, 1)], 1)
+        both = torch.cat([images, valid.unsqueeze(1).to(images.dtype)], 1)
+        grid = F.affine_grid(matrices, list(both.shape), align_corners=False)
+        moved = F.grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         return moved[:, :3], moved[:, 3] > 0.99
 
     def _recoloured(self, images: Tensor) -> Tensor:
-        mean = images.new_tensor(self.normalisation.mean).view(1, 3, 1, 1)
-        std = images.new_tensor(self.normalisation.std).view(1, 3, 1, 1)
-        count = len(images)
-        power = _log_uniform(count, 1 / self.gamma, self.gamma).view(count, 1, 1, 1).to(images)
-        factor = _uniform(count * 3, 1 - self.gain, 1 + self.gain).view(count, 3, 1, 1).to(images)
+        count, device = len(images), images.device
+        mean, std = (
+            _per_colour(three, device) for three in (self.normalisation.mean, self.normalisation.std)
+        )
+        power = _log_uniform(count, 1 / self.gamma, self.gamma, device).view(count, 1, 1, 1)
+        factor = _uniform(count * 3, 1 - self.gain, 1 + self.gain, device).view(count, 3, 1, 1)
         colours = (images * std + mean).clamp(0, 1)
         return ((colours**power * factor).clamp(0, 1) - mean) / std
 
     def _pasted(self, views: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """Rectangles stay where they were in the view they come from."""
         count, _, height, width = views.shape
-        others = torch.randperm(count)
+        if count == 1:
+            return views, shown
         mixed, mixed_shown = views.clone(), shown.clone()
         for place in (torch.rand(count) < self.paste).nonzero().flatten().tolist():
-            other = int(others[place])
+            other = (place + _whole(1, count - 1)) % count
             for _ in range(2):
                 rows, columns = _span(height), _span(width)
                 mixed[place, :, rows, columns] = views[other, :, rows, columns]
@@ -87,25 +90,30 @@ class StrongViews:
         return mixed, mixed_shown
 
 
-def _uniform(count: int, low: float, high: float) -> Tensor:
+# Numbers for arithmetic on images are drawn where the images are: the host would wait for a copy.
+
+
+def _uniform(count: int, low: float, high: float, device: torch.device) -> Tensor:
     """(count,) between low and high."""
-    return torch.rand(count) * (high - low) + low
+    return torch.rand(count, device=device) * (high - low) + low
 
 
-def _log_uniform(count: int, low: float, high: float) -> Tensor:
-    return torch.exp(_uniform(count, math.log(low), math.log(high)))
+def _log_uniform(count: int, low: float, high: float, device: torch.device) -> Tensor:
+    return torch.exp(_uniform(count, math.log(low), math.log(high), device))
+
+
+def _per_colour(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """(1, 3, 1, 1)"""
+    return torch.stack([torch.full((), value, device=device) for value in values]).view(1, 3, 1, 1)
+
+
+def _whole(low: int, high: int) -> int:
+    """A whole number from low to high."""
+    return int(torch.randint(low, high + 1, ()))
 
 
 def _span(side: int) -> slice:
     """A fifth to half of a side, anywhere in it."""
-    length = int(_uniform(1, side / 5, side / 2))
-    start = int(_uniform(1, 0, side - length))
+    length = _whole(side // 5, side // 2)
+    start = _whole(0, side - length)
     return slice(start, start + length)
-
-
-def _format_of(images: Tensor) -> torch.memory_format:
-    return (
-        torch.channels_last
-        if images.is_contiguous(memory_format=torch.channels_last)
-        else torch.contiguous_format
-    )

@@ -162,7 +162,7 @@ def train_epoch(
     state.net.train()
     batches.start_at(epoch=position.epoch, batch=position.batch)
     for group in groups_of(iter(loader), settings.accumulate):
-        # Dropout is a function of the position, too: nothing random has to be saved.
+        # Dropout and views are functions of the position, too: nothing random has to be saved.
         torch.manual_seed(stream_seed(settings.seed, "step", position.step, state.fabric.global_rank))
         values = train_step(
             state,

@@ -100,7 +100,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives only, so that `weights_only=True` loads it.
 
-        There is no random state: dropout is seeded anew at every step from (seed, step, process), and order
+        There is no random state: dropout and views are seeded anew at every step from (seed, step, process), and order
         and augmentation are functions of the position.
         """
         return {

@@ -76,7 +76,7 @@ def train_step(
         first, last = place == 0, place == len(batches) - 1
         of_views = None
         if Needs.VIEWS in needs:
-            with kept_statistics(state.net):
+            with kept_statistics(state.net), kept_randomness(state.fabric.device):
                 views = state.views(batch, ignore_index=ignore_index)
                 of_views = learn(views, state.objective.unlabelled, waits=True, diagnose=diagnose and first)
         labelled = learn(batch, state.objective.labelled, waits=not last, diagnose=diagnose and first)
@@ -106,6 +106,14 @@ def kept_statistics(net: nn.Module) -> Iterator[None]:
     finally:
         for one in norms:
             one.track_running_stats = True
+
+
+@contextmanager
+def kept_randomness(device: torch.device) -> Iterator[None]:
+    """What is drawn here does not shift what is drawn afterwards: dropout is the same with and without views."""
+    on_gpu = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(on_gpu):
+        yield
 
 
 @contextmanager

@@ -13,7 +13,14 @@ from segdistill.data.views import StrongViews
 IGNORED = 255
 RADIUS = 7
 NORMALISATION = Normalisation(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.5))
-STILL: dict[str, Any] = {"rotate": 0.0, "scale": (1.0, 1.0), "gamma": 1.0, "gain": 0.0, "paste": 0.0}
+STILL: dict[str, Any] = {
+    "flip": 0.5,
+    "rotate": 0.0,
+    "scale": (1.0, 1.0),
+    "gamma": 1.0,
+    "gain": 0.0,
+    "paste": 0.0,
+}
 
 
 def normalised(colours: Tensor) -> Tensor:
@@ -26,10 +33,10 @@ def colours_of(images: Tensor) -> Tensor:
     return images * std + mean
 
 
-def views_of(colours: Tensor, seed: int = 0, **changes: Any) -> Batch:
+def views_of(colours: Tensor, seed: int = 0, labels: Tensor | None = None, **changes: Any) -> Batch:
     """Of (B, 3, H, W) in 0..1."""
     torch.manual_seed(seed)
-    labels = torch.full((len(colours), *colours.shape[-2:]), 7)
+    labels = torch.full((len(colours), *colours.shape[-2:]), 7) if labels is None else labels
     return StrongViews(NORMALISATION, **{**STILL, **changes})(
         Batch(normalised(colours), labels), ignore_index=IGNORED
     )
@@ -69,7 +76,9 @@ def test_a_disk_stays_a_disk_of_the_scale_s_size(zoom: float) -> None:
 
 
 def test_a_turned_image_is_turned_as_numpy_turns_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segdistill.data.views._uniform", lambda count, low, high: torch.full((count,), high))
+    monkeypatch.setattr(
+        "segdistill.data.views._uniform", lambda count, low, high, _: torch.full((count,), high)
+    )
     colours = torch.rand(6, 3, 12, 12)
     views, labels = views_of(colours, rotate=90.0)
     assert (labels == 0).all()
@@ -80,7 +89,7 @@ def test_a_turned_image_is_turned_as_numpy_turns_it(monkeypatch: pytest.MonkeyPa
         )
 
 
-def test_what_lies_beyond_the_image_is_black_and_ignored() -> None:
+def test_what_lies_beyond_the_image_has_the_mean_colour_and_is_ignored() -> None:
     views, labels = views_of(torch.rand(4, 3, 40, 60), scale=(0.5, 0.5))
     share = (labels == 0).float().mean().item()
     assert share == pytest.approx(0.25, rel=0.12), "a border pixel is a mixture with what lies beyond"
@@ -119,9 +128,11 @@ def test_rectangles_of_another_view_are_pasted_with_what_they_show() -> None:
         for axis, side in ((0, height), (1, width)):
             extent = int(foreign.any(axis ^ 1).sum())
             assert side // 5 <= extent <= 2 * (side // 2)
-    assert pasted_into >= count - 5, "but for those whose other was themselves"
+    assert pasted_into == count
     half = colours_of(views_of(colours, paste=0.5).images)[:, 0].flatten(1)
     assert 10 <= int((half.amax(1) - half.amin(1) > 1e-3).sum()) <= 30
+    alone = colours_of(views_of(colours[:1], paste=1.0).images)
+    assert torch.allclose(alone, colours[:1], atol=1e-5), "nothing to paste"
 
 
 def test_a_pasted_rectangle_brings_its_emptiness_along() -> None:
@@ -131,10 +142,8 @@ def test_a_pasted_rectangle_brings_its_emptiness_along() -> None:
 
 def test_the_same_random_state_gives_the_same_views_and_the_batch_is_left_alone() -> None:
     colours = torch.rand(4, 3, 20, 30)
-    strength = {"rotate": 20.0, "scale": (0.6, 2.0), "gamma": 2.0, "gain": 0.25, "paste": 0.5}
-    batch = Batch(
-        normalised(colours).contiguous(memory_format=torch.channels_last), torch.zeros(4, 20, 30).long()
-    )
+    strength = {"flip": 0.5, "rotate": 20.0, "scale": (0.6, 2.0), "gamma": 2.0, "gain": 0.25, "paste": 0.5}
+    batch = Batch(normalised(colours), torch.zeros(4, 20, 30).long())
     before = batch.images.clone()
     make = StrongViews(NORMALISATION, **strength)  # type: ignore[arg-type]
     found = []
@@ -145,4 +154,21 @@ def test_the_same_random_state_gives_the_same_views_and_the_batch_is_left_alone(
     assert torch.equal(found[0].labels, found[1].labels)
     assert not torch.equal(found[0].images, found[2].images)
     assert torch.equal(batch.images, before)
-    assert found[0].images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_has_no_label_is_not_shown() -> None:
+    """The padding of a training crop, above all."""
+    labels = torch.full((2, 10, 14), 3)
+    labels[:, :, :4] = IGNORED
+    views, seen = views_of(torch.rand(2, 3, 10, 14), labels=labels, flip=0.0)
+    assert torch.equal(seen == IGNORED, labels == IGNORED)
+    assert (views[..., :4] == 0).all()
+    mirrored = views_of(torch.rand(2, 3, 10, 14), labels=labels, flip=1.0)
+    assert torch.equal(mirrored.labels == IGNORED, (labels == IGNORED).flip(-1))
+
+
+def test_rectangles_reach_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segdistill.data.views._whole", lambda low, high: high)
+    half = torch.cat([torch.full((1, 3, 10, 14), 0.2), torch.full((1, 3, 10, 14), 0.8)])
+    pasted = colours_of(views_of(half, paste=1.0).images)[0, 0] > 0.5
+    assert torch.equal(pasted, (torch.arange(10) >= 5).unsqueeze(1) & (torch.arange(14) >= 7))

@@ -263,13 +263,13 @@ def test_a_baseline_is_plain_training_with_torch_and_smp_alone(tiny_config: Call
 def test_an_all_void_batch_gives_zero_and_training_goes_on(tiny_config: Callable[..., Config]) -> None:
     from segdistill.training.steps import train_step
 
-    run = Run(tiny_config(method={"logit": {"views": {"weight": 0.0}}}))  # which need no labels
+    run = Run(tiny_config())
     images = torch.randn(4, 3, 64, 96)
     void = Batch(images, torch.full((4, 64, 96), 11))
     keywords = {"progress": 0.5, "multiple": 32, "ignore_index": 11, "grid_stride": 4, "clip_norm": 1.0}
     keywords |= {"diagnose": False}
     values = train_step(run.state, [void], **keywords)
-    for name in ("primary", "branches", "logit", "feature", "adversarial", "total", "discriminator"):
+    for name in ("primary", "branches", "logit", "views", "feature", "adversarial", "total", "discriminator"):
         assert values[name] == 0, name
     labels = torch.randint(0, 11, (4, 64, 96))
     values = train_step(run.state, [Batch(images, labels)], **keywords)
@@ -381,7 +381,8 @@ def test_views_teach_the_primary_alone_and_leave_no_trace_in_batch_norms(
     def after_a_step(weight: float) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         logit = {"teacher": "others", "students": "primary", "ramp": [[0, 1]], "weight": 2.0}
         logit["views"] = {"weight": weight}
-        run = Run(tiny_config(method=off | {"logit": logit}, train=plain_sgd))
+        branches = {"dropout": 0.5}  # which draws random numbers, too
+        run = Run(tiny_config(method=off | {"logit": logit, "branches": branches}, train=plain_sgd))
         torch.manual_seed(0)
         batch = Batch(torch.randn(4, 3, 64, 96), torch.randint(0, 11, (4, 64, 96)))
         run.state.net.train()
@@ -400,6 +401,7 @@ def test_views_teach_the_primary_alone_and_leave_no_trace_in_batch_norms(
     without, weights_without = after_a_step(0.0)
     taught, weights_taught = after_a_step(2.5)
     assert "views" not in without
+    assert all(taught[name] == without[name] for name in ("primary", "branches", "logit"))
     assert taught["views"] > 0
     assert taught["total"] == pytest.approx(float(without["total"] + 5.0 * taught["views"]), rel=1e-5)
     changed = {name for name, one in weights_without.items() if not torch.equal(one, weights_taught[name])}
