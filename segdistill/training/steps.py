@@ -54,6 +54,7 @@ def train_step(
     diagnosis: dict[str, Tensor] = {}
 
     def learn(batch: Batch, objective: Objective, *, waits: bool, diagnose: bool) -> Summands:
+        """Add this look's gradients; `waits`: another look follows before processes average theirs."""
         with state.fabric.no_backward_sync(state.ensemble.module, enabled=waits), frozen_opponent(state):
             maps = forward(
                 state,
