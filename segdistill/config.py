@@ -127,10 +127,12 @@ class SupervisedConfig(Section):
     _check_ramp = field_validator("branch_ramp")(_rising)
 
 
-class ViewsConfig(Section):
-    """Views of the same images that go far beyond `data.augment`. They have no labels, so no `label_gate` either."""
+class ViewsConfig(Weighted):
+    """Views of the same images that go far beyond `data.augment`. What `method.logit` says is taught there once more,
+    on a ramp of its own: a network that does not fit its images yet loses by it (README, Results).
+    """
 
-    weight: NonNegative = 0.0  # of what is taught there, as a multiple of method.logit.weight; 0: no views
+    weight: NonNegative = 0.0  # as a multiple of method.logit.weight; 0: no views
     flip: Share = 0.5  # share of the images that are mirrored
     rotate: Annotated[Float, Field(ge=0, le=180)] = 20.0  # degrees at most, either way
     scale: Scales = (0.6, 2.0)  # of what the labelled image shows

@@ -1,7 +1,6 @@
 """From a configuration to checked images, on small trees of every kind; all problems are told at once."""
 
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -326,19 +325,16 @@ def test_custom_transforms_are_brought_to_the_crop(tmp_path: Path) -> None:
     assert build_train_dataset(config, build(config)[0]["train"])[Place(0, 0)].labels.shape == (40, 32)
 
 
-def test_what_is_taught_on_views_is_what_logit_says_but_for_the_gate(tmp_path: Path) -> None:
-    """The gate asks the labels, and views have none."""
-    logit = {"weight": 3.0, "label_gate": True, "temperature": 2.0, "ramp": [[0.5, 0], [1, 1]]}
+def test_on_views_is_taught_what_logit_says_on_a_ramp_of_its_own(tmp_path: Path) -> None:
+    views = {"weight": 0.5, "ramp": [[0.5, 0], [1, 1]]}
+    logit = {"weight": 3.0, "label_gate": True, "temperature": 2.0, "ramp": [[0, 1]], "views": views}
     config = settings(tmp_path)
-    method = config.method.model_copy(
-        update={"logit": LogitConfig.model_validate(logit | {"views": {"weight": 0.5}})}
-    )
+    method = config.method.model_copy(update={"logit": LogitConfig.model_validate(logit)})
     objective = build_objective(config.model_copy(update={"method": method}), None)
     terms = {term.name: term for term in objective.terms}
-    on_images, on_views = terms["logit"].loss, terms["views"].loss
-    assert isinstance(on_images, LogitDistillation)
-    assert on_images.label_gate
-    assert on_views == replace(on_images, label_gate=False)
+    assert isinstance(terms["logit"].loss, LogitDistillation)
+    assert terms["views"].loss == terms["logit"].loss
     assert [terms["views"].schedule.at(progress) for progress in (0.5, 0.75, 1.0)] == [0, 0.75, 1.5]
+    assert terms["logit"].schedule.at(0.5) == 3
     assert Needs.VIEWS in terms["views"].needs
     assert Needs.VIEWS not in terms["logit"].needs

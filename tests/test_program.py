@@ -183,7 +183,8 @@ def test_two_processes_play_both_games_with_accumulated_gradients(workplace: Pat
     """All losses from the first step on: each network waits for the other process only where it learns."""
     for game in ("label", "peer"):
         out = f"two_{game}"
-        ramps = [f"method.{loss}.ramp=[[0,1]]" for loss in ("logit", "feature", "adversarial")]
+        losses = ("logit", "logit.views", "feature", "adversarial")
+        ramps = [f"method.{loss}.ramp=[[0,1]]" for loss in losses]
         changes = [
             "train.devices=2",
             "train.epochs=1",

@@ -1,7 +1,5 @@
 """The loss terms and the discriminator."""
 
-from dataclasses import replace
-
 import torch
 
 from segdistill.build.splits import build_taxonomy, check_class_weights
@@ -37,11 +35,10 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
         distillation = LogitDistillation(
             logit.kind, logit.teacher, logit.students, logit.temperature, logit.label_gate
         )
-        without_labels = replace(distillation, label_gate=False)
-        on_views = Schedule(logit.weight * logit.views.weight, logit.ramp)
+        on_views = Schedule(logit.weight * logit.views.weight, logit.views.ramp)
         terms += [
             Term("logit", _schedule(logit), distillation, Needs.BRANCHES, distillation.notes),
-            Term("views", on_views, without_labels, Needs.BRANCHES | Needs.VIEWS),
+            Term("views", on_views, distillation, Needs.BRANCHES | Needs.VIEWS),
             Term(
                 "feature",
                 _schedule(feature),

@@ -23,8 +23,10 @@ def epochs_of_deep_supervision(config: Config) -> int:
     method = config.method
     if not method.distils:
         return 0
-    losses = [loss for loss in (method.logit, method.feature, method.adversarial) if loss.weight]
-    return math.floor(min(map(_start, losses), default=1.0) * config.train.epochs)
+    starts = [_start(loss) for loss in (method.logit, method.feature, method.adversarial) if loss.weight]
+    if method.logit.weight and method.logit.views.weight:
+        starts.append(_start(method.logit.views))
+    return math.floor(min(starts, default=1.0) * config.train.epochs)
 
 
 def _start(loss: Weighted) -> float:

@@ -1,4 +1,4 @@
-"""Views of a batch for which there are no labels: turned, scaled, recoloured and pasted into each other."""
+"""Views of a batch, turned, scaled, recoloured and pasted into each other, with their labels moved along."""
 
 import math
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class StrongViews:
         gamma: brightness v in 0..1 becomes v^g, g between 1 / gamma and gamma, uniform in its logarithm.
         gain: half-range of the factor on each colour.
         paste: share of the images into which two rectangles of another view are pasted, each with sides of a fifth to
-            half the image's (CutMix, Yun et al., arXiv:1905.04899, without its labels). None in a batch of one.
+            half the image's (CutMix, Yun et al., arXiv:1905.04899). None in a batch of one.
     """
 
     normalisation: Normalisation
@@ -40,17 +40,17 @@ class StrongViews:
     def __call__(self, batch: Batch, *, ignore_index: int) -> Batch:
         """
         Returns:
-            Views (B, 3, H, W), normalised, 0 (the mean colour) where they show nothing that has a label. Their own
-            labels (B, H, W) say only that: the ignore index there, 0 elsewhere.
+            Views (B, 3, H, W), normalised, 0 (the mean colour) where they show nothing that has a label, and their
+            labels (B, H, W): the ignore index there.
         """
-        views, shown = self._moved(batch.images, batch.labels != ignore_index)
-        views, shown = self._pasted(self._recoloured(views), shown)
-        return Batch(views * shown.unsqueeze(1), torch.where(shown, 0, ignore_index))
+        moved = self._moved(batch, ignore_index)
+        views, labels = self._pasted(Batch(self._recoloured(moved.images), moved.labels))
+        return Batch(views * (labels != ignore_index).unsqueeze(1), labels)
 
-    def _moved(self, images: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Mirrored, turned, scaled and shifted: the images (B, 3, H, W), and where (B, H, W) they are valid."""
-        count, _, height, width = images.shape
-        device = images.device
+    def _moved(self, batch: Batch, ignore_index: int) -> Batch:
+        """Mirrored, turned, scaled and shifted; ignored as well where an ignored place is mixed in."""
+        count, _, height, width = batch.images.shape
+        device = batch.images.device
         angle = _uniform(count, -self.rotate, self.rotate, device) * (math.pi / 180)
         zoom = _log_uniform(count, *self.scale, device)
         mirror = torch.where(_uniform(count, 0, 1, device) < self.flip, -1.0, 1.0)
@@ -60,10 +60,13 @@ class StrongViews:
         across = [cosine * mirror, -sine * aspect * mirror, _uniform(count, -1, 1, device) * slack]
         down = [sine / aspect, cosine, _uniform(count, -1, 1, device) * slack]
         matrices = torch.stack([torch.stack(across, 1), torch.stack(down, 1)], 1)
-        both = torch.cat([images, valid.unsqueeze(1).to(images.dtype)], 1)
+        labels = batch.labels.unsqueeze(1)
+        both = torch.cat([batch.images, (labels != ignore_index).to(batch.images.dtype)], 1)
         grid = F.affine_grid(matrices, list(both.shape), align_corners=False)
         moved = F.grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        return moved[:, :3], moved[:, 3] > 0.99
+        nearest = F.grid_sample(labels.to(both.dtype), grid, mode="nearest", align_corners=False)
+        shown = moved[:, 3] > 0.99
+        return Batch(moved[:, :3], torch.where(shown, nearest[:, 0].to(labels.dtype), ignore_index))
 
     def _recoloured(self, images: Tensor) -> Tensor:
         count, device = len(images), images.device
@@ -75,19 +78,19 @@ class StrongViews:
         colours = (images * std + mean).clamp(0, 1)
         return ((colours**power * factor).clamp(0, 1) - mean) / std
 
-    def _pasted(self, views: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+    def _pasted(self, views: Batch) -> Batch:
         """Rectangles stay where they were in the view they come from."""
-        count, _, height, width = views.shape
+        count, height, width = views.labels.shape
         if count == 1:
-            return views, shown
-        mixed, mixed_shown = views.clone(), shown.clone()
+            return views
+        images, labels = views.images.clone(), views.labels.clone()
         for place in (torch.rand(count) < self.paste).nonzero().flatten().tolist():
             other = (place + _whole(1, count - 1)) % count
             for _ in range(2):
                 rows, columns = _span(height), _span(width)
-                mixed[place, :, rows, columns] = views[other, :, rows, columns]
-                mixed_shown[place, rows, columns] = shown[other, rows, columns]
-        return mixed, mixed_shown
+                images[place, :, rows, columns] = views.images[other, :, rows, columns]
+                labels[place, rows, columns] = views.labels[other, rows, columns]
+        return Batch(images, labels)
 
 
 # Numbers for arithmetic on images are drawn where the images are: the host would wait for a copy.

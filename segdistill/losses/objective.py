@@ -37,7 +37,7 @@ class Needs(Flag):
     BRANCHES = auto()
     FEATURES = auto()
     DISCRIMINATOR = auto()
-    VIEWS = auto()  # a second look at the batch, through views without labels, instead of the first
+    VIEWS = auto()  # a second look at the batch, through strong views, instead of the first
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,13 @@ class Objective:
         return needs
 
     @property
-    def labelled(self) -> "Objective":
-        """The terms that look at images with their labels."""
+    def plain(self) -> "Objective":
+        """The terms that look at the batch as it is."""
         return Objective(tuple(term for term in self.terms if Needs.VIEWS not in term.needs))
 
     @property
-    def unlabelled(self) -> "Objective":
-        """The terms that look at views without labels."""
+    def on_views(self) -> "Objective":
+        """The terms that look at strong views of it."""
         return Objective(tuple(term for term in self.terms if Needs.VIEWS in term.needs))
 
     def __call__(self, maps: StepMaps, progress: float) -> Summands:

@@ -79,8 +79,8 @@ def train_step(
         if Needs.VIEWS in needs:
             with kept_statistics(state.net), kept_randomness(state.fabric.device):
                 views = state.views(batch, ignore_index=ignore_index)
-                of_views = learn(views, state.objective.unlabelled, waits=True, diagnose=diagnose and first)
-        labelled = learn(batch, state.objective.labelled, waits=not last, diagnose=diagnose and first)
+                of_views = learn(views, state.objective.on_views, waits=True, diagnose=diagnose and first)
+        labelled = learn(batch, state.objective.plain, waits=not last, diagnose=diagnose and first)
         logged.append((labelled | of_views if of_views else labelled).logged)
     norm = gradient_norm(state, clip_norm)
     state.ensemble.optimizer.step()

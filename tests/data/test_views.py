@@ -36,7 +36,7 @@ def colours_of(images: Tensor) -> Tensor:
 def views_of(colours: Tensor, seed: int = 0, labels: Tensor | None = None, **changes: Any) -> Batch:
     """Of (B, 3, H, W) in 0..1."""
     torch.manual_seed(seed)
-    labels = torch.full((len(colours), *colours.shape[-2:]), 7) if labels is None else labels
+    labels = torch.zeros(len(colours), *colours.shape[-2:]).long() if labels is None else labels
     return StrongViews(NORMALISATION, **{**STILL, **changes})(
         Batch(normalised(colours), labels), ignore_index=IGNORED
     )
@@ -45,7 +45,7 @@ def views_of(colours: Tensor, seed: int = 0, labels: Tensor | None = None, **cha
 def test_without_any_strength_an_image_is_itself_or_its_mirror() -> None:
     colours = torch.rand(16, 3, 10, 14)
     views, labels = views_of(colours)
-    assert (labels == 0).all(), "all of the image is shown, and its labels are not told"
+    assert (labels == 0).all(), "all of the image is shown"
     mirrored = 0
     for view, image in zip(colours_of(views), colours, strict=True):
         is_mirrored = torch.allclose(view, image.flip(-1), atol=1e-5)
@@ -138,6 +138,20 @@ def test_rectangles_of_another_view_are_pasted_with_what_they_show() -> None:
 def test_a_pasted_rectangle_brings_its_emptiness_along() -> None:
     views, labels = views_of(torch.full((8, 3, 40, 60), 0.5), scale=(0.5, 2.0), paste=1.0)
     assert ((views != 0).any(1) == (labels == 0)).all()
+
+
+def test_labels_go_where_their_pixels_go() -> None:
+    """Squares of 8 pixels, each of the colour of its label: away from their borders, colour still names the label."""
+    torch.manual_seed(3)
+    labels = torch.randint(1, 10, (12, 6, 9)).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    colours = (labels / 10).unsqueeze(1).expand(-1, 3, -1, -1).float()
+    views, moved = views_of(colours, labels=labels, flip=0.5, rotate=40.0, scale=(0.7, 2.0), paste=1.0)
+    told = colours_of(views)[:, 0] * 10
+    pure = (told - told.round()).abs() < 1e-3  # else a mixture of neighbours
+    seen = pure & (moved != IGNORED)
+    assert seen.float().mean() > 0.5
+    assert (told.round().long() == moved)[seen].float().mean() > 0.99, "a mixture may look pure"
+    assert torch.equal(moved == IGNORED, (views == 0).all(1))
 
 
 def test_the_same_random_state_gives_the_same_views_and_the_batch_is_left_alone() -> None:

@@ -176,7 +176,7 @@ def test_terms_that_look_at_views_are_kept_apart() -> None:
     both = Objective((seen, viewed))
     assert Needs.VIEWS not in both.needs(0.0), "its weight is still 0"
     assert both.needs(1.0) == Needs.BRANCHES | Needs.VIEWS
-    assert both.labelled == Objective((seen,))
-    assert both.unlabelled == Objective((viewed,))
-    total = both.labelled(make_maps(), 1.0).total + both.unlabelled(make_maps(), 1.0).total
+    assert both.plain == Objective((seen,))
+    assert both.on_views == Objective((viewed,))
+    total = both.plain(make_maps(), 1.0).total + both.on_views(make_maps(), 1.0).total
     assert total == both(make_maps(), 1.0).total

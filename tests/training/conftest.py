@@ -34,7 +34,7 @@ def tiny_values(folder: Path) -> dict[str, Any]:
                 "ramp": ALL_ALONG,
                 "teacher": "ensemble",
                 "students": "all",
-                "views": {"weight": 0.5},
+                "views": {"weight": 0.5, "ramp": ALL_ALONG},
             },
             "feature": {"ramp": ALL_ALONG},
             "adversarial": {"ramp": ALL_ALONG, "width": 8},

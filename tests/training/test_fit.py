@@ -380,7 +380,7 @@ def test_views_teach_the_primary_alone_and_leave_no_trace_in_batch_norms(
 
     def after_a_step(weight: float) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         logit = {"teacher": "others", "students": "primary", "ramp": [[0, 1]], "weight": 2.0}
-        logit["views"] = {"weight": weight}
+        logit["views"] = {"weight": weight, "ramp": [[0, 1]]}
         branches = {"dropout": 0.5}  # which draws random numbers, too
         run = Run(tiny_config(method=off | {"logit": logit, "branches": branches}, train=plain_sgd))
         torch.manual_seed(0)
