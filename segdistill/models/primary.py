@@ -73,14 +73,22 @@ def smp_keywords(*, arch: str, encoder: str, options: Mapping[str, Any]) -> dict
     """The keyword arguments of the smp class that the user's options amount to.
 
     Raises:
-        ValueError: for an option that smp would silently drop. With timm's encoders (`tu-`) every unknown
-            one goes to timm, which refuses it itself.
+        ValueError: for an option that would be dropped in silence. With timm's encoders (`tu-`) every unknown
+            one goes to timm, which refuses it itself unless its value is None.
     """
     parameters = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[arch].__init__).parameters
-    if not encoder.startswith("tu-") and (unknown := sorted(set(options) - set(parameters))):
+    dropped = [
+        name
+        for name, value in options.items()
+        if name not in parameters and (value is None or not encoder.startswith("tu-"))
+    ]
+    if dropped:
         ours = {"self", "kwargs", "encoder_name", "encoder_weights", "classes", "in_channels"}
         known = ", ".join(name for name in parameters if name not in ours)
-        raise ValueError(f"options: {arch} takes no {', '.join(unknown)}; it takes {known}")
+        hint = "; after a colon YAML wants a space" if any(":" in name for name in dropped) else ""
+        raise ValueError(
+            f"options: {arch} takes no {', '.join(map(repr, sorted(dropped)))}{hint}; it takes {known}"
+        )
     # smp's transformer encoders take one image size unless told otherwise.
     defaults = {"dynamic_img_size": True} if arch == "dpt" else {}
     return defaults | dict(options)

@@ -229,8 +229,17 @@ def test_options_reach_smp() -> None:
 @pytest.mark.parametrize("encoder", [SMALL, "resnet18"])
 @pytest.mark.parametrize("arch", ["unet", "fpn", "segformer"])
 def test_unknown_option_is_refused(arch: str, encoder: str) -> None:
-    with pytest.raises(ValueError, match="decoder_chanels"):
-        unet(encoder, arch=arch, decoder_chanels=[1, 2, 3])
+    for value in ([1, 2, 3], None):
+        with pytest.raises(ValueError, match="decoder_chanels"):
+            unet(encoder, arch=arch, decoder_chanels=value)
+
+
+def test_yaml_without_a_space_after_the_colon() -> None:
+    """`{decoder_channels:64}` is a mapping with one strange key, which timm would drop."""
+    with pytest.raises(
+        ValueError, match=r"fpn takes no 'decoder_channels:64'; after a colon YAML wants a space"
+    ):
+        unet(SMALL, arch="fpn", **{"decoder_channels:64": None})
 
 
 @pytest.mark.parametrize(
