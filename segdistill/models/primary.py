@@ -21,6 +21,13 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Triple = tuple[float, float, float]
 
 
+#: Parameters of smp's classes that are not for the user to set.
+_NO_OPTIONS = (
+    *("self", "kwargs", "encoder_name", "encoder_weights"),
+    *("classes", "in_channels", "activation", "aux_params"),
+)
+
+
 class ColourStatistics(NamedTuple):
     """Per-channel mean and standard deviation (RGB, 0..1 scale) that an encoder's weights expect."""
 
@@ -83,8 +90,7 @@ def smp_keywords(*, arch: str, encoder: str, options: Mapping[str, Any]) -> dict
         if name not in parameters and (value is None or not encoder.startswith("tu-"))
     ]
     if dropped:
-        ours = {"self", "kwargs", "encoder_name", "encoder_weights", "classes", "in_channels"}
-        known = ", ".join(name for name in parameters if name not in ours)
+        known = ", ".join(name for name in parameters if name not in _NO_OPTIONS)
         hint = "; after a colon YAML wants a space" if any(":" in name for name in dropped) else ""
         raise ValueError(
             f"options: {arch} takes no {', '.join(map(repr, sorted(dropped)))}{hint}; it takes {known}"
