@@ -63,16 +63,6 @@ class ModelConfig(Section):
             raise ValueError("use 'bundled', 'imagenet', 'none' or the path of a .safetensors file")
         return weights
 
-    @field_validator("options")
-    @classmethod
-    def _not_ours(cls, options: dict[str, Any]) -> dict[str, Any]:
-        ours = {"encoder_name", "encoder_weights", "classes", "in_channels", "activation", "aux_params"}
-        if taken := sorted(ours & set(options)):
-            raise ValueError(
-                f"{', '.join(taken)} cannot be set here; use model.encoder, model.encoder_weights"
-            )
-        return options
-
 
 Ramp = tuple[tuple[Share, NonNegative], ...]
 

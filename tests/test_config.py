@@ -101,7 +101,6 @@ def test_unknown_keys_are_refused_in_every_section(path: tuple[str, ...], sectio
         ("name", "../a"),
         ("name", ""),
         ("model.encoder_weights", "imagenett"),
-        ("model.options", {"classes": 3}),
         ("data.crop", [16, 64]),
         ("data.sampling.kind", "balanced"),
         ("data.folder.images", "/images"),

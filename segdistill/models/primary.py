@@ -21,11 +21,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Triple = tuple[float, float, float]
 
 
-#: Parameters of smp's classes that are not for the user to set.
-_NO_OPTIONS = (
-    *("self", "kwargs", "encoder_name", "encoder_weights"),
-    *("classes", "in_channels", "activation", "aux_params"),
-)
+#: Parameters of smp's classes that the data, other keys of the configuration or the program itself decide.
+_NO_OPTIONS = ("encoder_name", "encoder_weights", "classes", "in_channels", "activation", "aux_params")
 
 
 class ColourStatistics(NamedTuple):
@@ -80,9 +77,14 @@ def smp_keywords(*, arch: str, encoder: str, options: Mapping[str, Any]) -> dict
     """The keyword arguments of the smp class that the user's options amount to.
 
     Raises:
-        ValueError: for an option that would be dropped in silence. With timm's encoders (`tu-`) every unknown
-            one goes to timm, which refuses it itself unless its value is None.
+        ValueError: for what is not the user's to set here, and for an option that would be dropped in silence. With
+            timm's encoders (`tu-`) every unknown one goes to timm, which refuses it itself unless its value is None.
     """
+    if taken := [name for name in options if name in _NO_OPTIONS]:
+        raise ValueError(
+            f"options: {', '.join(taken)} cannot be set here; the data give the channels and classes, "
+            "model.encoder and model.encoder_weights the encoder"
+        )
     parameters = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[arch].__init__).parameters
     dropped = [
         name
@@ -90,7 +92,8 @@ def smp_keywords(*, arch: str, encoder: str, options: Mapping[str, Any]) -> dict
         if name not in parameters and (value is None or not encoder.startswith("tu-"))
     ]
     if dropped:
-        known = ", ".join(name for name in parameters if name not in _NO_OPTIONS)
+        no_options = {"self", "kwargs", *_NO_OPTIONS}
+        known = ", ".join(name for name in parameters if name not in no_options)
         hint = "; after a colon YAML wants a space" if any(":" in name for name in dropped) else ""
         raise ValueError(
             f"options: {arch} takes no {', '.join(map(repr, sorted(dropped)))}{hint}; it takes {known}"

@@ -27,6 +27,7 @@ from segdistill.models.primary import (
     build_primary,
     colour_statistics,
     input_multiple,
+    smp_keywords,
 )
 
 SMALL = "tu-mobilenetv3_small_050"
@@ -234,6 +235,12 @@ def test_unknown_option_is_refused(arch: str, encoder: str) -> None:
             unet(encoder, arch=arch, decoder_chanels=value)
 
 
+@pytest.mark.parametrize("option", ["classes", "in_channels", "encoder_name", "aux_params"])
+def test_what_is_not_the_users_to_set_is_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=rf"options: {option} cannot be set here.*model\.encoder"):
+        smp_keywords(arch="unet", encoder=SMALL, options={option: None})
+
+
 def test_yaml_without_a_space_after_the_colon() -> None:
     """`{decoder_channels:64}` is a mapping with one strange key, which timm would drop."""
     with pytest.raises(
@@ -336,7 +343,7 @@ def test_unreadable_colours_in_the_metadata(tmp_path: Path) -> None:
 
 
 def test_every_architecture_takes_further_keywords() -> None:
-    """Why `check_options` cannot go by smp's signatures alone: they all swallow what they do not know."""
+    """Why `smp_keywords` cannot go by smp's signatures alone: they all swallow what they do not know."""
     for architecture in smp.MODEL_ARCHITECTURES_MAPPING.values():
         kinds = {p.kind for p in inspect.signature(architecture.__init__).parameters.values()}
         assert inspect.Parameter.VAR_KEYWORD in kinds
