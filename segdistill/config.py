@@ -25,7 +25,7 @@ Architecture = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet",
     "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer", "dpt",
 ]  # fmt: skip
-MethodKind = Literal["baseline", "deep_supervision", "self_distill"]
+MethodKind = Literal["baseline", "reparam", "deep_supervision", "self_distill"]
 
 
 class ModelConfig(Section):
@@ -106,6 +106,12 @@ class BranchesConfig(Section):
         return taps
 
 
+class ReparamConfig(Section):
+    """Convolutions beside those of the primary that a batch norm follows, merged into them when it is deployed."""
+
+    copies: Annotated[Int, Field(ge=0)] = 1  # of every one, and one of 1x1, and its input; 0: none of them
+
+
 class SupervisedConfig(Section):
     class_weights: tuple[PositiveFloat, ...] | None = None  # one per class
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
@@ -165,10 +171,13 @@ class AdversarialConfig(Weighted):
 
 
 class MethodConfig(Section):
-    """How the net learns. `kind` is the master switch: `baseline` builds no branches and
-    `deep_supervision` gives branches only labels; sections a kind does not use have no effect."""
+    """How the net learns. `kind` is the master switch: `baseline` is plain training, `reparam` adds parallel
+    convolutions alone, `deep_supervision` branches alone, which learn the labels, `self_distill` does all there is;
+    sections a kind does not use have no effect.
+    """
 
     kind: MethodKind = "self_distill"
+    reparam: ReparamConfig = ReparamConfig()
     branches: BranchesConfig = BranchesConfig()
     supervised: SupervisedConfig = SupervisedConfig()
     logit: LogitConfig = LogitConfig()
@@ -187,11 +196,16 @@ class MethodConfig(Section):
 
     @property
     def has_branches(self) -> bool:
-        return self.kind != "baseline"
+        return self.kind in ("deep_supervision", "self_distill")
 
     @property
     def distils(self) -> bool:
         return self.kind == "self_distill"
+
+    @property
+    def copies(self) -> int:
+        """`reparam.copies`, as far as this kind has any."""
+        return self.reparam.copies if self.kind in ("reparam", "self_distill") else 0
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -200,12 +214,13 @@ class MethodConfig(Section):
         silent = [name for name, weight in terms.items() if not (self.distils and weight)]
         shared = [] if self.distils else ["grid_stride"]
         unseen = [] if self.logit.views.weight else ["logit.views"]
+        of_one_stream = [] if self.kind in ("reparam", "self_distill") else ["reparam"]
         of_branches = (
             []
             if self.has_branches
             else ["branches", *(f"supervised.branch_{key}" for key in ("weight", "ramp"))]
         )
-        return (*silent, *unseen, *shared, *of_branches)
+        return (*silent, *unseen, *shared, *of_one_stream, *of_branches)
 
 
 class OptimizerConfig(Section):

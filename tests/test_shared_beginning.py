@@ -27,8 +27,10 @@ def settings_of(**sections: Any) -> Config:
 
 
 def method(kind: str = "self_distill", **losses: Mapping[str, Any]) -> dict[str, Any]:
-    """Losses that are not named have no weight."""
-    return {"kind": kind} | {name: losses.get(name, {"weight": 0.0}) for name in LOSSES}
+    """Losses that are not named have no weight, and no convolution is several."""
+    return {"kind": kind, "reparam": {"copies": 0}} | {
+        name: losses.get(name, {"weight": 0.0}) for name in LOSSES
+    }
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,11 @@ def test_a_study_knows_which_runs_begin_alike() -> None:
     late, later = ({"weight": 1.0, "ramp": [[start, 0.0], [1.0, 1.0]]} for start in (0.5, 0.8))
     study = [
         planned(settings_of(method=method("baseline"), train=train), "baseline"),
-        planned(settings_of(method=method("deep_supervision"), train=train), "deep_supervision"),
+        planned(
+            # It has no parallel convolutions, whatever is asked for.
+            settings_of(method=method("deep_supervision") | {"reparam": {"copies": 2}}, train=train),
+            "deep_supervision",
+        ),
         planned(settings_of(method=method(logit=late), train=train), "late"),
         planned(settings_of(method=method(feature=later) | {"grid_stride": 8}, train=train), "later"),
         planned(settings_of(method=method(logit=later), train=train, seed=1), "another_seed"),
@@ -72,6 +78,10 @@ def test_a_study_knows_which_runs_begin_alike() -> None:
         planned(
             settings_of(method=method(logit=later) | {"branches": {"taps": [4], "width": 16}}, train=train),
             "other_branches",
+        ),
+        planned(
+            settings_of(method=method(logit=later) | {"reparam": {"copies": 1}}, train=train),
+            "other_convolutions",
         ),
     ]
     runs = {run.rung.name: run for run in with_beginnings(study)}
@@ -84,8 +94,7 @@ def test_a_study_knows_which_runs_begin_alike() -> None:
 
     assert runs["late"].beginning == beginning(5)
     assert runs["later"].beginning == beginning(8)
-    alone = {name for name, run in runs.items() if run.beginning is None}
-    assert alone == {"baseline", "deep_supervision", "another_seed", "another_batch", "other_branches"}
+    assert {name for name, run in runs.items() if run.beginning} == {"late", "later"}
     kept = {name: yaml.safe_load(run.settings)["train"]["keep_epochs"] for name, run in runs.items()}
     assert kept == {name: [9] for name in runs} | {"deep_supervision": [5, 8, 9]}
 

@@ -12,6 +12,7 @@ from segdistill.errors import ConfigError
 from segdistill.export.weights import Deployed
 from segdistill.models.ensemble import BranchSpec, MultiBranchNet
 from segdistill.models.primary import build_primary, input_multiple, smp_keywords
+from segdistill.models.reparam import expand
 from segdistill.models.taps import TapMap, decoder_map_path, survey
 from segdistill.seeds import stream_seed
 
@@ -35,9 +36,11 @@ def build_net(config: Config) -> MultiBranchNet:
         )
     except ValueError as error:
         raise ConfigError(f"model: {error}") from None
-    torch.manual_seed(stream_seed(config.seed, "branches"))
     try:
         tap_map, feature_path = _survey(config, primary)
+        torch.manual_seed(stream_seed(config.seed, "reparam"))
+        _add_parallel_convs(config, primary)
+        torch.manual_seed(stream_seed(config.seed, "branches"))
         return MultiBranchNet(
             primary,
             tap_map=tap_map,
@@ -53,8 +56,7 @@ def build_net(config: Config) -> MultiBranchNet:
 def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
     """Where the primary offers maps, and which of them learns features; "" if none does."""
     method = config.method
-    multiple = input_multiple(primary)
-    height, width = (math.ceil(size / multiple) * multiple for size in training_size(config))
+    height, width = _padded(config, primary)
     paths = [tap for tap in method.branches.taps if isinstance(tap, str)] if method.has_branches else []
     feature_path = ""
     try:
@@ -70,6 +72,20 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
             f"{config.model.encoder} cannot take images of {height}x{width} ({str(error).splitlines()[0]}); "
             "use larger ones"
         ) from None
+
+
+def _add_parallel_convs(config: Config, primary: SegmentationModel) -> None:
+    """The primary is changed in place; what has learnt already goes on computing what it has learnt."""
+    if copies := config.method.copies:
+        pretrained = () if config.model.encoder_weights == "none" else ("encoder",)
+        expand(primary, torch.zeros(1, 3, *_padded(config, primary)), copies=copies, silent=pretrained)
+
+
+def _padded(config: Config, primary: SegmentationModel) -> tuple[int, int]:
+    """Height and width in pixels of the images that the primary sees in training."""
+    multiple = input_multiple(primary)
+    height, width = (math.ceil(size / multiple) * multiple for size in training_size(config))
+    return height, width
 
 
 def _branch_spec(config: Config) -> BranchSpec | None:

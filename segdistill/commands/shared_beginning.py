@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from segdistill.build.training import build_fabric, build_state
 from segdistill.commands.run_folder import RunFolder, versions
-from segdistill.config import Config, Weighted
+from segdistill.config import Config, ReparamConfig, Weighted
 from segdistill.config_io import dump_config
 from segdistill.errors import RunFolderError
 from segdistill.files import whole_lines, write_json, write_text
@@ -72,6 +72,7 @@ def _common(config: Config) -> str:
     """All settings that runs with a common beginning share."""
     method = config.method.model_copy(
         update={name: type(config.method).model_fields[name].default for name in _METHOD}
+        | {"reparam": ReparamConfig(copies=config.method.copies)}
     )
     return dump_config(config.model_copy(update={"method": method, "out": None}))
 

@@ -1,5 +1,6 @@
 """What a comparison consists of: rungs, seeds, their folders, and what has to hold before anything is trained."""
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from segdistill.commands.shared_beginning import with_beginnings
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError
-from segdistill.study.rungs import LADDER, Rung
+from segdistill.study.rungs import ADDED, LADDER, Rung
 from segdistill.study.runner import PlannedRun
 
 #: Keys that a comparison sets itself, and keys that have to be the same in all rungs for pairs to be pairs.
@@ -117,7 +118,7 @@ def plan_study(
         ConfigError: naming the rung or option and the remedy.
     """
     base = load_config(config_path, overrides)
-    own = [rung for rung in LADDER if (weight_of(rung, base) != 0 if kinds is None else rung.name in kinds)]
+    own = [rung for rung in LADDER if (not silent(rung, base) if kinds is None else rung.name in kinds)]
     ladder = [*own, *rungs]
     for what, names in (("--rung", [rung.name for rung in ladder]), ("--seeds", seeds)):
         if twice := sorted({str(name) for name in names if list(names).count(name) > 1}):
@@ -165,8 +166,8 @@ def plan(
     """One training and its settings, which are checked against what its folder holds.
 
     Raises:
-        ConfigError: if the rung's settings are not valid, add nothing to deep supervision, or are others than
-            the folder's run was started with.
+        ConfigError: if the rung's settings are not valid, add nothing to another rung, or are others than the
+            folder's run was started with.
     """
     target = folder.run(rung, seed)
     own = (
@@ -180,18 +181,19 @@ def plan(
         config = load_config(config_path, [*own, "train.resume=true"])
     except ConfigError as error:
         raise ConfigError(f"rung {rung.name}: {error}") from None
-    if weight_of(rung, config) == 0:
+    if silent(rung, config):
         raise ConfigError(
-            f"rung {rung.name}: method.{rung.name[1:]}.weight is 0, so it would be deep_supervision again; give the "
-            "term a weight, or leave the rung out by --kinds"
+            f"rung {rung.name}: {ADDED[rung.name]} is 0, so it would add nothing; give it a value, or leave the rung "
+            "out by --kinds"
         )
     RunFolder(target).check(config, overwrite=False)
     return PlannedRun(rung, seed, target, epochs=config.train.epochs, settings=dump_config(config)), config
 
 
-def weight_of(rung: Rung, config: Config) -> float | None:
-    """Of the term that a rung adds to deep supervision; None for a rung that is not of that kind."""
-    return getattr(config.method, rung.name[1:]).weight if rung.name.startswith("+") else None
+def silent(rung: Rung, config: Config) -> bool:
+    """Whether the one thing that a rung adds is switched off."""
+    added = ADDED.get(rung.name)
+    return added is not None and not functools.reduce(getattr, added.split("."), config)
 
 
 def is_finished(run: PlannedRun) -> bool:

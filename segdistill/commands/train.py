@@ -192,8 +192,8 @@ def epoch_batches(
 def say_what_runs(config: Config, state: TrainState, *, console: Console, images: tuple[int, int]) -> None:
     """What is trained, on what, where; the first thing a user sees."""
     net = state.net
-    primary = count_parameters(net.primary)
-    extra = count_parameters(net) - primary
+    deployed, primary = count_parameters(net.deploy()), count_parameters(net.primary)
+    branches = count_parameters(net) - primary
     game = sum(p.numel() for p in state.discriminator.module.parameters()) if state.discriminator else 0
     crop = f" in crops of {'x'.join(map(str, training_size(config)))}" if config.data.crop else ""
     console.print(
@@ -203,8 +203,9 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
         highlight=False,
     )
     console.print(
-        f"primary {primary / 1e6:.2f} M parameters; only while training: branches and adapters "
-        f"{extra / 1e6:.2f} M ({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M",
+        f"primary {deployed / 1e6:.2f} M parameters; only while training: parallel convolutions "
+        f"{(primary - deployed) / 1e6:.2f} M, branches and adapters {branches / 1e6:.2f} M "
+        f"({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M",
         highlight=False,
     )
     start = ", from its first step: there is nothing to resume" if config.train.resume else ""
@@ -232,7 +233,7 @@ def deploy(
     primary = state.scored_net.deploy().cpu().to(memory_format=torch.contiguous_format).eval()
     deployed = build_deployed(config, primary)
     save_deployed(folder.primary, primary, deployed)
-    summary = summary_of(config, state, scores, deployed, val_images=len(val_set))
+    summary = summary_of(config, state, scores, primary, deployed, val_images=len(val_set))
     # Scores first: an export that fails must not cost them.
     write_json(folder.summary, summary)
     console.print(stream_table(scores, deployed.taxonomy.names))
@@ -251,10 +252,16 @@ def deploy(
 
 
 def summary_of(
-    config: Config, state: TrainState, scores: dict[str, Scores], deployed: Deployed, *, val_images: int
+    config: Config,
+    state: TrainState,
+    scores: dict[str, Scores],
+    primary: nn.Module,
+    deployed: Deployed,
+    *,
+    val_images: int,
 ) -> dict[str, Any]:
     """What `summary.json` says of a run before its network is exported."""
-    primary, position = state.scored_net.primary, state.position
+    position = state.position
     by_class = scores[PRIMARY].as_dict(deployed.taxonomy.names)
     return {
         "name": config.name,

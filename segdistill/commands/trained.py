@@ -59,6 +59,7 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
     trained = [trained_as(PRIMARY, primary)] if PRIMARY in chosen else []
     if branches := [name for name in chosen if name != PRIMARY]:
         net = load_ensemble(folder, config, which=config.export.weights).eval()
+        net.primary = net.deploy()  # the encoder that branches hang on is the deployed one
         trained += [trained_as(name, BranchStream(net, name)) for name in branches]
     return trained
 

@@ -6,6 +6,7 @@ from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 
 from segdistill.models.branches import BranchDecoder
+from segdistill.models.reparam import merge
 from segdistill.models.taps import MapInfo, TapMap, capture, read_captured
 from segdistill.resolution import fit_to
 
@@ -69,7 +70,7 @@ class MultiBranchNet(nn.Module):
     ) -> None:
         """
         Args:
-            primary: an smp model; it is used as it is and not changed.
+            primary: an smp model, perhaps one with parallel convolutions; used as it is and not changed.
             tap_map: what `survey` found in it.
             num_classes: C.
             branches: None for a plain network.
@@ -156,8 +157,8 @@ class MultiBranchNet(nn.Module):
         return EnsembleOutput(primary_logits, branch_logits, adapted)
 
     def deploy(self) -> SegmentationModel:
-        """The primary stream: the very smp module this network was built around, with nothing added."""
-        return self.primary
+        """The primary stream as plain smp has it: what was added to it is gone or merged into it."""
+        return merge(self.primary)
 
 
 def tap_info(tap_map: TapMap, tap: Tap) -> MapInfo:

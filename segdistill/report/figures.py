@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from segdistill.report.rows import class_names, measured_against_baseline, references
 from segdistill.study.results import Comparison, RunResult
-from segdistill.study.rungs import BASELINE, DEEP_SUPERVISION, SELF_DISTILL
+from segdistill.study.rungs import BASELINE, DEEP_SUPERVISION, REPARAM, SELF_DISTILL
 from segdistill.study.statistics import PairedDifference
 
 _INK = "#1f2328"  # becomes currentColor
@@ -26,13 +26,14 @@ _GRID = "#8f979f"
 #: apart in CIELAB, also as a protanope, deuteranope or tritanope sees them (Machado et al. 2009, severity 1).
 _COLOURS = {
     BASELINE: "#8a8a8a",
+    REPARAM: "#7755ee",
     DEEP_SUPERVISION: "#3388cc",
     "+logit": "#006d4c",
     "+feature": "#92337f",
     "+adversarial": "#d9a85c",
     SELF_DISTILL: "#d55e00",
 }
-_OTHER_COLOURS = ("#7755ee", "#33bbcc", "#ee77bb")  # in the curves their lines are dashed, too
+_OTHER_COLOURS = ("#33bbcc", "#ee77bb")  # in the curves their lines are dashed, too
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",

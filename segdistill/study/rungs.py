@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 from segdistill.errors import ConfigError
 
-BASELINE, DEEP_SUPERVISION, SELF_DISTILL = "baseline", "deep_supervision", "self_distill"
-_OFF = {term: f"method.{term}.weight=0" for term in ("logit", "feature", "adversarial")}
+BASELINE, REPARAM = "baseline", "reparam"
+DEEP_SUPERVISION, SELF_DISTILL = "deep_supervision", "self_distill"
+_TERMS = ("logit", "feature", "adversarial")
+#: What rungs of the ladder add to the one below them, as keys of the configuration: 0 is nothing.
+ADDED = {REPARAM: "method.reparam.copies"} | {f"+{term}": f"method.{term}.weight" for term in _TERMS}
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,17 @@ class Rung:
 
 
 def _deep_supervision_plus(term: str) -> Rung:
-    others = tuple(off for name, off in _OFF.items() if name != term)
-    return Rung(f"+{term}", (f"method.kind={SELF_DISTILL}", *others))
+    name = f"+{term}"
+    others = tuple(f"{key}=0" for other, key in ADDED.items() if other != name)
+    return Rung(name, (f"method.kind={SELF_DISTILL}", *others))
 
 
-#: From plain training to all four losses; each `+term` is alone on top of deep supervision.
+#: From plain training to all there is; each `+term` is alone on top of deep supervision.
 LADDER = (
     Rung(BASELINE, (f"method.kind={BASELINE}",)),
+    Rung(REPARAM, (f"method.kind={REPARAM}",)),
     Rung(DEEP_SUPERVISION, (f"method.kind={DEEP_SUPERVISION}",)),
-    *(_deep_supervision_plus(term) for term in _OFF),
+    *(_deep_supervision_plus(term) for term in _TERMS),
     Rung(SELF_DISTILL, (f"method.kind={SELF_DISTILL}",)),
 )
 

@@ -1,6 +1,7 @@
 """The multi-branch network: what it adds to a plain smp model, and what it leaves alone."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -286,17 +287,30 @@ def built(kind: str, seed: int, **method: Any) -> MultiBranchNet:
     return build_net(validate_config(values, source="test"))
 
 
+def own_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Without what stands beside a convolution and is merged into it."""
+    beside = re.compile(r"\.(convs\.[1-9]|norms|skip)\b")
+    state = module.state_dict()
+    return {name.replace(".convs.0", ""): state[name] for name in state if not beside.search(name)}
+
+
 def differing(first: nn.Module, second: nn.Module) -> list[str]:
-    ours, theirs = first.state_dict(), second.state_dict()
+    ours, theirs = own_weights(first), own_weights(second)
     assert list(ours) == list(theirs)
     return [name for name in ours if not torch.equal(ours[name], theirs[name])]
 
 
 def test_every_method_starts_from_the_seeds_primary() -> None:
-    baseline, deep, distil = (built(kind, 7) for kind in ("baseline", "deep_supervision", "self_distill"))
-    assert baseline.submodels == ("primary",)
+    kinds = ("baseline", "reparam", "deep_supervision", "self_distill")
+    baseline, reparam, deep, distil = (built(kind, 7) for kind in kinds)
+    assert baseline.submodels == reparam.submodels == ("primary",)
+    assert differing(baseline.primary, reparam.primary) == []
     assert differing(baseline.primary, deep.primary) == []
     assert differing(baseline.primary, distil.primary) == []
+    assert differing(reparam.primary, distil.primary) == []
+    assert len(reparam.primary.state_dict()) > len(deep.primary.state_dict())
+    plain = list(baseline.primary.state_dict())
+    assert plain == list(deep.primary.state_dict()) == list(distil.deploy().state_dict())
     assert differing(deep.branches, distil.branches) == []
     assert not deep.adapters
     assert set(distil.adapters) == set(distil.submodels)

@@ -17,7 +17,7 @@ from segdistill.study.results import (
 )
 from segdistill.study.rungs import LADDER, Rung
 
-BASELINE, DEEP, *_, DISTILLED = LADDER
+BASELINE, _, DEEP, *_, DISTILLED = LADDER
 
 
 def result(

@@ -15,6 +15,7 @@ CAMVID = Path(__file__).parents[2] / "configs" / "camvid_unet.yaml"
 def weights(config: Config) -> dict[str, bool]:
     method = config.method
     return {
+        "reparam": method.copies > 0,
         "logit": method.distils and method.logit.weight > 0,
         "feature": method.distils and method.feature.weight > 0,
         "adversarial": method.distils and method.adversarial.weight > 0,
@@ -25,11 +26,12 @@ def weights(config: Config) -> dict[str, bool]:
     ("name", "branches", "terms"),
     [
         ("baseline", False, set()),
+        ("reparam", False, {"reparam"}),
         ("deep_supervision", True, set()),
         ("+logit", True, {"logit"}),
         ("+feature", True, {"feature"}),
         ("+adversarial", True, {"adversarial"}),
-        ("self_distill", True, {"logit", "feature", "adversarial"}),
+        ("self_distill", True, {"reparam", "logit", "feature", "adversarial"}),
     ],
 )
 def test_each_rung_of_the_ladder_has_the_terms_of_its_name(
