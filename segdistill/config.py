@@ -107,9 +107,11 @@ class BranchesConfig(Section):
 
 
 class ReparamConfig(Section):
-    """Convolutions beside those of the primary that a batch norm follows, merged into them when it is deployed."""
+    """Beside every convolution of the primary that a batch norm follows: further ones, of its size and of 1x1, and its
+    input, each normalised. They are merged into it when the primary is deployed.
+    """
 
-    copies: Annotated[Int, Field(ge=0)] = 1  # of every one, and one of 1x1, and its input; 0: none of them
+    copies: Annotated[Int, Field(ge=0)] = 0  # of its size; 0: nothing beside it, no 1x1 and no input either
 
 
 class SupervisedConfig(Section):
@@ -191,6 +193,14 @@ class MethodConfig(Section):
             raise ValueError(
                 f"method.grid_stride is {self.grid_stride}, finer than the branches' logits; set it to "
                 f"method.branches.stride ({self.branches.stride}) or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_parallel(self) -> "MethodConfig":
+        if self.kind == "reparam" and not self.reparam.copies:
+            raise ValueError(
+                "method.kind=reparam would be plain training while method.reparam.copies is 0; set it to 1 or more"
             )
         return self
 

@@ -122,7 +122,8 @@ def test_of_the_whole_ladder_terms_without_weight_are_left_out(
     study: tuple[Path, str], workplace: Path
 ) -> None:
     out, _ = run(*ARGUMENTS[:3], "method.feature.weight=0", "--seeds", "3", "--report", cwd=workplace)
-    assert "left out, for its weight is 0: +feature" in out
+    off = "reparam (method.reparam.copies=0), +feature (method.feature.weight=0)"
+    assert f"left out, for it would add nothing: {off}" in out
 
 
 def test_trainings_read_the_settings_that_the_study_began_with(study: tuple[Path, str]) -> None:

@@ -240,3 +240,19 @@ def test_logits_are_compared_where_branches_have_them() -> None:
         validate_config({"name": "a", "method": coarse}, source="test")
     for works in (coarse | {"grid_stride": 4}, coarse | {"kind": "deep_supervision"}):
         assert validate_config({"name": "a", "method": works}, source="test")
+
+
+def test_a_kind_that_would_be_plain_training_is_refused() -> None:
+    for copies in (None, 0):
+        method: dict[str, Any] = {"kind": "reparam"} | (
+            {} if copies is None else {"reparam": {"copies": copies}}
+        )
+        with pytest.raises(ConfigError, match=r"method\.reparam\.copies is 0; set it to 1 or more"):
+            validate_config({"name": "a", "method": method}, source="test")
+    copies_of = {
+        kind: validate_config(
+            {"name": "a", "method": {"kind": kind, "reparam": {"copies": 2}}}, source="test"
+        ).method.copies
+        for kind in ("baseline", "reparam", "deep_supervision", "self_distill")
+    }
+    assert copies_of == {"baseline": 0, "reparam": 2, "deep_supervision": 0, "self_distill": 2}

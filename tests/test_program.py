@@ -85,6 +85,24 @@ def test_primary_safetensors_is_a_plain_smp_model(finished: Path) -> None:
     assert metadata["mean"] == pytest.approx([0.485, 0.456, 0.406]), "random weights: ImageNet's statistics"
 
 
+def test_parallel_convolutions_are_one_each_in_the_file(workplace: Path) -> None:
+    run("train", "tiny.yaml", "out=many", "train.epochs=1", "method.reparam.copies=1", cwd=workplace)
+    folder = workplace / "many"
+    summary = json.loads((folder / "summary.json").read_text())
+    plain = smp.create_model("unet", TINY["model"]["encoder"], encoder_weights=None, classes=11, **OPTIONS)
+    plain.load_state_dict(load_file(folder / "primary.safetensors"), strict=True)
+    assert summary["parameters"] == sum(p.numel() for p in plain.parameters())
+    assert summary["onnx"]["max_logit_difference"] <= 1e-4
+    # The run scored the network that it trained, this scores the merged one: equal up to rounding.
+    run("evaluate", folder, cwd=workplace)
+    scores = json.loads((folder / "evaluation_val_deployed.json").read_text())
+    assert scores["miou"]["primary"] == pytest.approx(summary["miou"]["primary"], abs=1e-3)
+    run("export", folder, "--stream", "branch3", "--out", workplace / "branch3.onnx", cwd=workplace)
+    tensors = {one.name for one in onnx.load(workplace / "branch3.onnx").graph.initializer}
+    assert any("encoder" in name for name in tensors)
+    assert not any(".convs." in name for name in tensors), "a branch's encoder is the merged one, too"
+
+
 def test_evaluate_repeats_the_runs_own_score_from_the_deployed_file(finished: Path, workplace: Path) -> None:
     out, _ = launch("evaluate", finished, "--split", "val", cwd=workplace)
     scores = json.loads((finished / "evaluation_val_deployed.json").read_text())

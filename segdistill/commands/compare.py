@@ -25,7 +25,7 @@ from segdistill.study.results import (
     read_protocol,
     read_run,
 )
-from segdistill.study.rungs import LADDER, Rung
+from segdistill.study.rungs import ADDED, LADDER, Rung
 from segdistill.study.runner import Failure, PlannedRun, Runner, seconds_left
 from segdistill.training.run_log import duration
 
@@ -59,8 +59,9 @@ def compare(
     todo = study.todo
     if not only_report:
         refuse_too_few_gpus(study.base, jobs=jobs, gpus=torch.cuda.device_count())
-    if silent := ", ".join(rung.name for rung in LADDER if rung not in study.ladder and kinds is None):
-        console.print(f"left out, for its weight is 0: {silent}", highlight=False)
+    if kinds is None and (off := [rung.name for rung in LADDER if rung not in study.ladder]):
+        reasons = ", ".join(f"{name} ({ADDED[name]}=0)" for name in off)
+        console.print(f"left out, for it would add nothing: {reasons}", highlight=False)
     console.print(
         f"[bold]{study.base.name}[/bold]: {len(study.ladder)} rungs x {len(seeds)} seeds in {study.folder.path}, "
         f"{len(study.planned) - len(todo)} of {len(study.planned)} runs are finished",

@@ -282,7 +282,7 @@ def built(kind: str, seed: int, **method: Any) -> MultiBranchNet:
         "seed": seed,
         "data": {"kind": "synthetic", "size": [64, 64]},
         "model": {"arch": "unet", "encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none"},
-        "method": {"kind": kind, **method},
+        "method": {"kind": kind, "reparam": {"copies": 1}, **method},
     }
     return build_net(validate_config(values, source="test"))
 

@@ -18,6 +18,7 @@ from segdistill.data.taxonomy import CAMVID
 from segdistill.errors import ConfigError
 from segdistill.export.weights import load_deployed, save_deployed
 from segdistill.models.primary import input_multiple
+from segdistill.models.reparam import ParallelConv
 from segdistill.models.taps import capture, read_captured
 from segdistill.training.state import TrainState
 from segdistill.training.steps import train_step
@@ -184,6 +185,27 @@ def test_both_players_step_and_plain_smp_gets_it_back(arch: str, tmp_path: Path)
         assert_captured_maps_are_its_own(plain, images)
         save_deployed(tmp_path / "primary.safetensors", deployed, build_deployed(config, deployed))
         assert torch.equal(load_deployed(tmp_path / "primary.safetensors")[0](images), expected)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_plain_smp_gets_one_of_each_parallel_convolution(arch: str) -> None:
+    encoder, taps, side = SMALLEST[arch]
+    config = config_of(arch, encoder, taps, side=side, reparam={"copies": 1})
+    state = started(config)
+    one_step(state, config)
+    trained = state.net.primary
+    assert any(isinstance(module, ParallelConv) for module in trained.modules())
+
+    deployed = state.net.deploy()
+    assert type(deployed) is smp.MODEL_ARCHITECTURES_MAPPING[arch]
+    assert hooks_on(deployed) == []
+    plain = plain_smp(arch, encoder)
+    plain.load_state_dict(deployed.state_dict(), strict=True)
+    images = torch.randn(2, 3, 2 * side, side)
+    with torch.no_grad():
+        expected = trained.eval()(images)
+        difference = (plain.eval()(images) - expected).abs().max()
+    assert float(difference) < 1e-4 * float(expected.abs().max())
 
 
 @pytest.mark.parametrize("kind", ["cosine", "affinity"])

@@ -28,6 +28,7 @@ def tiny_values(folder: Path) -> dict[str, Any]:
             "options": {"decoder_channels": [32, 24, 16, 12, 8]},
         },
         "method": {
+            "reparam": {"copies": 1},
             "branches": {"taps": [3, 4], "width": 16},
             # From the beginning, not in the last quarter only.
             "logit": {

@@ -209,7 +209,8 @@ def test_all_kinds_see_the_same_batches_and_start_from_the_same_primary(
 ) -> None:
     runs = {}
     for kind in ("baseline", "deep_supervision", "self_distill"):
-        config = tiny_config(method={"kind": kind}, train={"epochs": 1}, out=str(tmp_path / kind))
+        method = {"kind": kind, "reparam": {"copies": 0}}  # which tests/models/test_ensemble.py looks at
+        config = tiny_config(method=method, train={"epochs": 1}, out=str(tmp_path / kind))
         run = Run(config)
         first = {key: value.clone() for key, value in run.state.net.primary.state_dict().items()}
         runs[kind] = (run.go(), first)
