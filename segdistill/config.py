@@ -26,6 +26,9 @@ Architecture = Literal[
     "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer", "dpt",
 ]  # fmt: skip
 MethodKind = Literal["baseline", "reparam", "deep_supervision", "self_distill"]
+#: Kinds that train branches, and kinds that may have parallel convolutions.
+_BRANCHING = ("deep_supervision", "self_distill")
+_MERGING = ("reparam", "self_distill")
 
 
 class ModelConfig(Section):
@@ -206,7 +209,7 @@ class MethodConfig(Section):
 
     @property
     def has_branches(self) -> bool:
-        return self.kind in ("deep_supervision", "self_distill")
+        return self.kind in _BRANCHING
 
     @property
     def distils(self) -> bool:
@@ -215,7 +218,7 @@ class MethodConfig(Section):
     @property
     def copies(self) -> int:
         """`reparam.copies`, as far as this kind has any."""
-        return self.reparam.copies if self.kind in ("reparam", "self_distill") else 0
+        return self.reparam.copies if self.kind in _MERGING else 0
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -224,13 +227,13 @@ class MethodConfig(Section):
         silent = [name for name, weight in terms.items() if not (self.distils and weight)]
         shared = [] if self.distils else ["grid_stride"]
         unseen = [] if self.logit.views.weight else ["logit.views"]
-        of_one_stream = [] if self.kind in ("reparam", "self_distill") else ["reparam"]
+        unmerged = [] if self.kind in _MERGING else ["reparam"]
         of_branches = (
             []
             if self.has_branches
             else ["branches", *(f"supervised.branch_{key}" for key in ("weight", "ramp"))]
         )
-        return (*silent, *unseen, *shared, *of_one_stream, *of_branches)
+        return (*silent, *unseen, *shared, *unmerged, *of_branches)
 
 
 class OptimizerConfig(Section):
