@@ -63,10 +63,10 @@ class ParallelConv(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> tuple[nn.Conv2d, Tensor]:
-        """What this is in evaluation mode: a convolution like the first one, and what is to be added to its output.
+        """What this is in evaluation mode: a convolution like the first one, and what is still to be added to its output.
 
         Returns:
-            The convolution, without a bias of its own, and the bias (O,) in float64.
+            The convolution, and a bias (O,) in float64; zeros if the convolution has one itself.
         """
         one = cast(nn.Conv2d, copy.deepcopy(self.convs[0]))
         kernel = torch.zeros_like(one.weight, dtype=torch.float64)
@@ -81,7 +81,10 @@ class ParallelConv(nn.Module):
             kernel += factor.view(-1, 1, 1, 1) * _centred(_identity(one).to(kernel), one.kernel_size)
             bias += offset
         one.weight.copy_(kernel)
-        return one, bias
+        if one.bias is None:
+            return one, bias
+        one.bias.copy_(bias)
+        return one, torch.zeros_like(bias)
 
 
 def expand(network: nn.Module, probe: Tensor, *, copies: int, silent: tuple[str, ...]) -> None:
@@ -119,11 +122,8 @@ def merge(network: Network) -> Network:
     for path in paths:
         parallel = cast(ParallelConv, plain.get_submodule(path))
         conv, bias = parallel.merged()
-        if conv.bias is None:
-            follower = cast(nn.BatchNorm2d, plain.get_submodule(parallel.follower))
-            cast(Tensor, follower.running_mean).sub_(bias)
-        else:
-            conv.bias.data.copy_(bias)
+        follower = cast(nn.BatchNorm2d, plain.get_submodule(parallel.follower))
+        cast(Tensor, follower.running_mean).sub_(bias)
         plain.set_submodule(path, conv)
     return plain
 
@@ -137,7 +137,9 @@ class _Place(NamedTuple):
 
 
 def _normalised_convs(network: nn.Module, probe: Tensor) -> list[_Place]:
-    """Convolutions whose output a batch norm takes in, both run once in a forward pass."""
+    """Convolutions whose output a batch norm takes in, both run once in a forward pass. Whether something else takes that
+    output in, too, cannot be seen; no network of smp's that the tests know does so.
+    """
     paths = {module: path for path, module in network.named_modules()}
     calls: Counter[nn.Module] = Counter()
     outputs: dict[int, tuple[nn.Conv2d, Tensor, bool]] = {}  # the tensors stay alive, so that ids stay theirs
