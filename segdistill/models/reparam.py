@@ -63,7 +63,7 @@ class ParallelConv(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> tuple[nn.Conv2d, Tensor]:
-        """What this is in evaluation mode: a convolution like the first one, and what is still to be added to its output.
+        """What this is in evaluation mode: a convolution like the first one, and what its output still lacks.
 
         Returns:
             The convolution, and a bias (O,) in float64; zeros if the convolution has one itself.
@@ -137,8 +137,9 @@ class _Place(NamedTuple):
 
 
 def _normalised_convs(network: nn.Module, probe: Tensor) -> list[_Place]:
-    """Convolutions whose output a batch norm takes in, both run once in a forward pass. Whether something else takes that
-    output in, too, cannot be seen; no network of smp's that the tests know does so.
+    """Convolutions whose output a batch norm takes in, both run once in a forward pass.
+
+    Whether something else takes that output in, too, cannot be seen; no network of smp's that the tests know does so.
     """
     paths = {module: path for path, module in network.named_modules()}
     calls: Counter[nn.Module] = Counter()
