@@ -97,8 +97,9 @@ def test_parallel_convolutions_are_one_each_in_the_file(workplace: Path) -> None
     run("evaluate", folder, cwd=workplace)
     scores = json.loads((folder / "evaluation_val_deployed.json").read_text())
     assert scores["miou"]["primary"] == pytest.approx(summary["miou"]["primary"], abs=1e-3)
-    run("export", folder, "--stream", "branch3", "--out", workplace / "branch3.onnx", cwd=workplace)
-    tensors = {one.name for one in onnx.load(workplace / "branch3.onnx").graph.initializer}
+    branch = folder / "branch3.onnx"
+    run("export", folder, "--stream", "branch3", "--out", branch, cwd=workplace)
+    tensors = {one.name for one in onnx.load(branch).graph.initializer}
     assert any("encoder" in name for name in tensors)
     assert not any(".convs." in name for name in tensors), "a branch's encoder is the merged one, too"
 

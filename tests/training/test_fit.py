@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_step import train_once
 from rich.console import Console
 
 from segdistill.build.datasets import build_eval_dataset, build_train_dataset
@@ -386,17 +387,7 @@ def test_views_teach_the_primary_alone_and_leave_no_trace_in_batch_norms(
         run = Run(tiny_config(method=off | {"logit": logit, "branches": branches}, train=plain_sgd))
         torch.manual_seed(0)
         batch = Batch(torch.randn(4, 3, 64, 96), torch.randint(0, 11, (4, 64, 96)))
-        run.state.net.train()
-        values = steps.train_step(
-            run.state,
-            [batch],
-            progress=0.5,
-            multiple=32,
-            ignore_index=11,
-            grid_stride=2,
-            clip_norm=None,
-            diagnose=False,
-        )
+        values = train_once(run.state, batch)
         return values, {name: tensor.clone() for name, tensor in run.state.net.state_dict().items()}
 
     without, weights_without = after_a_step(0.0)

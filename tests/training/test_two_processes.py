@@ -1,56 +1,18 @@
 """Two real processes: the gradient that both follow is the mean of their own, whatever each of them has looked at."""
 
-import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, multiprocessing
+from one_step import before_and_after, one_of_two
+from torch import multiprocessing
 
-from segdistill.build.training import build_fabric, build_state
 from segdistill.config import Config
-from segdistill.data.loading import Batch
-from segdistill.processes import launched
-from segdistill.training import steps
 
 pytestmark = pytest.mark.training
-Parameters = dict[str, Tensor]
-
-
-def before_and_after(config: Config, *, share: int) -> tuple[Parameters, Parameters]:
-    """The network's parameters around one step on the batch, with the dropout and the views, that are `share`'s own."""
-    with launched(build_fabric(config)) as fabric:
-        state = build_state(config, fabric, total_steps=1)
-        own = torch.Generator().manual_seed(share)
-        images = torch.randn(2, 3, 64, 96, generator=own)
-        batch = Batch(images, torch.randint(0, 11, (2, 64, 96), generator=own))
-        torch.manual_seed(share)
-        state.net.train()
-        before = parameters(state.net)
-        steps.train_step(
-            state,
-            [batch],
-            progress=0.5,
-            multiple=32,
-            ignore_index=11,
-            grid_stride=2,
-            clip_norm=None,
-            diagnose=False,
-        )
-        return before, parameters(state.net)
-
-
-def parameters(net: torch.nn.Module) -> Parameters:
-    return {name: one.detach().clone() for name, one in net.named_parameters()}
-
-
-def one_of_two(rank: int, config: Config, port: int, folder: Path) -> None:
-    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    torch.save(before_and_after(config, share=rank)[1], folder / f"{rank}.pt")
 
 
 def free_port() -> int:
@@ -59,6 +21,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """As many as before, afterwards."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 def test_the_step_of_two_processes_is_the_mean_of_their_own(
     tiny_config: Callable[..., Config], tmp_path: Path
 ) -> None:

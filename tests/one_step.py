@@ -1,0 +1,58 @@
+"""One step of training, for tests; beside the tests so that a process started by one of them can import it."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from segdistill.build.training import build_fabric, build_state
+from segdistill.config import Config
+from segdistill.data.loading import Batch
+from segdistill.processes import launched
+from segdistill.training import steps
+from segdistill.training.state import TrainState
+
+Parameters = dict[str, Tensor]
+
+
+def train_once(state: TrainState, batch: Batch) -> dict[str, Tensor]:
+    """Half-way through a run, without clipping; eleven classes are scored, the twelfth value is ignored."""
+    state.net.train()
+    return steps.train_step(
+        state,
+        [batch],
+        progress=0.5,
+        multiple=32,
+        ignore_index=11,
+        grid_stride=2,
+        clip_norm=None,
+        diagnose=False,
+    )
+
+
+def before_and_after(config: Config, *, share: int) -> tuple[Parameters, Parameters]:
+    """The network's parameters around one step on the batch, with the dropout and the views, that are `share`'s own.
+
+    On one thread, because rounding depends on their number and a decision at a kink may tip with it.
+    """
+    torch.set_num_threads(1)
+    with launched(build_fabric(config)) as fabric:
+        state = build_state(config, fabric, total_steps=1)
+        own = torch.Generator().manual_seed(share)
+        images = torch.randn(2, 3, 64, 96, generator=own)
+        batch = Batch(images, torch.randint(0, 11, (2, 64, 96), generator=own))
+        torch.manual_seed(share)
+        before = parameters(state.net)
+        train_once(state, batch)
+        return before, parameters(state.net)
+
+
+def parameters(net: torch.nn.Module) -> Parameters:
+    return {name: one.detach().clone() for name, one in net.named_parameters()}
+
+
+def one_of_two(rank: int, config: Config, port: int, folder: Path) -> None:
+    """The body of process `rank`; leaves the parameters after its step in `folder`."""
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.save(before_and_after(config, share=rank)[1], folder / f"{rank}.pt")
