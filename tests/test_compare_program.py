@@ -163,6 +163,13 @@ MISTAKES = {
         ("method.feature.weight=0", "--kinds", "baseline", "+feature"),
         ("rung +feature: method.feature.weight is 0", "--kinds"),
     ),
+    "a kind without what it adds": (
+        ("--kinds", "baseline", "reparam"),
+        (
+            "rung reparam: 1 problem in the configuration tiny.yaml:\n  method: method.kind=reparam would be plain "
+            "training while method.reparam.copies is 0",
+        ),
+    ),
     "seed twice": (("--seeds", "3", "3"), ("--seeds: 3 is given twice",)),
 }
 
