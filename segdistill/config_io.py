@@ -209,7 +209,7 @@ def _explain(error: dict[str, Any]) -> tuple[str, str]:
             return subject, _one_of(value, context["expected"])
         case "value_error" if isinstance(value, dict):
             # A check of a whole section names the keys that do not go together; its value would be all of them.
-            return f"{key}: " if path else "", str(context["error"])
+            return str(context["error"]), ""
         case "value_error":
             return subject, str(context["error"])
         case "model_type" | "model_attributes_type":

@@ -166,7 +166,7 @@ MISTAKES = {
     "a kind without what it adds": (
         ("--kinds", "baseline", "reparam"),
         (
-            "rung reparam: 1 problem in the configuration tiny.yaml:\n  method: method.kind=reparam would be plain "
+            "rung reparam: 1 problem in the configuration tiny.yaml:\n  method.kind=reparam would be plain "
             "training while method.reparam.copies is 0",
         ),
     ),

@@ -203,7 +203,7 @@ def test_one_problem_is_counted_as_one(refusal: Any) -> None:
     [
         ("method.kind=selfdistill", "method.kind = 'selfdistill': should be one of baseline, reparam, "
          "deep_supervision, self_distill; did you mean 'self_distill'?"),
-        ("method.kind=reparam", "method: method.kind=reparam would be plain training while method.reparam.copies is 0; "
+        ("method.kind=reparam", "method.kind=reparam would be plain training while method.reparam.copies is 0; "
          "set it to 1 or more"),
         ("method.branches.stride=3", "method.branches.stride = 3: should be one of 2, 4"),
         ("method.branches.stride='4'", "method.branches.stride = '4': should be one of 2, 4, without quotes"),
