@@ -10,34 +10,43 @@ GRADIENT = "encoder_gradient"
 COSINE = "encoder_cosine"
 
 
-def encoder_gradients(
-    terms: Mapping[str, Tensor], shared: Sequence[Parameter], *, reference: str
-) -> dict[str, Tensor]:
-    """Norm of every term's gradient at the shared encoder, and how far it agrees with the reference's.
+def encoder_gradients(terms: Mapping[str, Tensor], shared: Sequence[Parameter]) -> dict[str, Tensor]:
+    """Every term's gradient at the shared encoder.
 
     It leaves `.grad` and the graph as they are, and costs one backward pass for each term.
 
     Args:
         terms: name -> weighted scalar with its graph.
-        shared: the encoder's parameters.
-        reference: the term (the primary's cross-entropy) that the others are compared with, if it is among them.
+        shared: the encoder's parameters, N numbers in all.
 
     Returns:
-        `encoder_gradient/<term>` (L2 norm) of all terms and, with the reference, `encoder_cosine/<term>` (-1..1) of
-        the others; detached. A term that does not reach the encoder has norm 0 and cosine 0.
+        name -> gradient (N,); zeros for a term that does not reach the encoder.
     """
-    flat = {name: _flat_gradient(value, shared) for name, value in terms.items()}
-    norms = {name: gradient.norm() for name, gradient in flat.items()}
-    found = {f"{GRADIENT}/{name}": norm for name, norm in norms.items()}
-    if reference not in flat:
-        return found
-    tiny = torch.finfo(flat[reference].dtype).tiny
+    return {name: _flat_gradient(value, shared) for name, value in terms.items()}
+
+
+def agreement(gradients: Mapping[str, Tensor], *, reference: str) -> dict[str, Tensor]:
+    """How much every term asks for, and how far it agrees with the reference.
+
+    Args:
+        gradients: name -> gradient (N,), be it of one look at the network or of several.
+        reference: the term (the primary's cross-entropy) that the others are compared with.
+
+    Returns:
+        `encoder_gradient/<term>` (L2 norm) of all terms and `encoder_cosine/<term>` (-1..1) of all but the
+        reference; a gradient of zeros has norm 0 and cosine 0.
+    """
+    norms = {name: gradient.norm() for name, gradient in gradients.items()}
+    wanted = gradients[reference]
+    tiny = torch.finfo(wanted.dtype).tiny
     cosines = {
-        name: gradient @ flat[reference] / (norms[name] * norms[reference]).clamp_min(tiny)
-        for name, gradient in flat.items()
+        name: gradient @ wanted / (norms[name] * norms[reference]).clamp_min(tiny)
+        for name, gradient in gradients.items()
         if name != reference
     }
-    return found | {f"{COSINE}/{name}": cosine for name, cosine in cosines.items()}
+    return {f"{GRADIENT}/{name}": norm for name, norm in norms.items()} | {
+        f"{COSINE}/{name}": cosine for name, cosine in cosines.items()
+    }
 
 
 def _flat_gradient(value: Tensor, shared: Sequence[Parameter]) -> Tensor:

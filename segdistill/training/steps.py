@@ -12,7 +12,7 @@ from segdistill.losses.maps import JudgedMaps, StepMaps
 from segdistill.losses.objective import Needs, Objective, Summands
 from segdistill.models.ensemble import PRIMARY
 from segdistill.resolution import pad_to_multiple
-from segdistill.training.diagnostics import encoder_gradients
+from segdistill.training.diagnostics import agreement, encoder_gradients
 from segdistill.training.state import TrainState
 
 #: Logged values of a step that are no loss terms.
@@ -51,7 +51,7 @@ def train_step(
     needs = state.objective.needs(progress)
     judged: list[JudgedMaps] = []
     logged: list[dict[str, Tensor]] = []
-    diagnosis: dict[str, Tensor] = {}
+    asked: dict[str, Tensor] = {}  # of the shared encoder, by each term
 
     def learn(batch: Batch, objective: Objective, *, waits: bool, diagnose: bool) -> Summands:
         """Add this look's gradients; `waits`: another look follows before processes average theirs."""
@@ -67,7 +67,7 @@ def train_step(
             summands = objective(maps, progress)
             if diagnose:
                 shared = list(state.net.primary.encoder.parameters())
-                diagnosis.update(encoder_gradients(summands.weighted, shared, reference=PRIMARY))
+                asked.update(encoder_gradients(summands.weighted, shared))
             state.fabric.backward(summands.total / len(batches))
         if Needs.DISCRIMINATOR in objective.needs(progress):
             judged.append(maps.judged.detached())
@@ -91,7 +91,9 @@ def train_step(
         values |= discriminator_step(state, judged)
     if state.ema:
         state.ema.update(state.net, updates=state.position.step)
-    return values | diagnosis
+    if asked:
+        values |= agreement(asked, reference=PRIMARY)
+    return values
 
 
 @contextmanager

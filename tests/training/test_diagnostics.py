@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from segdistill.training.diagnostics import encoder_gradients
+from segdistill.training.diagnostics import agreement, encoder_gradients
 
 
 def test_norms_and_cosines_by_hand() -> None:
@@ -18,7 +18,7 @@ def test_norms_and_cosines_by_hand() -> None:
         "far": elsewhere * 7,  # none of it in the encoder
         "constant": torch.tensor(2.0),
     }
-    found = encoder_gradients(terms, [first, second], reference="primary")
+    found = agreement(encoder_gradients(terms, [first, second]), reference="primary")
     assert {name: value.item() for name, value in found.items()} == pytest.approx(
         {
             "encoder_gradient/primary": 5.0,

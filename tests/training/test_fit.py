@@ -323,7 +323,7 @@ def test_looking_at_gradients_changes_nothing_and_is_logged(
     assert second is None
     terms = {"primary", "branches", "logit", "views", "feature", "adversarial"}
     assert set(third["gradient"]) == terms
-    assert set(third["cosine"]) == terms - {"primary", "views"}, "which looks at other images"
+    assert set(third["cosine"]) == terms - {"primary"}
     assert all(norm > 0 for norm in third["gradient"].values())
     assert all(-1 <= cosine <= 1 for cosine in third["cosine"].values())
     assert set(fifth["gradient"]) == terms - {"feature"}, "its ramp has ended"
@@ -380,8 +380,11 @@ def test_views_teach_the_primary_alone_and_leave_no_trace_in_batch_norms(
     off = {term: {"weight": 0.0} for term in ("feature", "adversarial")}
     plain_sgd = {"optimizer": {"kind": "sgd", "momentum": 0.0, "weight_decay": 0.0}, "clip_norm": None}
 
-    def after_a_step(weight: float) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def after_a_step(
+        weight: float, *, label_gate: bool = False
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         logit = {"teacher": "others", "students": "primary", "ramp": [[0, 1]], "weight": 2.0}
+        logit["label_gate"] = label_gate
         logit["views"] = {"weight": weight, "ramp": [[0, 1]]}
         branches = {"dropout": 0.5}  # which draws random numbers, too
         run = Run(tiny_config(method=off | {"logit": logit, "branches": branches}, train=plain_sgd))
@@ -401,4 +404,8 @@ def test_views_teach_the_primary_alone_and_leave_no_trace_in_batch_norms(
     assert not {name for name in changed if "running" in name or "num_batches" in name}
     assert not {name for name in changed if name.startswith("branches.")}, (
         "they teach there and learn nothing"
+    )
+    gated, _ = after_a_step(2.5, label_gate=True)
+    assert 0 < gated["views"] < taught["views"] / 2, (
+        "teachers of random weights are right at one pixel of eleven"
     )
