@@ -138,9 +138,11 @@ def test_a_killed_run_resumes_to_the_bit_equal_end(finished: Path, workplace: Pa
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         if last.exists():
+            process.send_signal(signal.SIGSTOP)  # while we look it could reach its end
             position = torch.load(last, weights_only=True)["state"]["position"]
             if position["epoch"] >= 1 and position["batch"] > 0:
                 break
+            process.send_signal(signal.SIGCONT)
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
