@@ -51,7 +51,7 @@ def train_step(
     needs = state.objective.needs(progress)
     judged: list[JudgedMaps] = []
     logged: list[dict[str, Tensor]] = []
-    asked: dict[str, Tensor] = {}  # of the shared encoder, by each term
+    gradients: dict[str, Tensor] = {}
 
     def learn(batch: Batch, objective: Objective, *, waits: bool, diagnose: bool) -> Summands:
         """Add this look's gradients; `waits`: another look follows before processes average theirs."""
@@ -67,7 +67,7 @@ def train_step(
             summands = objective(maps, progress)
             if diagnose:
                 shared = list(state.net.primary.encoder.parameters())
-                asked.update(encoder_gradients(summands.weighted, shared))
+                gradients.update(encoder_gradients(summands.weighted, shared))
             state.fabric.backward(summands.total / len(batches))
         if Needs.DISCRIMINATOR in objective.needs(progress):
             judged.append(maps.judged.detached())
@@ -91,8 +91,8 @@ def train_step(
         values |= discriminator_step(state, judged)
     if state.ema:
         state.ema.update(state.net, updates=state.position.step)
-    if asked:
-        values |= agreement(asked, reference=PRIMARY)
+    if gradients:
+        values |= agreement(gradients, reference=PRIMARY)
     return values
 
 
