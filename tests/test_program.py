@@ -104,6 +104,17 @@ def test_parallel_convolutions_are_one_each_in_the_file(workplace: Path) -> None
     assert not any(".convs." in name for name in tensors), "a branch's encoder is the merged one, too"
 
 
+def test_a_setting_without_effect_is_told_before_the_training(workplace: Path) -> None:
+    settings = ("method.kind=deep_supervision", "method.reparam.copies=1", "train.epochs=1")
+
+    out, _ = run("train", "tiny.yaml", "out=idle", *settings, cwd=workplace)
+
+    told = next(line for line in out.splitlines() if line.startswith("without effect"))
+    assert "method.kind=deep_supervision" in told
+    assert "method.reparam.copies=1" in told
+    assert out.index(told) < out.index("epoch 1/1")
+
+
 def test_evaluate_repeats_the_runs_own_score_from_the_deployed_file(finished: Path, workplace: Path) -> None:
     out, _ = launch("evaluate", finished, "--split", "val", cwd=workplace)
     scores = json.loads((finished / "evaluation_val_deployed.json").read_text())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from segdistill.commands.run_folder import RunFolder, code_hash, versions
+from segdistill.commands.run_folder import RunFolder, code_hash, settings_without_effect, versions
 from segdistill.config import Config
 from segdistill.config_io import validate_config
 from segdistill.errors import ConfigError, RunFolderError
@@ -25,6 +25,39 @@ def config(kind: str, *, resume: bool = True, **method: Any) -> Config:
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("method", "idle"),
+    [
+        (
+            {
+                "kind": "deep_supervision",
+                "reparam": {"copies": 1},
+                "logit": {"weight": 2.0, "kind": "channel"},
+            },
+            {"method.reparam.copies": 1, "method.logit.weight": 2.0, "method.logit.kind": "channel"},
+        ),
+        (
+            {"kind": "baseline", "branches": {"width": 40}, "supervised": {"branch_weight": 0.25}},
+            {"method.branches.width": 40, "method.supervised.branch_weight": 0.25},
+        ),
+        (
+            {
+                "kind": "self_distill",
+                "feature": {"weight": 0, "stride": 4},
+                "logit": {"views": {"gain": 0.1}},
+            },
+            {"method.feature.stride": 4, "method.logit.views.gain": 0.1},
+        ),
+        ({"kind": "baseline", "logit": {"weight": 0}}, {}),
+        ({"kind": "self_distill", "reparam": {"copies": 1}, "logit": {"kind": "channel"}}, {}),
+    ],
+)
+def test_what_is_set_for_nothing_is_known(method: dict[str, Any], idle: dict[str, Any]) -> None:
+    config = validate_config({"name": "run", "method": method}, source="test")
+
+    assert settings_without_effect(config) == idle
 
 
 @pytest.mark.parametrize(

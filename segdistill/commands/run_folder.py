@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import segdistill
-from segdistill.config import Config
+from segdistill.config import Config, MethodConfig
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError, RunFolderError
 from segdistill.files import write_text
@@ -249,10 +249,28 @@ def settings_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(counting).encode()).hexdigest()
 
 
+def settings_without_effect(config: Config) -> dict[str, Any]:
+    """Key -> value of what was set in `method` and changes nothing, as other settings there switch it off.
+
+    A weight of 0 is no such setting: it asks for nothing and gets it.
+    """
+    given, default = (
+        _flatten({"method": one.model_dump(mode="json")}) for one in (config.method, MethodConfig())
+    )
+    return {
+        key: value
+        for key, value in given.items()
+        if _is_unused(key, config) and value != default[key] and not (key.endswith(".weight") and not value)
+    }
+
+
 def _keys_that_count(keys: Iterable[str], config: Config) -> set[str]:
     """Those that the numbers of a run with these settings depend on."""
-    unused = tuple(f"method.{key}." for key in config.method.unused)
-    return {key for key in keys if key not in _FREE_KEYS and not f"{key}.".startswith(unused)}
+    return {key for key in keys if key not in _FREE_KEYS and not _is_unused(key, config)}
+
+
+def _is_unused(key: str, config: Config) -> bool:
+    return f"{key}.".startswith(tuple(f"method.{section}." for section in config.method.unused))
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

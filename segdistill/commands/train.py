@@ -24,7 +24,7 @@ from segdistill.build.splits import build_splits
 from segdistill.build.training import build_fabric, build_loop_settings, build_state
 from segdistill.commands.export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
-from segdistill.commands.run_folder import RunFolder, versions
+from segdistill.commands.run_folder import RunFolder, settings_without_effect, versions
 from segdistill.commands.tables import stream_table
 from segdistill.commands.trained import Trained, score_in, scored_weights
 from segdistill.commands.wanted_file import Wanted
@@ -208,6 +208,13 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
         f"({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M",
         highlight=False,
     )
+    if idle := settings_without_effect(config):
+        settings = ", ".join(f"{key}={value}" for key, value in idle.items())
+        console.print(
+            f"without effect, given method.kind={config.method.kind} and the weights of its terms: {settings}",
+            highlight=False,
+            markup=False,
+        )
     start = ", from its first step: there is nothing to resume" if config.train.resume else ""
     if state.position.step:
         start = f", resuming after step {state.position.step}"
