@@ -19,16 +19,8 @@ Parameters = dict[str, Tensor]
 def train_once(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     """Half-way through a run, without clipping; eleven classes are scored, the twelfth value is ignored."""
     state.net.train()
-    return steps.train_step(
-        state,
-        [batch],
-        progress=0.5,
-        multiple=32,
-        ignore_index=11,
-        grid_stride=2,
-        clip_norm=None,
-        diagnose=False,
-    )
+    settings = steps.StepSettings(multiple=32, ignore_index=11, grid_stride=2, clip_norm=None)
+    return steps.train_step(state, [batch], settings, progress=0.5, diagnose=False)
 
 
 def before_and_after(config: Config, *, share: int) -> tuple[Parameters, Parameters]:

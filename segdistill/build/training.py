@@ -28,6 +28,7 @@ from segdistill.training.optimizers import (
 )
 from segdistill.training.precision import CpuMixedPrecision
 from segdistill.training.state import Player, TrainState
+from segdistill.training.steps import StepSettings
 
 
 def build_fabric(config: Config) -> Fabric:
@@ -137,10 +138,12 @@ def build_loop_settings(config: Config, *, multiple: int) -> LoopSettings:
         seed=config.seed,
         epochs=train.epochs,
         accumulate=train.accumulate,
-        multiple=multiple,
-        ignore_index=build_taxonomy(config).ignore_index,
-        grid_stride=config.method.grid_stride,
-        clip_norm=train.clip_norm,
+        step=StepSettings(
+            multiple=multiple,
+            ignore_index=build_taxonomy(config).ignore_index,
+            grid_stride=config.method.grid_stride,
+            clip_norm=train.clip_norm,
+        ),
         eval_every=train.eval_every,
         log_every=train.log_every,
         # Fabric refuses gradients taken outside its own backward pass in mixed precision.

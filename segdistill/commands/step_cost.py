@@ -47,11 +47,8 @@ class _Contender:
         train_step(
             self.state,
             [self.batch] * settings.accumulate,
+            settings.step,
             progress=progress,
-            multiple=settings.multiple,
-            ignore_index=settings.ignore_index,
-            grid_stride=settings.grid_stride,
-            clip_norm=settings.clip_norm,
             diagnose=False,
         )
         _wait_for(self.state.fabric.device)

@@ -26,7 +26,7 @@ from segdistill.training.host_memory import peak_memory_bytes
 from segdistill.training.run_log import RunLog
 from segdistill.training.state import TermSums, TrainState
 from segdistill.training.step_log import StepLog
-from segdistill.training.steps import train_step
+from segdistill.training.steps import StepSettings, train_step
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,7 @@ class LoopSettings:
     seed: int
     epochs: int
     accumulate: int  # batches per optimiser step
-    multiple: int  # what height and width are padded to
-    ignore_index: int
-    grid_stride: int  # pixels per cell where sub-models are compared
-    clip_norm: float | None
+    step: StepSettings
     eval_every: int  # epochs
     log_every: int  # steps
     diagnose_every: int | None  # epochs between looks at each term's gradient, in their first step
@@ -167,11 +164,8 @@ def train_epoch(
         values = train_step(
             state,
             [Batch(*state.fabric.to_device(tuple(batch))) for batch in group],
+            settings.step,
             progress=position.step / total_steps,
-            multiple=settings.multiple,
-            ignore_index=settings.ignore_index,
-            grid_stride=settings.grid_stride,
-            clip_norm=settings.clip_norm,
             diagnose=diagnosed and position.batch == 0,
         )
         if state.ensemble.scheduler and position.step + 1 < total_steps:

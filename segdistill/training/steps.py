@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -21,79 +22,98 @@ DISCRIMINATOR_LOSS = "discriminator"
 DISCRIMINATOR_ACCURACY = "discriminator_accuracy"
 
 
+@dataclass(frozen=True)
+class StepSettings:
+    """What a step needs to know beside the players.
+
+    Attributes:
+        multiple: what height and width are padded to.
+        ignore_index: of the labels, and of their padding.
+        grid_stride: pixels per cell where sub-models are compared.
+        clip_norm: largest norm of the ensemble's gradient, or None.
+    """
+
+    multiple: int
+    ignore_index: int
+    grid_stride: int
+    clip_norm: float | None
+
+
 def train_step(
-    state: TrainState,
-    batches: Sequence[Batch],
-    *,
-    progress: float,
-    multiple: int,
-    ignore_index: int,
-    grid_stride: int,
-    clip_norm: float | None,
-    diagnose: bool,
+    state: TrainState, batches: Sequence[Batch], settings: StepSettings, *, progress: float, diagnose: bool
 ) -> dict[str, Tensor]:
     """Both players move once.
 
     Args:
         state: changed in place.
         batches: the step's batches, whose gradients are averaged; already on the device.
+        settings: see `StepSettings`.
         progress: share (0..1) of all steps that are done.
-        multiple: what height and width are padded to.
-        ignore_index: of the labels, and of their padding.
-        grid_stride: pixels per cell where sub-models are compared.
-        clip_norm: largest norm of the ensemble's gradient, or None.
         diagnose: whether to see, on the first batch, what each term asks of the shared encoder; of the terms
             that look at views, on theirs.
 
     Returns:
         Named scalars, detached and still on the device: nothing here waits for it.
     """
-    needs = state.objective.needs(progress)
-    judged: list[JudgedMaps] = []
-    logged: list[dict[str, Tensor]] = []
-    gradients: dict[str, Tensor] = {}
-
-    def learn(batch: Batch, objective: Objective, *, waits: bool, diagnose: bool) -> Summands:
-        """Add this look's gradients; `waits`: another look follows before processes average theirs."""
-        with state.fabric.no_backward_sync(state.ensemble.module, enabled=waits), frozen_opponent(state):
-            maps = forward(
-                state,
-                batch,
-                needs=objective.needs(progress),
-                multiple=multiple,
-                ignore_index=ignore_index,
-                grid_stride=grid_stride,
-            )
-            summands = objective(maps, progress)
-            if diagnose:
-                shared = list(state.net.primary.encoder.parameters())
-                gradients.update(encoder_gradients(summands.weighted, shared))
-            state.fabric.backward(summands.total / len(batches))
-        if Needs.DISCRIMINATOR in objective.needs(progress):
-            judged.append(maps.judged.detached())
-        return summands.detached()
-
-    for place, batch in enumerate(batches):
-        first, last = place == 0, place == len(batches) - 1
-        of_views = None
-        if Needs.VIEWS in needs:
-            with kept_statistics(state.net), kept_randomness(state.fabric.device):
-                views = state.views(batch, ignore_index=ignore_index)
-                of_views = learn(views, state.objective.on_views, waits=True, diagnose=diagnose and first)
-        labelled = learn(batch, state.objective.plain, waits=not last, diagnose=diagnose and first)
-        logged.append((labelled | of_views if of_views else labelled).logged)
-    norm = gradient_norm(state, clip_norm)
+    move = _EnsembleMove(state, settings, progress, share=1 / len(batches))
+    logged = [
+        move.learn(batch, last=place == len(batches), diagnose=diagnose and place == 1).logged
+        for place, batch in enumerate(batches, 1)
+    ]
+    norm = gradient_norm(state, settings.clip_norm)
     state.ensemble.optimizer.step()
     state.ensemble.optimizer.zero_grad(set_to_none=True)
     values = {name: torch.stack([one[name] for one in logged]).mean() for name in logged[0]}
     values |= {GRADIENT_NORM: norm}
-    if Needs.DISCRIMINATOR in needs:
-        values |= discriminator_step(state, judged)
+    if move.judged:
+        values |= discriminator_step(state, move.judged)
     if state.ema:
         state.ema.update(state.net, updates=state.position.step)
-    if gradients:
-        values |= agreement(gradients, reference=PRIMARY)
+    if move.gradients:
+        values |= agreement(move.gradients, reference=PRIMARY)
     return values
+
+
+@dataclass
+class _EnsembleMove:
+    """The gradients of one step, added up look by look.
+
+    Attributes:
+        share: of a batch in the step's mean.
+        judged: what the discriminator was asked about, detached.
+        gradients: what each term asks of the shared encoder, where one wanted to see it.
+    """
+
+    state: TrainState
+    settings: StepSettings
+    progress: float
+    share: float
+    judged: list[JudgedMaps] = field(default_factory=list)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+
+    def learn(self, batch: Batch, *, last: bool, diagnose: bool) -> Summands:
+        """Look at a batch, first through views if a term wants to; `last`: no further batch follows in this step."""
+        state, of_views = self.state, None
+        if Needs.VIEWS in state.objective.needs(self.progress):
+            with kept_statistics(state.net), kept_randomness(state.fabric.device):
+                views = state.views(batch, ignore_index=self.settings.ignore_index)
+                of_views = self._look(views, state.objective.on_views, last=False, diagnose=diagnose)
+        plain = self._look(batch, state.objective.plain, last=last, diagnose=diagnose)
+        return plain | of_views if of_views else plain
+
+    def _look(self, batch: Batch, objective: Objective, *, last: bool, diagnose: bool) -> Summands:
+        """Add what the objective's terms want; after the last look processes average their gradients."""
+        state, needs = self.state, objective.needs(self.progress)
+        with state.fabric.no_backward_sync(state.ensemble.module, enabled=not last), frozen_opponent(state):
+            maps = forward(state, batch, self.settings, needs=needs)
+            summands = objective(maps, self.progress)
+            if diagnose:
+                shared = list(state.net.primary.encoder.parameters())
+                self.gradients |= encoder_gradients(summands.weighted, shared)
+            state.fabric.backward(self.share * summands.total)
+        if Needs.DISCRIMINATOR in needs:
+            self.judged.append(maps.judged.detached())
+        return summands.detached()
 
 
 @contextmanager
@@ -134,12 +154,10 @@ def frozen_opponent(state: TrainState) -> Iterator[None]:
     module.requires_grad_(True)
 
 
-def forward(
-    state: TrainState, batch: Batch, *, needs: Needs, multiple: int, ignore_index: int, grid_stride: int
-) -> StepMaps:
+def forward(state: TrainState, batch: Batch, settings: StepSettings, *, needs: Needs) -> StepMaps:
     """Run the ensemble on one batch, as far as the objective needs it."""
-    images = pad_to_multiple(batch.images, multiple)
-    labels = pad_to_multiple(batch.labels, multiple, value=ignore_index)
+    images = pad_to_multiple(batch.images, settings.multiple)
+    labels = pad_to_multiple(batch.labels, settings.multiple, value=settings.ignore_index)
     out = state.ensemble.module(
         images, with_branches=Needs.BRANCHES in needs, with_features=Needs.FEATURES in needs
     )
@@ -150,8 +168,8 @@ def forward(
         branch_logits=out.branches,
         features=out.features,
         primary_name=PRIMARY,
-        ignore_index=ignore_index,
-        grid_stride=grid_stride,
+        ignore_index=settings.ignore_index,
+        grid_stride=settings.grid_stride,
     )
 
 

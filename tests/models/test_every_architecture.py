@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from segdistill.build.network import build_deployed
-from segdistill.build.training import build_state
+from segdistill.build.training import build_loop_settings, build_state
 from segdistill.config import ARCHITECTURES, Config
 from segdistill.config_io import validate_config
 from segdistill.data.loading import Batch
@@ -87,16 +87,8 @@ def one_step(state: TrainState, config: Config) -> dict[str, Tensor]:
     labels = torch.randint(0, CAMVID.num_classes, (2, side, side), generator=generator)
     labels[:, : side // 3, 5:23] = CAMVID.ignore_index
     images = torch.randn(2, 3, side, side, generator=generator)
-    return train_step(
-        state,
-        [Batch(images, labels)],
-        progress=0.5,
-        multiple=input_multiple(state.net.primary),
-        ignore_index=CAMVID.ignore_index,
-        grid_stride=config.method.grid_stride,
-        clip_norm=config.train.clip_norm,
-        diagnose=False,
-    )
+    settings = build_loop_settings(config, multiple=input_multiple(state.net.primary)).step
+    return train_step(state, [Batch(images, labels)], settings, progress=0.5, diagnose=False)
 
 
 def copy_of_parameters(module: nn.Module) -> dict[str, Tensor]:

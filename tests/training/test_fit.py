@@ -263,18 +263,17 @@ def test_a_baseline_is_plain_training_with_torch_and_smp_alone(tiny_config: Call
 
 
 def test_an_all_void_batch_gives_zero_and_training_goes_on(tiny_config: Callable[..., Config]) -> None:
-    from segdistill.training.steps import train_step
+    from segdistill.training.steps import StepSettings, train_step
 
     run = Run(tiny_config())
     images = torch.randn(4, 3, 64, 96)
     void = Batch(images, torch.full((4, 64, 96), 11))
-    keywords = {"progress": 0.5, "multiple": 32, "ignore_index": 11, "grid_stride": 4, "clip_norm": 1.0}
-    keywords |= {"diagnose": False}
-    values = train_step(run.state, [void], **keywords)
+    settings = StepSettings(multiple=32, ignore_index=11, grid_stride=4, clip_norm=1.0)
+    values = train_step(run.state, [void], settings, progress=0.5, diagnose=False)
     for name in ("primary", "branches", "logit", "views", "feature", "adversarial", "total", "discriminator"):
         assert values[name] == 0, name
     labels = torch.randint(0, 11, (4, 64, 96))
-    values = train_step(run.state, [Batch(images, labels)], **keywords)
+    values = train_step(run.state, [Batch(images, labels)], settings, progress=0.5, diagnose=False)
     assert all(torch.isfinite(value) for value in values.values())
     assert values["primary"] > 0
 
