@@ -39,7 +39,7 @@ def build_net(config: Config) -> MultiBranchNet:
     try:
         tap_map, feature_path = _survey(config, primary)
         torch.manual_seed(stream_seed(config.seed, "reparam"))
-        _add_parallel_convs(config, primary)
+        _add_parallel_convs(config, primary, tapped=tuple(tap_map.modules))
         torch.manual_seed(stream_seed(config.seed, "branches"))
         return MultiBranchNet(
             primary,
@@ -74,11 +74,12 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
         ) from None
 
 
-def _add_parallel_convs(config: Config, primary: SegmentationModel) -> None:
+def _add_parallel_convs(config: Config, primary: SegmentationModel, *, tapped: tuple[str, ...]) -> None:
     """The primary is changed in place; what has learnt already goes on computing what it has learnt."""
     if copies := config.method.copies:
         pretrained = () if config.model.encoder_weights == "none" else ("encoder",)
-        expand(primary, torch.zeros(1, 3, *_padded(config, primary)), copies=copies, silent=pretrained)
+        image = torch.zeros(1, 3, *_padded(config, primary))
+        expand(primary, image, copies=copies, silent=pretrained, tapped=tapped)
 
 
 def _padded(config: Config, primary: SegmentationModel) -> tuple[int, int]:

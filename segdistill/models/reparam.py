@@ -2,12 +2,16 @@
 
 import copy
 from collections import Counter
-from typing import NamedTuple, TypeVar, cast
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -65,17 +69,19 @@ class ParallelConv(nn.Module):
     def merged(self) -> tuple[nn.Conv2d, Tensor]:
         """What this is in evaluation mode: a convolution like the first one, and what its output still lacks.
 
+        Summed up on the CPU, for some devices (Apple's) have no float64.
+
         Returns:
-            The convolution, and a bias (O,) in float64; zeros if the convolution has one itself.
+            The convolution, and a bias (O,) in float64 on the CPU; zeros if the convolution has one itself.
         """
         one = cast(nn.Conv2d, copy.deepcopy(self.convs[0]))
-        kernel = torch.zeros_like(one.weight, dtype=torch.float64)
+        kernel = torch.zeros(one.weight.shape, dtype=torch.float64)
         bias = kernel.new_zeros(one.out_channels)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             conv, norm = cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm)
             factor, offset = _affine(norm)
-            kernel += factor.view(-1, 1, 1, 1) * _centred(conv.weight.double(), one.kernel_size)
-            bias += offset if conv.bias is None else offset + factor * conv.bias
+            kernel += factor.view(-1, 1, 1, 1) * _centred(conv.weight.cpu().double(), one.kernel_size)
+            bias += offset if conv.bias is None else offset + factor * conv.bias.cpu()
         if self.skip is not None:
             factor, offset = _affine(self.skip)
             kernel += factor.view(-1, 1, 1, 1) * _centred(_identity(one).to(kernel), one.kernel_size)
@@ -87,16 +93,19 @@ class ParallelConv(nn.Module):
         return one, torch.zeros_like(bias)
 
 
-def expand(network: nn.Module, probe: Tensor, *, copies: int, silent: tuple[str, ...]) -> None:
-    """Put a `ParallelConv` in the place of every convolution that a batch norm follows.
+def expand(
+    network: nn.Module, probe: Tensor, *, copies: int, silent: tuple[str, ...], tapped: tuple[str, ...] = ()
+) -> None:
+    """Put a `ParallelConv` in the place of every convolution that a batch norm, and nothing else, follows.
 
     Args:
         network: changed in place.
         probe: (B, 3, H, W), images that show which batch norm follows which convolution.
         copies: see `ParallelConv`.
         silent: names of parts of the network, such as `encoder`, that compute at first what they did before.
+        tapped: dotted paths of modules whose output is read from outside.
     """
-    for place in _normalised_convs(network, probe):
+    for place in _normalised_convs(network, probe, tapped):
         conv, follower = network.get_submodule(place.conv), network.get_submodule(place.follower)
         starts_silent = place.conv.split(".")[0] in silent
         parallel = ParallelConv(
@@ -123,7 +132,8 @@ def merge(network: Network) -> Network:
         parallel = cast(ParallelConv, plain.get_submodule(path))
         conv, bias = parallel.merged()
         follower = cast(nn.BatchNorm2d, plain.get_submodule(parallel.follower))
-        cast(Tensor, follower.running_mean).sub_(bias)
+        mean = cast(Tensor, follower.running_mean)
+        mean.copy_(mean.cpu().double() - bias)
         plain.set_submodule(path, conv)
     return plain
 
@@ -136,47 +146,79 @@ class _Place(NamedTuple):
     keeps_places: bool
 
 
-def _normalised_convs(network: nn.Module, probe: Tensor) -> list[_Place]:
-    """Convolutions whose output a batch norm takes in, both run once in a forward pass.
+class _Readers(TorchFunctionMode):
+    """While it is entered, counts who takes in the outputs of convolutions.
 
-    Whether something else takes that output in, too, cannot be seen; no network of smp's that the tests know does so.
+    A merged convolution lacks a bias that the batch norm makes up for, so nobody else may read its output: not the
+    rest of the block, and nobody to whom the network hands it on, as GhostNet's encoder does with its stem's.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[int, Tensor] = {}  # the tensors stay alive, so that ids stay theirs
+        self.count: Counter[int] = Counter()
+
+    def read(self, values: Any) -> None:
+        self.count.update(key for key in map(id, tree_leaves(values)) if key in self.outputs)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):  # not of a look at its shape
+            self.read((args, kwargs))
+        return result
+
+
+def _normalised_convs(network: nn.Module, probe: Tensor, tapped: tuple[str, ...]) -> list[_Place]:
+    """Convolutions whose output a batch norm alone takes in, both run once in a forward pass."""
     paths = {module: path for path, module in network.named_modules()}
     calls: Counter[nn.Module] = Counter()
-    outputs: dict[int, tuple[nn.Conv2d, Tensor, bool]] = {}  # the tensors stay alive, so that ids stay theirs
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d, bool]] = []
+    seen: dict[int, tuple[nn.Conv2d, bool]] = {}  # by its output
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d, bool, int]] = []
+    readers = _Readers()
 
     def see_conv(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
         calls[conv] += 1
         odd = all(size % 2 for size in conv.kernel_size)
         keeps_places = odd and set(conv.stride) == {1} and output.shape[2:] == inputs[0].shape[2:]
-        outputs[id(output)] = conv, output, keeps_places
+        readers.outputs[id(output)] = output
+        seen[id(output)] = conv, keeps_places
 
     def see_norm(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         calls[norm] += 1
-        if id(inputs[0]) in outputs and norm.running_mean is not None:
-            conv, _, keeps_places = outputs[id(inputs[0])]
-            pairs.append((conv, norm, keeps_places))
+        if (key := id(inputs[0])) in seen and norm.running_mean is not None:
+            pairs.append((seen[key][0], norm, seen[key][1], key))
 
-    handles = []
-    for module in paths:
-        if type(module) in _PLAIN:
-            handles.append(module.register_forward_hook(see_conv))
-        elif isinstance(module, nn.BatchNorm2d):
-            handles.append(module.register_forward_pre_hook(see_norm))
-    was_training = network.training
-    try:
-        with torch.no_grad():
-            network.eval()(probe)
-    finally:
-        network.train(was_training)
-        for handle in handles:
-            handle.remove()
+    def see_handed_on(module: nn.Module, _inputs: Any, output: Any) -> None:
+        if paths[module] in tapped or isinstance(output, (list, tuple)):
+            readers.read(output)
+
+    with ExitStack() as hooks:
+        for module in paths:
+            if type(module) in _PLAIN:
+                hooks.callback(module.register_forward_hook(see_conv).remove)
+            elif isinstance(module, nn.BatchNorm2d):
+                hooks.callback(module.register_forward_pre_hook(see_norm).remove)
+            hooks.callback(module.register_forward_hook(see_handed_on).remove)
+        with torch.no_grad(), _evaluating(network), readers:
+            network(probe)
     return [
         _Place(paths[conv], paths[norm], keeps_places)
-        for conv, norm, keeps_places in pairs
-        if calls[conv] == calls[norm] == 1
+        for conv, norm, keeps_places, output in pairs
+        if calls[conv] == calls[norm] == readers.count[output] == 1
     ]
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """In evaluation mode meanwhile."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
 
 
 def _twin(conv: nn.Conv2d) -> nn.Conv2d:
@@ -197,10 +239,13 @@ def _undo_by_statistics(norm: nn.BatchNorm2d, follower: nn.BatchNorm2d) -> None:
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Factor and offset (C,), in float64, of a batch norm in evaluation mode."""
-    mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
-    factor = norm.weight.double() / (variance + norm.eps).sqrt()
-    return factor, norm.bias.double() - factor * mean
+    """Factor and offset (C,), in float64 on the CPU, of a batch norm in evaluation mode."""
+    mean, variance, weight, bias = (
+        cast(Tensor, values).cpu().double()
+        for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    factor = weight / (variance + norm.eps).sqrt()
+    return factor, bias - factor * mean
 
 
 def _centred(kernel: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -117,6 +117,7 @@ PROBE = torch.zeros(1, 3, 64, 96)
         "tu-mobilenetv3_small_050",
         "tu-tf_efficientnet_lite0",
         "tu-regnetx_002",
+        "tu-ghostnet_050",
         "mit_b0",
     ],
 )
@@ -174,6 +175,29 @@ def test_only_what_can_be_merged_becomes_parallel() -> None:
     found = {path: module for path, module in network.named_modules() if isinstance(module, ParallelConv)}
     assert set(found) == {"even"}
     assert len(found["even"].convs) == 2, "an even kernel has no middle for a 1x1 kernel"
+
+
+class Read(nn.Module):
+    """Of five convolutions that a batch norm follows, the output of only one is nobody else's to read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(5))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(5))
+
+    def forward(self, maps: Tensor) -> list[Tensor]:
+        own, added, scaled, handed_on, tapped = (conv(maps) for conv in self.convs)
+        outputs = own, added, scaled, handed_on, tapped
+        assert all(output.shape == maps.shape for output in outputs), "a look at the shape is no reading"
+        normalised = [norm(output) for norm, output in zip(self.norms, outputs, strict=True)]
+        return [normalised[0], normalised[1] + added, normalised[2] * scaled.mean(), handed_on, *normalised[3:]]
+
+
+def test_nobody_but_the_batch_norm_reads_what_becomes_parallel() -> None:
+    network = Read()
+    expand(network, torch.zeros(1, 3, 8, 8), copies=1, silent=(), tapped=("convs.4",))
+    found = {path for path, module in network.named_modules() if isinstance(module, ParallelConv)}
+    assert found == {"convs.0"}
 
 
 def test_without_parallel_convolutions_a_network_is_merged_already() -> None:
