@@ -13,6 +13,10 @@ class DataError(UserError):
     """The data set is missing or not what it should be; the message lists every problem by file."""
 
 
+class MaskFormError(DataError):
+    """A mask is whole, but not stored as masks are."""
+
+
 class WeightsError(UserError):
     """Pretrained weights cannot be had or do not fit."""
 
@@ -35,6 +39,10 @@ class ParityError(ExportError):
 
 class EvaluationError(UserError):
     """A scoring was asked for what the network, the file or the data cannot give."""
+
+
+class OutOfMemoryError(UserError):
+    """A GPU has not the memory for what was asked for."""
 
 
 class ToldByAnotherError(Exception):

@@ -1,37 +1,57 @@
 """Several processes that work on one job, one per device."""
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
 from lightning_fabric import Fabric
 from torch import distributed
 
-from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError
+from segdistill.errors import InterruptedRunError, OutOfMemoryError, ToldByAnotherError, UserError
 
 Made = TypeVar("Made")
 
 
+_WATCH_SECONDS = 1.0
+
+
 @contextmanager
-def launched(fabric: Fabric) -> Iterator[Fabric]:
+def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
     """Start the processes, and take their group down at the end, as torch asks for.
 
     A group of gloo's that is left to the end of the interpreter may abort it ("terminate called without an active
     exception"), and Fabric then kills the others, whose work is done. After an error that perhaps one process alone
-    has met, NCCL's is left, for it would wait for the others; after one that nobody expected, any.
+    has met, NCCL's is left, for it would wait for the others; after one that nobody expected, any. Fabric ends all
+    processes if another than the first one fails; if the first one is gone, they end by themselves.
+
+    Args:
+        fabric: not yet launched.
+        to_save_memory: what the user can change where a GPU's memory does not suffice.
 
     Raises:
+        OutOfMemoryError: if it does not.
         ToldByAnotherError: instead of an interruption, which all processes share, in all but the first one.
     """
     fabric.launch()
+    if not fabric.is_global_zero:
+        end_with_parent()
     try:
         yield fabric
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ")[0]
+        raise OutOfMemoryError(
+            f"the memory of {fabric.device} does not suffice ({reason}). {to_save_memory}"
+        ) from None
     except (InterruptedRunError, ToldByAnotherError) as end:  # of all processes
         _leave()
         if fabric.is_global_zero:
             raise
         raise ToldByAnotherError from end
-    except UserError:
+    except (UserError, OSError):
         if distributed.is_initialized() and distributed.get_backend() == "gloo":
             _leave()
         raise
@@ -42,14 +62,14 @@ def in_turn(fabric: Fabric, make: Callable[[], Made]) -> Made:
     """`make()` in every process: in the first one before the others, which find what it has put in place.
 
     Raises:
-        UserError: what the first process met, or another one, in the first one alone.
+        UserError, OSError: what the first process met, or another one, in the first one alone.
         ToldByAnotherError: in the others, if any process met an error.
     """
-    problem: UserError | None = None
+    problem: UserError | OSError | None = None
     with fabric.rank_zero_first():  # who leaves it by an exception leaves the others waiting
         try:
             made = make()
-        except UserError as error:
+        except (UserError, OSError) as error:
             problem = error
     problems = [problem]
     if fabric.world_size > 1:
@@ -61,6 +81,38 @@ def in_turn(fabric: Fabric, make: Callable[[], Made]) -> Made:
     if fabric.is_global_zero:
         raise met[0]
     raise ToldByAnotherError
+
+
+def by_first(fabric: Fabric, act: Callable[[], None]) -> None:
+    """`act()` in the first process; the others go on when it is done.
+
+    Raises:
+        UserError, OSError: what the first process met.
+        ToldByAnotherError: in the others, if it met one.
+    """
+    problem: UserError | OSError | None = None
+    if fabric.is_global_zero:
+        try:
+            act()
+        except (UserError, OSError) as error:
+            problem = error
+    met = fabric.broadcast(problem is not None)
+    if problem is not None:
+        raise problem
+    if met:
+        raise ToldByAnotherError
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone: a collective call of NCCL's would wait half an hour."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 def _leave() -> None:

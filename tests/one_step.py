@@ -29,7 +29,7 @@ def before_and_after(config: Config, *, share: int) -> tuple[Parameters, Paramet
     On one thread, because rounding depends on their number and a decision at a kink may tip with it.
     """
     torch.set_num_threads(1)
-    with launched(build_fabric(config)) as fabric:
+    with launched(build_fabric(config), to_save_memory="") as fabric:
         state = build_state(config, fabric, total_steps=1)
         own = torch.Generator().manual_seed(share)
         images = torch.randn(2, 3, 64, 96, generator=own)

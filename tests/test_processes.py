@@ -1,13 +1,24 @@
 """What becomes of the process group at the end of a job."""
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
+import torch
 from lightning_fabric import Fabric
 from torch import distributed
 
-from segdistill.errors import EvaluationError, InterruptedRunError
-from segdistill.processes import launched
+from segdistill.errors import EvaluationError, InterruptedRunError, OutOfMemoryError, ToldByAnotherError
+from segdistill.processes import by_first, launched
+
+
+def launched_alone() -> AbstractContextManager[Fabric]:
+    return launched(Fabric(accelerator="cpu", devices=1), to_save_memory="Take smaller batches")
 
 
 @pytest.fixture
@@ -21,7 +32,7 @@ def group() -> Iterator[None]:
 
 @pytest.mark.usefixtures("group")
 def test_the_group_is_gone_when_the_work_is_done() -> None:
-    with launched(Fabric(accelerator="cpu", devices=1)) as fabric:
+    with launched_alone() as fabric:
         assert distributed.is_initialized()
         assert fabric.is_global_zero
     assert not distributed.is_initialized()
@@ -30,7 +41,7 @@ def test_the_group_is_gone_when_the_work_is_done() -> None:
 @pytest.mark.usefixtures("group")
 @pytest.mark.parametrize("end", [EvaluationError, InterruptedRunError])
 def test_gloos_group_is_gone_after_an_end_that_was_foreseen(end: type[Exception]) -> None:
-    with pytest.raises(end), launched(Fabric(accelerator="cpu", devices=1)):
+    with pytest.raises(end), launched_alone():
         raise end
     assert not distributed.is_initialized()
 
@@ -40,21 +51,77 @@ def test_nccls_group_is_left_after_an_error_that_may_be_one_processs_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(distributed, "get_backend", lambda: "nccl")
-    with pytest.raises(EvaluationError), launched(Fabric(accelerator="cpu", devices=1)):
+    with pytest.raises(EvaluationError), launched_alone():
         raise EvaluationError
     assert distributed.is_initialized()
-    with pytest.raises(InterruptedRunError), launched(Fabric(accelerator="cpu", devices=1)):
+    with pytest.raises(InterruptedRunError), launched_alone():
         raise InterruptedRunError
     assert not distributed.is_initialized()
 
 
 @pytest.mark.usefixtures("group")
 def test_the_group_is_left_when_others_may_be_waiting() -> None:
-    with pytest.raises(ZeroDivisionError), launched(Fabric(accelerator="cpu", devices=1)):
+    with pytest.raises(ZeroDivisionError), launched_alone():
         raise ZeroDivisionError
     assert distributed.is_initialized()
 
 
 def test_one_process_needs_no_group() -> None:
-    with launched(Fabric(accelerator="cpu", devices=1)):
+    with launched_alone():
         assert not distributed.is_initialized()
+
+
+def test_a_gpu_without_memory_is_told_with_the_way_out() -> None:
+    with pytest.raises(OutOfMemoryError) as told, launched_alone():
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of ..."
+        )
+    assert str(told.value) == "the memory of cpu does not suffice (CUDA out of memory). Take smaller batches"
+
+
+def test_what_the_first_process_meets_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    done: list[str] = []
+    by_first(fabric, lambda: done.append("written"))
+    assert done == ["written"]
+
+    def full_disk() -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        by_first(fabric, full_disk)
+    monkeypatch.setattr(Fabric, "is_global_zero", False)
+    by_first(fabric, full_disk)  # another process does not do it,
+    monkeypatch.setattr(Fabric, "broadcast", lambda *_: True)
+    with pytest.raises(ToldByAnotherError):  # and ends if the first one says so
+        by_first(fabric, full_disk)
+
+
+PARENT = """
+import subprocess, sys
+code = "import time; from segdistill.processes import end_with_parent; end_with_parent(); print(1, flush=True)"
+code += "; time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see other processes")
+def test_a_process_ends_when_the_one_that_started_it_is_gone() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    child = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while _alive(child):
+        assert time.monotonic() < deadline, "the child goes on alone"
+        time.sleep(0.1)
+
+
+def _alive(pid: int) -> bool:
+    """Not gone, nor dead and only waiting for somebody to ask."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"

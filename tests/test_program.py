@@ -17,6 +17,8 @@ from program import TINY, launch, run, start, write_config
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from segdistill.commands.run_folder import RunFolder
+
 pytestmark = pytest.mark.training
 
 
@@ -245,6 +247,14 @@ def test_two_processes_stop_together_and_one_tells(workplace: Path) -> None:
     assert not list((folder / "checkpoints").glob(".*")), "nothing half-written is left"
 
 
+def test_two_processes_end_together_if_the_first_one_may_not_write(workplace: Path) -> None:
+    folder = workplace / "two_taken"
+    with RunFolder(folder).owned():
+        _, err = launch("train", "tiny.yaml", f"out={folder}", "train.devices=2", cwd=workplace, code=2)
+    assert err.count("another process is training") == 1
+    assert "Traceback" not in err
+
+
 MISTAKES = {
     "misspelt key": (["train.epoch=3"], ["train.epoch", "did you mean 'epochs'"]),
     "misspelt kind": (["method.kind=self_distil"], ["method.kind", "did you mean 'self_distill'"]),
@@ -264,6 +274,14 @@ MISTAKES = {
     "two processes and no data": (
         ["train.devices=2", "data.kind=cityscapes", "data.root=nowhere", "out=x10"],
         ["nowhere", "leftImg8bit"],
+    ),
+    "two processes and no tap there": (
+        ["train.devices=2", "method.branches.taps=[9]", "out=x12"],
+        ["method.branches.taps", "depth 9"],
+    ),
+    "an encoder for images of one size": (
+        ["model.encoder=tu-swin_tiny_patch4_window7_224", "model.arch=fpn", "model.options={}", "out=x13"],
+        ["data.size = [64, 96]", "model.options={img_size: [64, 96]}"],
     ),
     "one image at a time": (
         ["model.arch=deeplabv3", "model.options={}", "train.batch_size=1", "out=x11"],

@@ -84,8 +84,9 @@ def build_eval_dataset(
     return EvalDataset(samples, EvalTransform(size=config.data.size, normalisation=how))
 
 
-def worker_count(config: Config, *, on_gpu: bool) -> int:
-    """`data.workers`, or a sensible number: on a CPU the training itself uses all cores."""
+def worker_count(config: Config, *, on_gpu: bool, processes: int = 1) -> int:
+    """`data.workers`, or a sensible number for each of the processes that share the cores: on a CPU the training
+    itself uses all of them."""
     if config.data.workers is not None:
         return config.data.workers
-    return min(MAX_WORKERS, usable_cores()) if on_gpu else 0
+    return max(1, min(MAX_WORKERS, usable_cores() // processes)) if on_gpu else 0

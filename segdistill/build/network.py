@@ -66,11 +66,15 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
             )
             paths.append(feature_path)
         return survey(primary, tuple(paths), height=height, width=width), feature_path
-    except RuntimeError as error:
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # timm's vision transformers assert the size of their images
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(
             f"data.{'crop' if config.data.crop else 'size'} = {list(training_size(config))}: {config.model.arch} on "
-            f"{config.model.encoder} cannot take images of {height}x{width} ({str(error).splitlines()[0]}); "
-            "use larger ones"
+            f"{config.model.encoder} cannot take images of {height}x{width} ({reason}); larger ones may "
+            f"do or, for an encoder made for images of one size, model.options={{img_size: [{height}, {width}]}}"
         ) from None
 
 

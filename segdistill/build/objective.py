@@ -2,7 +2,7 @@
 
 import torch
 
-from segdistill.build.splits import build_taxonomy, check_class_weights
+from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config, Weighted
 from segdistill.losses.objective import Needs, Objective, Schedule, Term
 from segdistill.losses.terms import Adversarial, FeatureSimilarity, LogitDistillation, Supervised
@@ -12,14 +12,9 @@ from segdistill.seeds import stream_seed
 
 
 def build_objective(config: Config, adversarial: Adversarial | None) -> Objective:
-    """The terms that the kind of method has and that have a weight.
-
-    Raises:
-        ConfigError: if the class weights do not match the classes.
-    """
+    """The terms that the kind of method has and that have a weight."""
     method = config.method
     supervised = method.supervised
-    check_class_weights(config)
     labels = Supervised(
         class_weights=supervised.class_weights,
         label_smoothing=supervised.label_smoothing,

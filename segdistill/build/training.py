@@ -10,13 +10,15 @@ from segmentation_models_pytorch.base import SegmentationModel
 from segdistill.build.datasets import build_normalisation, training_size
 from segdistill.build.network import build_net
 from segdistill.build.objective import build_discriminator, build_objective
-from segdistill.build.splits import build_taxonomy
+from segdistill.build.splits import build_taxonomy, check_class_weights
 from segdistill.config import Config, ViewsConfig
 from segdistill.data.transforms import Normalisation
 from segdistill.data.views import StrongViews
 from segdistill.errors import ConfigError
 from segdistill.losses.terms import Adversarial
+from segdistill.models.ensemble import MultiBranchNet
 from segdistill.models.primary import input_multiple
+from segdistill.processes import in_turn
 from segdistill.resolution import pad_to_multiple
 from segdistill.training.ema import Ema
 from segdistill.training.loop import LoopSettings
@@ -60,9 +62,7 @@ def build_fabric(config: Config) -> Fabric:
 
 def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainState:
     """Networks on their devices, optimisers and objective, at the beginning of a run."""
-    net = build_net(config)
-    if config.train.batch_size == fabric.world_size:
-        _refuse_single_images(config, net.primary)
+    net = in_turn(fabric, lambda: _checked_net(config, processes=fabric.world_size))
     if config.train.channels_last:
         net = net.to(memory_format=torch.channels_last)
     train, method = config.train, config.method
@@ -97,6 +97,15 @@ def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainSta
         views=_build_views(method.logit.views, build_normalisation(config)),
         ema=Ema.of(net, decay=train.ema_decay) if train.ema_decay else None,
     )
+
+
+def _checked_net(config: Config, *, processes: int) -> MultiBranchNet:
+    """Raises ConfigError if something is wrong with the network or its losses."""
+    net = build_net(config)
+    if config.train.batch_size == processes:
+        _refuse_single_images(config, net.primary)
+    check_class_weights(config)
+    return net
 
 
 def _build_views(section: ViewsConfig, normalisation: Normalisation) -> StrongViews:

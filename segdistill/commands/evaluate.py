@@ -101,7 +101,10 @@ def _score_on_all(
 ) -> None:
     """On as many devices as asked for; every process builds its own subject, the first before the others."""
     fabric = build_fabric(asked.devices, accelerator=accelerator)
-    with launched(fabric):
+    with launched(
+        fabric,
+        to_save_memory="Let a window slide over the images (--window HxW), or see them smaller (--size HxW)",
+    ):
         console = console if fabric.is_global_zero else Console(quiet=True)
         subject = in_turn(fabric, lambda: build(fabric.device, console))
         score(subject, asked, fabric, console=console)
@@ -118,8 +121,7 @@ def evaluate_masks(
     subject = mask_subject(
         model, overrides, split=asked.split, masks=masks, label_ids=label_ids, console=console
     )
-    with launched(build_fabric(1, accelerator="cpu")) as fabric:
-        score(subject, asked, fabric, console=console)
+    score(subject, asked, build_fabric(1, accelerator="cpu"), console=console)
 
 
 def build_fabric(devices: int, *, accelerator: str) -> Fabric:

@@ -1,7 +1,7 @@
 """`segdistill train`: configuration in, a deployed network out."""
 
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,19 @@ from segdistill.export.weights import Deployed, save_deployed
 from segdistill.files import write_json
 from segdistill.models.ensemble import PRIMARY
 from segdistill.models.primary import input_multiple
-from segdistill.processes import in_turn, launched
+from segdistill.processes import by_first, in_turn, launched
 from segdistill.resolution import pad_to_multiple
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.host_memory import keep_freed_memory
 from segdistill.training.loop import fit
 from segdistill.training.run_log import RunLog, miou_by_stream
 from segdistill.training.state import TrainState
+
+_TO_SAVE_MEMORY = (
+    "Remedies: half the train.batch_size and twice the train.accumulate, train.precision=bf16-mixed, crops by "
+    "data.crop, a smaller data.size, a smaller method.branches.width or fewer of its taps. Each makes another training "
+    "of it, to be started anew; the checkpoints of this one are kept"
+)
 
 
 def train(config: Config, *, overwrite: bool, console: Console) -> None:
@@ -68,7 +74,7 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
     fabric = build_fabric(config)
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    with launched(fabric):
+    with launched(fabric, to_save_memory=_TO_SAVE_MEMORY):
         _train(config, folder, fabric, console=console if fabric.is_global_zero else Console(quiet=True))
 
 
@@ -77,18 +83,20 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
     train_set, val_set, batches = in_turn(fabric, lambda: _data(config, fabric, console=console))
     state = build_state(config, fabric, total_steps=config.train.epochs * batches.steps)
 
-    saved = folder.last_state(config)
+    # Every process has read the folder before the first one writes to it.
+    saved = in_turn(fabric, lambda: folder.last_state(config))
     if saved is not None:
         state.load_state_dict(saved)
-    fabric.barrier()  # every process has read the folder before the first one writes to it
-    with folder.owned() if fabric.is_global_zero else nullcontext():
-        if fabric.is_global_zero:
+    with ExitStack() as until_the_end:
+
+        def begin() -> None:
+            until_the_end.enter_context(folder.owned())
             folder.begin(config)
+
+        by_first(fabric, begin)
         say_what_runs(config, state, console=console, images=(len(train_set), len(val_set)))
         scores = fit_and_score(config, folder, state, train_set, batches, val_set, console=console)
-        if fabric.is_global_zero:
-            deploy(config, folder, state, scores, val_set, console=console)
-        fabric.barrier()
+        by_first(fabric, lambda: deploy(config, folder, state, scores, val_set, console=console))
 
 
 def _data(
@@ -116,7 +124,7 @@ def fit_and_score(
     """Train to the end, put the weights that are to be deployed into `state.scored_net`, and score them."""
     fabric = state.fabric
     on_gpu = fabric.device.type == "cuda"
-    workers = worker_count(config, on_gpu=on_gpu) // (fabric.world_size if config.data.workers is None else 1)
+    workers = worker_count(config, on_gpu=on_gpu, processes=fabric.world_size)
     multiple = input_multiple(state.net.primary)
     taxonomy = val_set.samples.taxonomy
     validation = eval_loader(val_set, workers=workers, rank=fabric.global_rank, world_size=fabric.world_size)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -29,6 +30,12 @@ Game = Literal["label", "peer"]
 
 def mean_of(losses: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(losses)).mean()
+
+
+@cache
+def _on_device(weights: tuple[float, ...], device: torch.device) -> Tensor:
+    """Made once: to copy numbers to a GPU is to wait for all that it has still to do."""
+    return torch.tensor(weights, device=device)
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,9 @@ class Supervised:
 
     def _weights(self, maps: StepMaps) -> Tensor | None:
         """(C,), or None if every pixel counts the same."""
-        given = None if self.class_weights is None else maps.primary_logits.new_tensor(self.class_weights)
+        given = (
+            None if self.class_weights is None else _on_device(self.class_weights, maps.primary_logits.device)
+        )
         if not self.balance:
             return given
         balanced = balancing_weights(maps.votes(maps.grid_stride), power=self.balance)

@@ -19,7 +19,8 @@ from segdistill.study.rungs import Rung
 TAKEN_OVER = "beginning.json"
 _POLL_SECONDS, _WATCH_SECONDS = 0.5, 3.0
 _STARTED = "---- started"  # a line of the log before what each try says
-_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_HANGUP = {signal.SIGHUP} if hasattr(signal, "SIGHUP") else set[signal.Signals]()  # Windows has none
+_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | _HANGUP
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ class Runner:
         """
         waiting, failures = list(planned), list[Failure]()
         # An ignored SIGHUP stays ignored: that is how nohup lets a study outlive its terminal.
-        nohup = signal.SIGHUP if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else None
-        heeded = _STOP_SIGNALS - {nohup}
+        nohup = {number for number in _HANGUP if signal.getsignal(number) is signal.SIG_IGN}
+        heeded = _STOP_SIGNALS - nohup
         previous = {number: signal.signal(number, self._ask_to_stop) for number in heeded}
         watched = 0.0
         try:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from segdistill.errors import InterruptedRunError
 from segdistill.evaluation.metrics import Scores
 from segdistill.files import write_atomically
 from segdistill.models.ensemble import PRIMARY
+from segdistill.processes import by_first
 from segdistill.seeds import stream_seed
 from segdistill.training.checkpoint import save_checkpoint
 from segdistill.training.host_memory import peak_memory_bytes
@@ -71,9 +73,8 @@ class Checkpoints:
                 _copy(path, self.kept(epoch).folder / path.name)
 
     def save(self, path: Path, state: TrainState) -> None:
-        """Only the rank-zero process writes; its batch-norm statistics are the ones that count."""
-        if state.fabric.is_global_zero:
-            save_checkpoint(path, state=state.state_dict(), config=self.config, versions=self.versions)
+        """For the first process alone; its batch-norm statistics are the ones that count."""
+        save_checkpoint(path, state=state.state_dict(), config=self.config, versions=self.versions)
 
 
 def _copy(path: Path, target: Path) -> None:
@@ -117,20 +118,36 @@ def fit(
             if position.epoch % settings.eval_every == 0 or position.epoch == settings.epochs:
                 scores = evaluate()
             better = scores is not None and note_best(state, scores[PRIMARY].miou)
-            log.epoch(
-                position=position,
-                terms=state.epoch_terms.means(),
-                learning_rates=learning_rates(state),
-                scores=scores,
-                seconds=time.monotonic() - started,
+            terms, state.epoch_terms = state.epoch_terms.means(), TermSums()
+            seconds = time.monotonic() - started
+            write = partial(
+                _write_epoch, state, settings, terms=terms, scores=scores, better=better, seconds=seconds
             )
-            state.epoch_terms = TermSums()
-            if better:
-                checkpoints.save(checkpoints.best, state)
-            checkpoints.save(checkpoints.last, state)
-            if position.epoch in settings.keep_epochs and state.fabric.is_global_zero:
-                checkpoints.keep(position.epoch)
+            by_first(state.fabric, partial(write, checkpoints=checkpoints, log=log))
     return scores
+
+
+def _write_epoch(
+    state: TrainState,
+    settings: LoopSettings,
+    *,
+    terms: Mapping[str, float],
+    scores: Mapping[str, Scores] | None,
+    better: bool,
+    seconds: float,
+    checkpoints: Checkpoints,
+    log: RunLog,
+) -> None:
+    """What is kept of a finished epoch; for the first process alone."""
+    position = state.position
+    log.epoch(
+        position=position, terms=terms, learning_rates=learning_rates(state), scores=scores, seconds=seconds
+    )
+    if better:
+        checkpoints.save(checkpoints.best, state)
+    checkpoints.save(checkpoints.last, state)
+    if position.epoch in settings.keep_epochs:
+        checkpoints.keep(position.epoch)
 
 
 def train_epoch(
@@ -183,10 +200,9 @@ def train_epoch(
         due, stopped = agreed(state.fabric, now - saved > settings.checkpoint_seconds, stop.is_set())
         if due or stopped:
             look()  # a checkpoint is only written of steps that were seen to be finite
-            checkpoints.save(checkpoints.last, state)
+            by_first(state.fabric, lambda: checkpoints.save(checkpoints.last, state))
             saved = turn = time.monotonic()
         if stopped:
-            state.fabric.barrier()  # one that ends before the first has saved would have it killed
             raise InterruptedRunError("interrupted; everything up to here is saved, --resume goes on")
     look()
 
