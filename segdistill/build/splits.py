@@ -25,6 +25,7 @@ from segdistill.errors import ConfigError, DataError
 #: Decoded images of a split are kept in memory up to this, unless data.cache says otherwise. CamVid's training
 #: split takes 0.25 GB, that of Cityscapes would take 25.
 CACHE_BYTES = 2 * 10**9
+_DARK = 1 << 14  # of 16 bits: below this a camera has stored 10, 12 or 14 bits as they are
 _IGNORED = 255  # in the masks of a folder, once they are read
 
 
@@ -142,6 +143,8 @@ def _synthetic(config: Config, split: str, *, console: Console) -> CheckedSplit:
 
 def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
     listing, code, root = _listed(config, split, console=console)
+    if listing.note:
+        console.print(f"{split}: {listing.note}", highlight=False, markup=False)
     files = PairedFiles(listing.pairs, build_taxonomy(config), code)
     budget = {None: CACHE_BYTES, True: math.inf, False: 0}[config.data.cache]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -158,6 +161,13 @@ def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
             f"[yellow]{split}: viewers turn or mirror {len(checked.turned)} images by their EXIF tag[/yellow], "
             f"e.g. {escape(str(checked.turned[0]))}; here they are used as they are stored. If their masks were drawn "
             "on what a viewer shows, save these images upright",
+            highlight=False,
+        )
+    if checked.wide and checked.brightest < _DARK:
+        levels = (checked.brightest >> 8) + 1
+        console.print(
+            f"[yellow]{split}: {checked.wide} grey images of 16 bits go up to {checked.brightest} of 65535[/yellow]; "
+            f"their upper 8 bits, which are used, know {levels} levels. Scale them to 16 bits, or save them with 8",
             highlight=False,
         )
     if config.data.cache is None and checked.decoded is None:

@@ -12,10 +12,10 @@ import numpy as np
 
 from segdistill.cores import usable_cores
 from segdistill.data.files import Pair, PairedFiles, read_mask, read_photo
-from segdistill.data.mask_code import FOREIGN
+from segdistill.data.mask_code import FOREIGN, MaskCode
 from segdistill.data.samples import LabelledImage
 from segdistill.data.statistics import pixels_by_class
-from segdistill.errors import DataError
+from segdistill.errors import DataError, MaskFormError
 
 LINES_PER_KIND = 20  # listed in the message; the rest are counted
 MAX_THREADS = 8
@@ -27,6 +27,12 @@ class Kind(Enum):
 
     LONELY = ("files without partner", "add the missing file, or remove the one that is alone")
     UNREADABLE = ("not readable", "put back whole copies of these files, or remove both files of the pair")
+    FORM = ("not stored as masks are", "as the lines say")
+    CONTRADICTION = (
+        "numbers say one class and colours another",
+        "say which counts by data.folder.mask_format: rgb for the colours (a palette may be the choice of the program "
+        "that made the file small), index for the numbers",
+    )
     SIZE = (
         "image and mask differ in size",
         "use the mask that was drawn on this very image, at its size; a photo that an EXIF tag turns has to be "
@@ -52,12 +58,16 @@ class Checked:
         pixels: (N, C + 1) int64, pixels of each class in each sample; the last column counts ignored ones.
         decoded_bytes: that all samples together take in memory.
         turned: images that a viewer shows turned or mirrored, although their size does not tell.
+        wide: number of grey images of 16 bits.
+        brightest: largest value of all these, 0..65535.
     """
 
     decoded: tuple[LabelledImage, ...] | None
     pixels: np.ndarray
     decoded_bytes: int
     turned: tuple[Path, ...] = ()
+    wide: int = 0
+    brightest: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class _Finding:
     pixels: np.ndarray | None
     problems: tuple[tuple[Kind, str], ...]
     turned: Path | None = None
+    brightest: int | None = None  # of a grey image of 16 bits
 
 
 def check_files(
@@ -94,6 +105,7 @@ def check_files(
     problems[Kind.LONELY] += lonely
     bad_pairs, decoded_bytes = 0, 0
     turned: list[Path] = []
+    peaks: list[int] = []
     kept: list[LabelledImage] | None = [] if keep_bytes else None
     pixels = np.zeros((len(files), files.taxonomy.num_classes + 1), np.int64)
     with _findings(files, threads or min(MAX_THREADS, usable_cores())) as findings:
@@ -102,6 +114,7 @@ def check_files(
                 problems[kind].append(line)
             bad_pairs += bool(finding.problems)
             turned += [finding.turned] if finding.turned else []
+            peaks += [] if finding.brightest is None else [finding.brightest]
             if finding.pixels is not None:
                 pixels[place] = finding.pixels
             if finding.sample is not None:
@@ -114,7 +127,14 @@ def check_files(
                 progress(place + 1, len(files))
     if any(problems.values()):
         raise DataError(_message(problems, bad_pairs, len(files)))
-    return Checked(None if kept is None else tuple(kept), pixels, decoded_bytes, tuple(turned))
+    return Checked(
+        None if kept is None else tuple(kept),
+        pixels,
+        decoded_bytes,
+        turned=tuple(turned),
+        wide=len(peaks),
+        brightest=max(peaks, default=0),
+    )
 
 
 @contextmanager
@@ -138,22 +158,26 @@ def _findings(files: PairedFiles, threads: int) -> Iterator[Iterator[_Finding]]:
 
 def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
     problems: list[tuple[Kind, str]] = []
-    image = stored = turned = None
+    image = stored = turned = brightest = None
     try:
-        image, orientation = read_photo(pair.image)
+        image, orientation, brightest = read_photo(pair.image)
         if orientation in _SAME_SIZE or (orientation != 1 and image.shape[0] == image.shape[1]):
             turned = pair.image
     except DataError as error:
         problems.append((Kind.UNREADABLE, str(error)))
     try:
         stored = read_mask(pair.mask, files.code.form)
+    except MaskFormError as error:
+        problems.append((Kind.FORM, str(error)))
     except DataError as error:
         problems.append((Kind.UNREADABLE, str(error)))
     if stored is None:
         return _Finding(None, None, tuple(problems))
     mask = files.code.encode(stored)
     pixels = pixels_by_class(mask, files.taxonomy)
-    if (mask == FOREIGN).any():
+    if contradiction := _contradiction(pair.mask, stored, files.code):
+        problems.append((Kind.CONTRADICTION, f"{pair.mask}: {contradiction}"))
+    elif (mask == FOREIGN).any():
         problems.append((Kind.LABELS, f"{pair.mask}: {files.code.foreign(stored, mask)}"))
     elif pixels[-1] == mask.size:
         problems.append((Kind.VOID, f"{pair.mask}: every pixel is ignored{_what_is_ignored(stored)}"))
@@ -162,7 +186,17 @@ def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
             (Kind.SIZE, f"{pair.mask}: mask {_size(mask)}, image {_size(image)} (width x height)")
         )
     sample = None if image is None else LabelledImage(image, mask)
-    return _Finding(sample, pixels, tuple(problems), turned)
+    return _Finding(sample, pixels, tuple(problems), turned, brightest)
+
+
+def _contradiction(path: Path, stored: np.ndarray, code: MaskCode) -> str:
+    """Of a mask that was read by its numbers where colours count, too."""
+    if code.form != "auto" or stored.ndim == 3:
+        return ""
+    try:
+        return code.contradiction(stored, read_mask(path, "rgb"))
+    except MaskFormError:  # more than 8 bits: there are no colours
+        return ""
 
 
 def _what_is_ignored(stored: np.ndarray) -> str:

@@ -1,5 +1,6 @@
 """Images and masks from files, decoded whole or not at all."""
 
+import contextlib
 import os
 import unicodedata
 from dataclasses import dataclass
@@ -12,11 +13,21 @@ from PIL import Image, UnidentifiedImageError
 from segdistill.data.mask_code import FOREIGN, MaskCode, MaskForm
 from segdistill.data.samples import LabelledImage
 from segdistill.data.taxonomy import Taxonomy
-from segdistill.errors import DataError
+from segdistill.errors import DataError, MaskFormError
 
 Image.MAX_IMAGE_PIXELS = None  # PIL takes large images for an attack; these are the user's own
 
-_ORIENTATION = 0x0112  # EXIF's tag
+_ORIENTATION = 0x0112  # EXIF's and TIFF's tag
+#: What Pillow does to a TIFF by that tag while it loads it -> what undoes it.
+_UNDONE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
@@ -36,10 +47,12 @@ class Listing:
     Attributes:
         pairs: sorted by name.
         lonely: one line for every file that lacks its partner.
+        note: what a user should know of how these pairs came about; or empty.
     """
 
     pairs: tuple[Pair, ...]
     lonely: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,24 +99,28 @@ def as_key(name: str) -> str:
 
 
 class Photo(NamedTuple):
-    """An image, see `read_image`, and how a viewer turns or mirrors it by its EXIF tag: 1 (not at all) to 8."""
+    """An image, see `read_image`, and what is lost of its file by that.
+
+    Attributes:
+        pixels: (H, W, 3) uint8.
+        orientation: how a viewer turns or mirrors it by its EXIF or TIFF tag: 1 (not at all) to 8.
+        brightest: largest value, 0..65535, of a grey image of 16 bits; None of any other.
+    """
 
     pixels: np.ndarray
     orientation: int
+    brightest: int | None
 
 
 def read_photo(path: Path) -> Photo:
-    """`read_image`, with what is not applied of its EXIF tag."""
-    image = _decode(path)
-    try:
-        orientation = int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # whatever is wrong with it, the pixels are there
-        orientation = 1
-    return Photo(_rgb(image, path), orientation)
+    """`read_image`, with what it leaves out."""
+    image, orientation = _decode(path)
+    brightest = int(np.array(image).max()) if _is_wide(image) else None
+    return Photo(_rgb(image, path), orientation, brightest)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decode an image as it is stored; an EXIF orientation is not applied, since no mask would follow it.
+    """Decode an image as it is stored; an EXIF or TIFF orientation is not applied, since no mask would follow it.
 
     Returns:
         (H, W, 3) uint8, RGB; grey and palette images are expanded, transparency is dropped. Of 16 bits per
@@ -112,11 +129,15 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, damaged, cut short, has several pages, or holds 32-bit numbers.
     """
-    return _rgb(_decode(path), path)
+    return _rgb(_decode(path)[0], path)
+
+
+def _is_wide(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16")
 
 
 def _rgb(image: Image.Image, path: Path) -> np.ndarray:
-    if image.mode.startswith("I;16"):
+    if _is_wide(image):
         grey = (np.array(image).astype(np.uint16, copy=False) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=-1)
     if image.mode in ("F", "I"):
@@ -139,10 +160,10 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
         (H, W) uint8, or uint16 where a label is above 255; or (H, W, 3) uint8 colours.
 
     Raises:
-        DataError: the file is missing, damaged, cut short, has several pages, is partly transparent, or
-            cannot be read in this form.
+        DataError: the file is missing, damaged, cut short or has several pages.
+        MaskFormError: it is partly transparent, or cannot be read in this form.
     """
-    image = _opaque(_decode(path), path)
+    image = _opaque(_decode(path)[0], path)
     wide = image.mode.startswith("I")
     if form == "rgb" and not wide:
         return np.array(image.convert("RGB"))
@@ -157,15 +178,19 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
     elif wide and form != "rgb":
         labels = np.array(image)
         if labels.min() < 0 or labels.max() > 65535:
-            raise DataError(
+            raise MaskFormError(
                 f"{path}: labels go from {labels.min()} to {labels.max()}; a mask holds 0 to 65535"
             )
         return labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
     if wide:
-        raise DataError(f"{path}: a grey image of more than 8 bits (PIL mode {image.mode}) holds no colours")
-    raise DataError(
+        raise MaskFormError(
+            f"{path}: a grey image of more than 8 bits (PIL mode {image.mode}) holds no colours"
+        )
+    if image.mode == "F":
+        raise MaskFormError(f"{path}: floating-point numbers; save the labels as whole ones, of 8 or 16 bits")
+    raise MaskFormError(
         f"{path}: this is a colour image (PIL mode {image.mode}); a mask has one channel that holds the class "
-        "index of each pixel: convert the colours to indexes, or use data.kind=folder, which reads colours"
+        "index of each pixel: convert the colours to indexes or, with data.kind=folder, say which colour each class has"
     )
 
 
@@ -175,17 +200,22 @@ def _opaque(image: Image.Image, path: Path) -> Image.Image:
         return image
     transparent = int((np.array(image.getchannel("A")) < 255).sum())
     if transparent:
-        raise DataError(
+        raise MaskFormError(
             f"{path}: {transparent} pixels of this mask are transparent; save it without transparency, these pixels "
             "in the colour of their class or of what is ignored"
         )
     return image.convert(image.mode.removesuffix("A"))
 
 
-def _decode(path: Path) -> Image.Image:
-    """Every pixel of an image file. Only PIL's full load() notices a file that was cut short."""
+def _decode(path: Path) -> tuple[Image.Image, int]:
+    """Every pixel of an image file as it is stored, and its orientation. Only PIL's full load() notices a file that
+    was cut short."""
+    orientation = 1
     try:
-        with Image.open(path) as image:
+        # By its path, Pillow (13.0) maps an uncompressed TIFF into memory with width and height of what it has turned.
+        with path.open("rb") as file, Image.open(file) as image:
+            with contextlib.suppress(Exception):  # whatever is wrong with the tags, the pixels may be there
+                orientation = int(image.getexif().get(_ORIENTATION, 1))
             # Other formats with several frames (an MPO photo with its preview) begin with the picture itself.
             pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
             image.load()
@@ -201,4 +231,6 @@ def _decode(path: Path) -> Image.Image:
         raise DataError(f"{path}: cannot be decoded: {error}") from error
     if pages > 1:
         raise DataError(f"{path}: holds {pages} pages; save each as a file of its own")
-    return image
+    if image.format == "TIFF" and orientation in _UNDONE:
+        return image.transpose(_UNDONE[orientation]), orientation
+    return image, orientation

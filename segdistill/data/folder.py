@@ -1,6 +1,7 @@
 """A data set of the user's own: a folder of images and a folder of masks, or lists of files."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from segdistill.errors import DataError
 
 SPLITS = ("train", "val", "test")
 _SPLIT = "{split}"
+_LIKE_A_SPLIT = re.compile(r"(train|val|valid|validate|test|dev)(ing|ation)?([-_ ]?\d*)", re.IGNORECASE)
 _SHOWN = 12  # names of what lies in a folder that is not as expected
 
 
@@ -83,6 +85,13 @@ def _dealt(layout: FolderLayout, split: str) -> Listing:
             f"{layout.root} has no split {split}: give it a share by data.folder.{split}_share, a list by "
             f"data.folder.lists.{split}, or sub-folders {layout.images}/{split} and {layout.masks}/{split}"
         )
+    alike = [name for name in _folders_in(layout.root / layout.images) if _LIKE_A_SPLIT.fullmatch(name)]
+    if alike:
+        raise DataError(
+            f"{layout.root / layout.images} has the sub-folders {', '.join(alike)}, which look like splits; but splits "
+            "are called train, val and test here, and as they are, their images would be dealt out anew. Rename them "
+            "(masks too; a link will do), or say what belongs to each split by data.folder.lists"
+        )
     splits = deal([pair.name for pair in whole.pairs], shares=layout.shares, seed=layout.seed)
     if whole.pairs and "train" not in splits.values():
         raise DataError(
@@ -91,7 +100,9 @@ def _dealt(layout: FolderLayout, split: str) -> Listing:
         )
     # Files without partner belong to no split; they are told once.
     lonely = whole.lonely if split == "train" else ()
-    return Listing(tuple(pair for pair in whole.pairs if splits[pair.name] == split), lonely)
+    pairs = tuple(pair for pair in whole.pairs if splits[pair.name] == split)
+    note = f"{len(pairs)} of {len(whole.pairs)} images, chosen by their names and data.folder.split_seed={layout.seed}"
+    return Listing(pairs, lonely, note)
 
 
 def _matched(layout: FolderLayout, split: str) -> Listing:
@@ -138,7 +149,19 @@ def _matched(layout: FolderLayout, split: str) -> Listing:
     for found in (images, masks):
         lonely += [f"{b}: has the name of {a}, keep one of the two" for a, b, *_ in _twins(found)]
     pairs = [Pair(name, images[name][0], masks[name][0]) for name in sorted(images.keys() & masks)]
-    return Listing(tuple(pairs), tuple(sorted(lonely)))
+    undivided = layout.root / layout.images
+    beside = len(_images_in(undivided)) if split == "train" and _SPLIT not in str(layout.images) else 0
+    note = f"{beside} images lie in {undivided} itself, in no split, and are not used" if beside else ""
+    return Listing(tuple(pairs), tuple(sorted(lonely)), note)
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Not those of its sub-folders."""
+    return [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
 
 
 def _by_name(
@@ -147,7 +170,16 @@ def _by_name(
     """`sub/folder/name` without `suffix` and file type -> its files; `foreign`: an ending to leave out; `without`: a
     folder below this one to leave out."""
     found: dict[str, list[Path]] = {}
-    for path in files_below(folder):
+    files = files_below(folder)
+    garbled = [
+        str(path).encode("utf-8", "backslashreplace").decode() for path in files if not _is_text(str(path))
+    ]
+    if garbled:
+        raise DataError(
+            f"{len(garbled)} files below {folder} have names that are not UTF-8 text, e.g. {garbled[0]}; rename them "
+            "(archives of older systems leave such names)"
+        )
+    for path in files:
         place = path.relative_to(folder)
         if without in path.parents or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
@@ -156,6 +188,14 @@ def _by_name(
         name = place.with_name(path.stem.removesuffix(suffix)) if path.stem != suffix else place
         found.setdefault(as_key(name.as_posix()), []).append(path)
     return found
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _twins(found: Mapping[str, list[Path]]) -> list[list[Path]]:

@@ -56,6 +56,24 @@ class MaskCode:
             return cv2.LUT(stored, self._class_of_value[:256])
         return self._class_of_value[stored]
 
+    def contradiction(self, stored: np.ndarray, colours: np.ndarray) -> str:
+        """Where a mask's numbers say one class and their colours another, in words; empty if they agree, or if some
+        of the colours are no class's: then nobody meant them.
+
+        A program that makes PNG files small may store a mask of few colours as a palette of its own order.
+
+        Args:
+            stored: (H, W) uint8 numbers.
+            colours: (H, W, 3) uint8, the same file read by its colours.
+        """
+        by_number, by_colour = self.encode(stored), self.encode(colours)
+        apart = by_number != by_colour
+        if (by_colour == FOREIGN).any() or not apart.any():
+            return ""
+        row, column = np.argwhere(apart)[0]
+        colour = tuple(colours[row, column].tolist())
+        return f"{apart.sum()} pixels, e.g. number {stored[row, column]} in colour {colour}"
+
     def foreign(self, stored: np.ndarray, encoded: np.ndarray) -> str:
         """The stored pixels without a meaning, with their numbers, and what is allowed; in words.
 

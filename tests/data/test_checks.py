@@ -10,7 +10,7 @@ from PIL import Image
 
 from segdistill.data.checks import LINES_PER_KIND, check_files
 from segdistill.data.files import Pair, PairedFiles
-from segdistill.data.mask_code import MaskCode
+from segdistill.data.mask_code import MaskCode, MaskForm
 from segdistill.data.samples import CachedSamples
 from segdistill.data.taxonomy import CAMVID
 from segdistill.errors import DataError
@@ -130,7 +130,8 @@ def test_every_bad_file_is_named_in_one_message(make_pair: MakePair, tmp_path: P
     assert str(pairs["sound"].image.with_suffix("")) not in message
     for title in (
         "files without partner (1)",
-        "not readable (8)",
+        "not readable (7)",
+        "not stored as masks are (1)",
         "differ in size (1)",
         "outside the classes (1)",
         "no labelled pixel (1)",
@@ -168,3 +169,56 @@ def test_any_number_of_threads_keeps_the_order(make_pair: MakePair, threads: int
     assert checked.decoded is not None
     assert [sample.mask[0, 0] for sample in checked.decoded] == list(range(11))
     assert checked.pixels[:, :-1].argmax(1).tolist() == list(range(11))
+
+
+ROAD, CAR = (128, 64, 128), (64, 0, 128)
+COLOURS = {(0, 0, 0): 0, ROAD: 1, CAR: 2}
+
+
+def coloured(*pairs: Pair, form: MaskForm = "auto") -> PairedFiles:
+    return PairedFiles(pairs, CAMVID, MaskCode({0: 0, 1: 1, 2: 2}, COLOURS, 255, form))
+
+
+def palette_mask(pair: Pair, order: list[tuple[int, int, int]]) -> None:
+    """The same picture, background above a road above a car, as a palette of some order."""
+    rows = np.repeat([(0, 0, 0), ROAD, CAR], SIZE[0] // 3, axis=0)
+    numbers = np.array([order.index(tuple(row)) for row in rows.tolist()], np.uint8)
+    stored = Image.fromarray(np.repeat(numbers[:, None], SIZE[1], axis=1), "P")
+    stored.putpalette([channel for colour in order for channel in colour])
+    stored.save(pair.mask)
+
+
+def test_a_palette_in_an_order_of_its_own_is_not_taken_for_classes(make_pair: MakePair) -> None:
+    same, other = make_pair("same"), make_pair("other")
+    palette_mask(same, [(0, 0, 0), ROAD, CAR])
+    palette_mask(other, [ROAD, CAR, (0, 0, 0)])
+    assert check_files(coloured(same)).pixels[0, :3].tolist() == [1600, 1600, 1600]
+    with pytest.raises(DataError) as caught:
+        check_files(coloured(same, other))
+    message = str(caught.value)
+    assert "numbers say one class and colours another (1)" in message
+    assert f"{other.mask}: 4800 pixels, e.g. number 2 in colour (0, 0, 0)" in message
+    assert "data.folder.mask_format" in message
+    assert str(same.mask) not in message
+    for form, shares in (("rgb", [1600, 1600, 1600]), ("index", [1600, 1600, 1600])):
+        assert check_files(coloured(other, form=form)).pixels[0, :3].tolist() == shares  # type: ignore[arg-type]
+
+
+def test_a_palette_of_other_colours_is_read_by_its_numbers(make_pair: MakePair) -> None:
+    pair = make_pair("a")
+    palette_mask(pair, [(0, 0, 0), ROAD, CAR])
+    with Image.open(pair.mask) as stored:
+        stored.putpalette([0, 0, 0, 9, 9, 9, 64, 0, 128])
+        stored.save(pair.mask)
+    assert check_files(coloured(pair)).pixels[0, :3].tolist() == [1600, 1600, 1600]
+
+
+@pytest.mark.parametrize(("top", "wide"), [(4095, 1), (65535, 1)])
+def test_how_much_of_16_bits_is_used_is_told(make_pair: MakePair, top: int, wide: int) -> None:
+    dark, colour = make_pair("dark"), make_pair("colour")
+    grey = np.zeros(SIZE, np.uint16)
+    grey[3, 4] = top
+    Image.fromarray(grey).save(dark.image)
+    checked = check_files(camvid(dark, colour))
+    assert (checked.wide, checked.brightest) == (wide, top)
+    assert check_files(camvid(colour)).wide == 0

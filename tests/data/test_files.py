@@ -47,6 +47,18 @@ def test_an_orientation_is_told(tmp_path: Path) -> None:
     assert [read_photo(tmp_path / name).orientation for name in ("a.png", "b.png")] == [3, 1]
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_is_not_turned_either(tmp_path: Path, orientation: int, compression: str) -> None:
+    stored = Image.fromarray(RGB)
+    stored.save(tmp_path / "a.tif", tiffinfo={0x0112: orientation}, compression=compression)
+    photo = read_photo(tmp_path / "a.tif")
+    np.testing.assert_array_equal(photo.pixels, RGB)
+    assert photo.orientation == orientation
+    Image.fromarray(LABELS).save(tmp_path / "m.tif", tiffinfo={0x0112: orientation}, compression=compression)
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.tif"), LABELS)
+
+
 def test_large_images_are_no_attack(tmp_path: Path) -> None:
     assert Image.MAX_IMAGE_PIXELS is None
     Image.new("L", (14_000, 13_000)).save(tmp_path / "a.png", compress_level=1)

@@ -1,5 +1,6 @@
 """A user's own folders: which files belong together, and to which split."""
 
+import os
 from collections import Counter
 from dataclasses import replace
 from itertools import chain
@@ -241,3 +242,48 @@ def test_missing_and_empty_lists(layout: FolderLayout) -> None:
     assert "the split val of" in refusal(lists, "val")
     assert "data.folder.lists.test" in refusal(lists, "test")
     assert "cannot be read as text" in refusal(replace(lists, lists={"train": Path("none.txt")}))
+
+
+@pytest.mark.parametrize(
+    "folders", [("training", "validation"), ("Train", "Val"), ("train1", "test"), ("dev",)]
+)
+def test_folders_that_look_like_splits_are_not_dealt_out(
+    layout: FolderLayout, folders: tuple[str, ...]
+) -> None:
+    for index, folder in enumerate(folders):
+        touch(
+            layout.root,
+            *(f"{kind}/{folder}/{index}{name}.png" for kind in ("images", "masks") for name in "abc"),
+        )
+    message = refusal(layout)
+    assert f"sub-folders {', '.join(sorted(folders))}" in message
+    assert "data.folder.lists" in message
+
+
+@pytest.mark.parametrize("folder", ["trainyard", "city", "testament"])
+def test_other_folders_are_dealt_out_and_told(layout: FolderLayout, folder: str) -> None:
+    touch(layout.root, *(f"{kind}/{folder}/{name}.png" for kind in ("images", "masks") for name in "abcd"))
+    assert list_split(layout, "train").note.startswith("3 of 4 images, chosen by their names")
+    assert list_split(layout, "val").note.startswith("1 of 4 images")
+
+
+def test_images_beside_the_folders_of_splits_are_told(layout: FolderLayout) -> None:
+    touch(
+        layout.root, *(f"{kind}/{split}/a.png" for kind in ("images", "masks") for split in ("train", "val"))
+    )
+    assert [list_split(layout, split).note for split in ("train", "val")] == ["", ""]
+    touch(layout.root, "images/b.png", "images/c.png", "images/notes.txt")
+    assert list_split(layout, "train").note.startswith("2 images lie in ")
+    assert list_split(layout, "val").note == ""
+
+
+def test_names_that_are_no_text_are_told(layout: FolderLayout) -> None:
+    touch(layout.root, "images/a.png", "masks/a.png")
+    garbled = os.fsencode(layout.root / "images") + b"/\xfcber.png"
+    try:
+        os.close(os.open(garbled, os.O_CREAT | os.O_WRONLY))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    message = refusal(layout)
+    assert "1 files below" in message
+    assert "\\udcfcber.png" in message

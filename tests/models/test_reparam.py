@@ -190,7 +190,13 @@ class Read(nn.Module):
         outputs = own, added, scaled, handed_on, tapped
         assert all(output.shape == maps.shape for output in outputs), "a look at the shape is no reading"
         normalised = [norm(output) for norm, output in zip(self.norms, outputs, strict=True)]
-        return [normalised[0], normalised[1] + added, normalised[2] * scaled.mean(), handed_on, *normalised[3:]]
+        return [
+            normalised[0],
+            normalised[1] + added,
+            normalised[2] * scaled.mean(),
+            handed_on,
+            *normalised[3:],
+        ]
 
 
 def test_nobody_but_the_batch_norm_reads_what_becomes_parallel() -> None:
