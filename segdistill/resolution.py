@@ -59,7 +59,7 @@ def resized_argmax(logits: Tensor, height: int, width: int) -> Tensor:
     for index in range(1, logits.shape[1]):
         other = upsample(logits[:, index : index + 1], height, width)
         classes.masked_fill_(other > best, index)
-        torch.maximum(best, other, out=best)
+        best = torch.maximum(best, other)  # not in place: `best` may be a view of the logits
     return classes[0, 0]
 
 

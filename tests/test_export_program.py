@@ -149,6 +149,21 @@ def test_a_file_that_fails_its_check_does_not_stay(kind: str, finished: Path, wo
     assert not list(workplace.glob("*broken.onnx*"))
 
 
+@pytest.mark.parametrize("size", ["40x52", "90x110"])
+@pytest.mark.parametrize("fit", ["resize", "pad"])
+def test_a_file_of_images_of_another_size_is_held_against_torch_that_sees_the_same(
+    fit: str, size: str, finished: Path, workplace: Path
+) -> None:
+    """Smaller and larger than the 64x96 of training and of the labels."""
+    target = workplace / f"{fit}_{size}.onnx"
+    options = ("--input", "image", "--fit", fit, "--batch", "1", "--size", size, "--out", target)
+    run("export", finished, *options, cwd=workplace)
+    score = OnnxFile(target).description.score
+    assert score["protocol"]["scored_at"] == "label size, classes as the file gives them"
+    run("evaluate", target, "--out", "scores.json", cwd=workplace)
+    assert json.loads((workplace / "scores.json").read_text())["streams"]["primary"]["miou"] == score["miou"]
+
+
 def test_a_file_for_another_size_is_held_against_torch_at_that_size(finished: Path, workplace: Path) -> None:
     run("export", finished, "--out", ".", "--batch", "1", "--size", "90x70", cwd=workplace)
     score = OnnxFile(workplace / "primary_90x70.onnx").description.score

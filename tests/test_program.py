@@ -193,6 +193,38 @@ def test_a_run_killed_during_its_export_exports_when_resumed(finished: Path, wor
     assert again["miou"] == summary["miou"]
 
 
+def made_by_another_version(finished: Path, folder: Path, **changed: Any) -> None:
+    """A copy of a run as an earlier torch left it before its export, with a changed state."""
+    shutil.copytree(finished, folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"onnx": None}))
+    last = folder / "checkpoints" / "last.pt"
+    content = torch.load(last, weights_only=True)
+    content["versions"]["torch"] = "2.0"
+    content["state"]["position"]["programs"] = []  # as a program left it that did not note them
+    content["state"]["ensemble"] |= changed
+    torch.save(content, last)
+
+
+def test_a_run_that_another_version_goes_on_with_says_so(finished: Path, workplace: Path) -> None:
+    folder = workplace / "updated"
+    made_by_another_version(finished, folder)
+    out, _ = run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace)
+    assert "another version trained the steps before: torch 2.0" in out
+    now = importlib.metadata.version("torch")
+    assert json.loads((folder / "summary.json").read_text())["versions"]["torch"] == f"2.0 then {now}"
+    again = torch.load(finished / "checkpoints" / "last.pt", weights_only=True)
+    assert [one["torch"] for one in again["state"]["position"]["programs"]] == [now]
+
+
+def test_a_run_of_a_version_with_other_networks_is_not_gone_on_with(finished: Path, workplace: Path) -> None:
+    folder = workplace / "other_networks"
+    made_by_another_version(finished, folder, module={})
+    _, err = run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace, code=2)
+    for words in ("last.pt does not fit the networks", "torch 2.0", "--overwrite"):
+        assert words in err
+
+
 def test_two_processes_train_in_step_and_count_every_image_once(finished: Path, workplace: Path) -> None:
     launch("train", "tiny.yaml", "out=two", "train.devices=2", "train.epochs=1", cwd=workplace)
     folder = workplace / "two"

@@ -211,9 +211,8 @@ def export_checked(
         if not check.holds:
             console.print(check_table(check))
             older = "; the file of that name is an earlier one" if path.exists() else ""
-            raise ParityError(
-                f"{path} was not written, it is not the trained network: {check.failures}{older}"
-            )
+            what = "it scores otherwise than" if check.computes_the_same else "it is not"
+            raise ParityError(f"{path} was not written, {what} the trained network: {check.failures}{older}")
         if miou is not None:
             score = {"miou": miou, "of": "this file", "protocol": protocol_of(trained, wanted)}
             score |= {"float_layers": kept_float} if wanted.precision == "int8" else {}

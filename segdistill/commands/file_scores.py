@@ -4,17 +4,19 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from segdistill.commands.evaluate import score_file
 from segdistill.commands.trained import Trained
 from segdistill.commands.wanted_file import Wanted
-from segdistill.data.loading import EvalItem, to_tensor
+from segdistill.data.loading import to_tensor
 from segdistill.data.samples import Samples
-from segdistill.data.transforms import EvalTransform
-from segdistill.evaluation.evaluator import evaluate
+from segdistill.data.transforms import EvalTransform, resize_image
+from segdistill.evaluation.evaluator import score_classes
 from segdistill.evaluation.predictors import PlainPredictor
-from segdistill.export.onnx_file import OnnxFile
+from segdistill.export.onnx_file import OnnxFile, nearest
 from segdistill.models.ensemble import PRIMARY
+from segdistill.resolution import resized_argmax
 
 #: Images of a comparison tensor by tensor.
 PARITY_IMAGES = 8
@@ -27,19 +29,26 @@ def spread(samples: Samples, count: int) -> list[np.ndarray]:
 
 
 def torch_miou(trained: Trained, wanted: Wanted, samples: Samples, *, console: Console) -> float:
-    """Of the network, on every image, prepared and resized as in training, at the size the file gives it."""
+    """Of the network, on every image, prepared and resized as in training, at the sizes the file gives it."""
     deployed = trained.deployed
     predictor = PlainPredictor(trained.network, multiple=deployed.multiple, device=torch.device("cpu"))
 
-    def item(index: int) -> EvalItem:
-        image, mask = samples.load(index)
+    def logits_of(image: np.ndarray) -> Tensor:
         native = (image.shape[0], image.shape[1])
         size = wanted.network_size(native, trained=deployed.size)
         pixels = EvalTransform(size=size, normalisation=deployed.normalisation)(image)
-        return EvalItem(index, to_tensor(pixels), torch.from_numpy(mask.astype(np.int64)))
+        return predictor(to_tensor(pixels)[None])[PRIMARY]
+
+    def segment(image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        if wanted.input == "tensor" or wanted.size is None:
+            return resized_argmax(logits_of(image), height, width).numpy()
+        # Whoever calls the file fits the image to it, and the classes back to the image.
+        logits = logits_of(resize_image(image, *wanted.size))
+        return nearest(resized_argmax(logits, *wanted.size).numpy(), height, width)
 
     places = track(range(len(samples)), f"scoring {trained.name} in torch", console=console, transient=True)
-    return evaluate(predictor, map(item, places), samples.taxonomy)[PRIMARY].miou
+    return score_classes(segment, map(samples.load, places), samples.taxonomy).miou
 
 
 def file_miou(file: OnnxFile, samples: Samples, *, console: Console) -> float:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +20,7 @@ from segdistill.files import write_text
 from segdistill.study.runner import TAKEN_OVER
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.loop import Checkpoints
+from segdistill.training.state import TrainState
 
 try:
     import fcntl
@@ -75,6 +76,20 @@ def versions() -> dict[str, str]:
     """Of this program, with a hash of its code, and of what its numbers depend on."""
     code = code_hash(Path(segdistill.__file__).parent)
     return {name: version(name) + (f"+code.{code}" if name == "segdistill" else "") for name in _PACKAGES}
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What had another version before, in words."""
+    return ", ".join(f"{name} {one}" for name, one in before.items() if now.get(name) != one)
+
+
+def in_their_order(programs: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Package -> its version, or several by which a run was trained one after the other."""
+    names = dict.fromkeys(name for program in programs for name in program)
+    return {
+        name: " then ".join(dict.fromkeys(program[name] for program in programs if name in program))
+        for name in names
+    }
 
 
 @cache
@@ -212,10 +227,28 @@ class RunFolder:
         finally:
             os.close(handle)
 
-    def last_state(self, config: Config) -> dict[str, Any] | None:
-        """The state to go on from; None for a run from the start, or if no checkpoint was written yet."""
+    def go_on(self, config: Config, state: TrainState) -> None:
+        """Bring `state` to where the run stopped, if it is one to be resumed and has a checkpoint by now.
+
+        Raises:
+            RunFolderError: if the checkpoint is damaged, or of a version of the program with other networks.
+        """
         last = self.checkpoints(config).last
-        return load_checkpoint(last)["state"] if config.train.resume and last.is_file() else None
+        now = versions()
+        if config.train.resume and last.is_file():
+            saved = load_checkpoint(last)
+            try:
+                state.load_state_dict(saved["state"])
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+                reason = str(error).strip().partition("\n")[0]
+                raise RunFolderError(
+                    f"{last} does not fit the networks that this version of the program makes ({reason}); it was made "
+                    f"with {differences(saved['versions'], now) or 'the same versions'}. Resume with those, or start "
+                    "anew by --overwrite"
+                ) from None
+            state.position.programs = state.position.programs or [saved["versions"]]
+        if now not in state.position.programs[-1:]:
+            state.position.programs.append(now)
 
     def _same_settings(self, config: Config) -> None:
         old = self.load_config()

@@ -13,7 +13,7 @@ from segdistill.build.splits import build_samples, build_unlabelled_test
 from segdistill.commands.protocol import of_view, protocol, weights_in_words
 from segdistill.commands.run_folder import RunFolder, refuse_what_counts
 from segdistill.commands.trained import load_ensemble, refuse_other_classes
-from segdistill.commands.wanted_file import seen_size
+from segdistill.commands.wanted_file import SCORED_AT, seen_size
 from segdistill.commands.written_masks import MaskFolder
 from segdistill.config import Config
 from segdistill.config_io import load_config, resolve
@@ -198,13 +198,12 @@ def file_subject(
         "ignored": "void pixels",
         "weights": f"{described.precision} {described.input} file under ONNX Runtime",
     }
+    how["scored_at"] = SCORED_AT[described.input]
     if described.input == "image":
         label = _asking(file)
         how["input_size"] = seen_size(described, file.fixed_size, trained=described.size)
-        how["scored_at"] = "label size, classes as the file gives them"
     else:
         label = _looking(Viewer(file.logits, view, normalisation=described.normalisation))
-        how["scored_at"] = "label size, logits resized bilinearly"
     return Subject(
         samples=samples,
         label=label,

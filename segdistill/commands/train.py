@@ -24,7 +24,7 @@ from segdistill.build.splits import build_splits
 from segdistill.build.training import build_fabric, build_loop_settings, build_state
 from segdistill.commands.export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
-from segdistill.commands.run_folder import RunFolder, settings_without_effect, versions
+from segdistill.commands.run_folder import RunFolder, differences, in_their_order, settings_without_effect
 from segdistill.commands.tables import stream_table
 from segdistill.commands.trained import Trained, score_in, scored_weights
 from segdistill.commands.wanted_file import Wanted
@@ -83,10 +83,9 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
     train_set, val_set, batches = in_turn(fabric, lambda: _data(config, fabric, console=console))
     state = build_state(config, fabric, total_steps=config.train.epochs * batches.steps)
 
-    # Every process has read the folder before the first one writes to it.
-    saved = in_turn(fabric, lambda: folder.last_state(config))
-    if saved is not None:
-        state.load_state_dict(saved)
+    in_turn(
+        fabric, lambda: folder.go_on(config, state)
+    )  # all have read the folder before the first one writes to it
     with ExitStack() as until_the_end:
 
         def begin() -> None:
@@ -227,6 +226,12 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
     if state.position.step:
         start = f", resuming after step {state.position.step}"
     console.print(f"run folder {config.run_folder}{start}", highlight=False, markup=False)
+    *earlier, now = state.position.programs
+    if earlier:
+        console.print(
+            f"[yellow]another version trained the steps before[/yellow]: {differences(earlier[-1], now)}",
+            highlight=False,
+        )
     if (processes := state.fabric.world_size) > 1:
         console.print(
             f"{config.train.batch_size // processes} images at a time in each of {processes} processes; batch norm and "
@@ -294,7 +299,7 @@ def summary_of(
         "memory_bytes": position.memory_bytes,
         "steps": position.step,
         "onnx": None,
-        "versions": versions(),
+        "versions": in_their_order(position.programs),
         "device": state.fabric.device.type,
         "processes": state.fabric.world_size,
         "protocol": protocol(config, split="val", images=val_images),

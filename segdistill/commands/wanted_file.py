@@ -9,6 +9,12 @@ from segdistill.export.calibration import Method
 from segdistill.export.description import Description, Fit, Input, Layout, Precision
 from segdistill.export.graphs import ImageGraph, TensorGraph
 
+#: Input of a file -> where it is scored, as a protocol has it.
+SCORED_AT: dict[Input, str] = {
+    "tensor": "label size, logits resized bilinearly",
+    "image": "label size, classes as the file gives them",
+}
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -116,4 +122,5 @@ def protocol_of(trained: Trained, wanted: Wanted) -> dict[str, Any]:
     """How the file was scored: on the training's split, but as the file prepares images."""
     size = seen_size(wanted, wanted.size, trained=trained.deployed.size)
     runtime = f"{wanted.precision} {wanted.input} file under ONNX Runtime"
-    return {**trained.score["protocol"], "input_size": size, "weights": runtime}
+    scored_at = SCORED_AT[wanted.input]
+    return {**trained.score["protocol"], "input_size": size, "scored_at": scored_at, "weights": runtime}

@@ -48,6 +48,9 @@ class Position:
     memory_bytes: int | None = None  # peak, over all processes in turn that trained this run
     best_miou: float | None = None  # of the primary, on val
     best_epoch: int | None = None
+    programs: list[dict[str, str]] = field(
+        default_factory=list
+    )  # versions of those that trained it, in their order
 
 
 @dataclass

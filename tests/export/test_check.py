@@ -32,7 +32,8 @@ NAN, INFINITY = float("nan"), float("inf")
     ],
 )
 def test_limits(precision: Any, difference: float | None, equal: float, holds: bool) -> None:
-    assert Check(precision, Parity(5, equal, difference, 5.0)).holds is holds
+    check = Check(precision, Parity(5, equal, difference, 5.0))
+    assert check.holds is check.computes_the_same is holds
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,7 @@ def test_the_score_may_change_by_a_point(precision: Any, miou: float, holds: boo
     check = Check(precision, Parity(5, 1.0, 0.0, 5.0), miou=miou, reference_miou=0.61)
     assert check.holds is holds
     assert ("mIoU" in check.failures) is not holds
+    assert check.computes_the_same
 
 
 def test_failures_give_the_numbers() -> None:
@@ -159,6 +161,17 @@ def test_batches_hold_every_image_an_odd_size_and_a_pair(layout: Any) -> None:
     ]
     assert {batch.dtype for batch in batches} == {np.dtype("uint8")}
     assert [sorted(np.unique(batch)) for batch in batches] == [[0, 1], [2], [3], [4]]
+
+
+def test_one_image_is_enough_for_a_pair_of_an_odd_size() -> None:
+    (batch,) = batches_of(IMAGES[:1], described(input="image", layout="nhwc"), Interface())
+    assert batch.shape == (2, 33, 57, 3)
+
+
+def test_of_large_photos_a_part_is_compared() -> None:
+    photos = [np.zeros((3000, 4000, 3), np.uint8)] * 3
+    batches = list(batches_of(photos, described(input="image", layout="nhwc"), Interface()))
+    assert [batch.shape for batch in batches] == [(2, 1280, 1280, 3), (1, 1273, 1277, 3)]
 
 
 def test_fixed_shapes_are_kept() -> None:

@@ -80,9 +80,7 @@ class Run:
 
     def go(self) -> "Run":
         self.folder.check(self.config, overwrite=False)
-        saved = self.folder.last_state(self.config)
-        if saved is not None:
-            self.state.load_state_dict(saved)
+        self.folder.go_on(self.config, self.state)
         self.folder.begin(self.config)
         log = RunLog(
             self.folder.path,
