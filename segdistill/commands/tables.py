@@ -1,13 +1,15 @@
-"""Scores as tables for the terminal."""
+"""Scores as tables and in words for the terminal."""
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
 from segdistill.evaluation.metrics import Scores
 from segdistill.export.check import Check
+from segdistill.models.ensemble import ENSEMBLE, PRIMARY
 
 
 def stream_table(scores: Mapping[str, Scores], class_names: tuple[str, ...]) -> Table:
@@ -33,6 +35,18 @@ _OVERALL: dict[str, Callable[[Scores], float | None]] = {
     "boundary IoU": lambda scores: None if scores.boundary is None else scores.boundary.miou,
     "calibration error": lambda scores: None if scores.calibration is None else scores.calibration.error,
 }
+
+
+def better_branch(scores: Mapping[str, Scores], run: Path) -> str:
+    """That a branch of a run scored higher than the primary, for it can be deployed as well; empty if none did."""
+    branches = {name: one.miou for name, one in scores.items() if name not in (PRIMARY, ENSEMBLE)}
+    best = max(branches, key=lambda name: branches[name], default=PRIMARY)
+    if not branches or not branches[best] > scores[PRIMARY].miou:
+        return ""
+    return (
+        f"{best} has {percent(branches[best])} % here, the primary {percent(scores[PRIMARY].miou)} %. A branch is a "
+        f"network, too, and may be the smaller one: tools/export.py {run} --stream all exports each and lists its cost"
+    )
 
 
 def check_table(check: Check) -> Table:

@@ -25,7 +25,7 @@ from segdistill.build.training import build_fabric, build_loop_settings, build_s
 from segdistill.commands.export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
 from segdistill.commands.run_folder import RunFolder, differences, in_their_order, settings_without_effect
-from segdistill.commands.tables import stream_table
+from segdistill.commands.tables import better_branch, stream_table
 from segdistill.commands.trained import Trained, score_in, scored_weights
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
@@ -261,6 +261,8 @@ def deploy(
     exported = export_of_some_size(
         folder.onnx, trained, Split(val_set.samples, scored=False), console=console
     )
+    if hint := better_branch(scores, folder.path):
+        console.print(hint, highlight=False, markup=False)
     onnx = {"bytes": os.path.getsize(folder.onnx), **exported.check.parity.as_dict()}
     write_json(folder.summary, summary | {"onnx": onnx})
     console.print(

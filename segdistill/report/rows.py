@@ -104,7 +104,7 @@ def main_grid(comparison: Comparison) -> Grid:
             else str(result.miou.n),
             _spread(result.miou),
             _percent(result.best_miou.mean),
-            *(cell for name in against for cell in _difference(result.against.get(name))),
+            *(cell for name in against for cell in _difference(_miou_of(result.against.get(name)))),
             *(_cost(result.against.get(BASELINE)) if with_cost else ()),
         )
         for result in comparison.results
@@ -167,27 +167,34 @@ def class_grid(comparison: Comparison) -> Grid | None:
 
 
 def submodel_grid(comparison: Comparison) -> Grid | None:
-    """mIoU of branches and ensemble, a row for each rung that has them; None if no rung has."""
+    """mIoU of branches and ensemble, a row for each of them in each rung; None if no rung has any."""
     with_branches = [result for result in comparison.results if any(run.submodels for run in result.runs)]
     if not with_branches:
         return None
-    found = dict.fromkeys(name for result in with_branches for run in result.runs for name in run.submodels)
-    names = sorted(found, key="ensemble".__eq__)  # stable: branches as they come, the ensemble last
-    rows = [
-        (
-            result.rung.name,
-            _percent(result.miou.mean),
-            *(_mean_percent(run.submodels.get(name) for run in result.runs) for name in names),
-        )
-        for result in with_branches
-    ]
+    measured = BASELINE in references(comparison)
+    rows = []
+    for result in with_branches:
+        against = result.against.get(BASELINE)
+        found = dict.fromkeys(name for run in result.runs for name in run.submodels)
+        for name in sorted(found, key="ensemble".__eq__):  # stable: branches as they come, the ensemble last
+            miou = Spread.of([run.submodels[name] for run in result.runs if name in run.submodels])
+            difference = against.submodels.get(name) if against else None
+            rows.append(
+                (result.rung.name, name, _spread(miou), *(_difference(difference) if measured else ()))
+            )
+    columns = (
+        Column("rung"),
+        Column("sub-model"),
+        Column("mIoU ± sd"),
+        *(Column(heading, f"minus {BASELINE}") for heading in ("mean", _INTERVAL, "won") if measured),
+    )
     return Grid(
         "mIoU of the sub-models in percent",
-        "Means over seeds. Only the primary is deployed; an ensemble that is not better than the primary has nothing "
-        "to teach it.",
-        (Column("rung"), Column("primary"), *map(Column, names)),
+        "A branch is a network, too, often one of fewer multiply-adds than the primary: tools/export.py RUN --stream "
+        "all exports each and lists its cost. The best of several sub-models flatters if it is chosen on the images it "
+        "is scored on. An ensemble that is not better than the primary has nothing to teach it.",
+        columns,
         tuple(rows),
-        strong=(SELF_DISTILL,),
     )
 
 
@@ -214,14 +221,16 @@ def _spread(spread: Spread) -> str:
     return _percent(spread.mean) if spread.sd is None else f"{_percent(spread.mean)} ± {_percent(spread.sd)}"
 
 
-def _difference(against: Against | None) -> tuple[str, str, str]:
-    if against is None:
+def _miou_of(against: Against | None) -> PairedDifference | None:
+    return against.miou if against else None
+
+
+def _difference(paired: PairedDifference | None) -> tuple[str, str, str]:
+    if paired is None:
         return UNKNOWN, UNKNOWN, UNKNOWN
-    miou = against.miou
-    interval = (
-        UNKNOWN if miou.low is None or miou.high is None else f"{points(miou.low)} to {points(miou.high)}"
-    )
-    return points(miou.spread.mean), interval, f"{miou.won}/{miou.spread.n}"
+    low, high = paired.low, paired.high
+    interval = UNKNOWN if low is None or high is None else f"{points(low)} to {points(high)}"
+    return points(paired.spread.mean), interval, f"{paired.won}/{paired.spread.n}"
 
 
 def _cost(against: Against | None) -> tuple[str, str]:

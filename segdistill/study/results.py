@@ -37,6 +37,9 @@ class Against:
 
     miou: PairedDifference
     classes: dict[str, PairedDifference]  # of the IoU; seeds in which the class has a score in both
+    submodels: dict[
+        str, PairedDifference
+    ]  # of the mIoU; the rung's branches and ensemble minus the reference's primary
     seconds: float | None  # per training step, as a ratio
     memory: float | None  # peak while training, as a ratio
 
@@ -194,9 +197,14 @@ def _against(
         known = {seed: a - b for seed, (a, b) in pairs.items() if a is not None and b is not None}
         if known:
             classes[name] = PairedDifference.of(known)
+    submodels: dict[str, dict[int, float]] = {}
+    for seed in seeds:
+        for name, miou in runs[seed].submodels.items():
+            submodels.setdefault(name, {})[seed] = miou - reference[seed].miou
     return Against(
         miou=PairedDifference.of({seed: runs[seed].miou - reference[seed].miou for seed in seeds}),
         classes=classes,
+        submodels={name: PairedDifference.of(by_seed) for name, by_seed in submodels.items()},
         seconds=seconds,
         memory=_ratio(_most_memory(runs.values()), _most_memory(reference.values())),
     )

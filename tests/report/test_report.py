@@ -209,11 +209,28 @@ def test_class_rows_by_hand(three_seeds: Comparison) -> None:
 
 
 def test_submodel_rows_by_hand(three_seeds: Comparison) -> None:
-    """branch4 is 2, 4 and 6 points above the primary; the ensemble comes last, wherever a run names it."""
+    """branch4 has 44, 47 and 53, the ensemble 46, 47 and 51; the baseline's primary 40, 42 and 44."""
     grid = rows.submodel_grid(three_seeds)
     assert grid is not None
-    assert [column.heading for column in grid.columns] == ["rung", "primary", "branch4", "ensemble"]
-    assert grid.rows == (("self_distill", "44.00", "48.00", "48.00"),)
+    assert [column.heading for column in grid.columns] == [
+        "rung",
+        "sub-model",
+        "mIoU ± sd",
+        "mean",
+        "95% interval",
+        "won",
+    ]
+    # t(0.975, 2) = 4.3027; deviations of the differences 4, 5, 9: 2.6458, of 6, 5, 7: 1.
+    assert grid.rows == (
+        ("self_distill", "branch4", "48.00 ± 4.58", "+6.00", "-0.57 to +12.57", "3/3"),
+        ("self_distill", "ensemble", "48.00 ± 2.65", "+6.00", "+3.52 to +8.48", "3/3"),
+    )
+
+
+def test_submodels_without_a_baseline_are_not_measured_against_it() -> None:
+    grid = rows.submodel_grid(comparison([(DISTILL, [run(0, 0.4, submodels={"branch3": 0.5})])]))
+    assert grid is not None
+    assert grid.rows == (("self_distill", "branch3", "50.00"),)
 
 
 def test_one_seed(one_seed: Comparison) -> None:
