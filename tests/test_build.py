@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from segdistill.build import datasets
 from segdistill.build import splits as splits_module
 from segdistill.build.datasets import build_image_shares, build_train_dataset
 from segdistill.build.objective import build_objective
@@ -338,3 +339,15 @@ def test_on_views_is_taught_what_logit_says_on_a_ramp_of_its_own(tmp_path: Path)
     assert terms["logit"].schedule.at(0.5) == 3
     assert Needs.VIEWS in terms["views"].needs
     assert Needs.VIEWS not in terms["logit"].needs
+
+
+@pytest.mark.parametrize(
+    ("cores", "on_gpu", "processes", "workers"),
+    [(64, True, 4, 8), (16, True, 4, 4), (4, True, 8, 1), (64, True, 1, 8), (64, False, 1, 0)],
+)
+def test_processes_share_the_cores_that_load_images(
+    cores: int, on_gpu: bool, processes: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "usable_cores", lambda: cores)
+    config = resolve({"name": "x"}, (), source="test")
+    assert datasets.worker_count(config, on_gpu=on_gpu, processes=processes) == workers

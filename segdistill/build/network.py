@@ -66,10 +66,8 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
             )
             paths.append(feature_path)
         return survey(primary, tuple(paths), height=height, width=width), feature_path
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # timm's vision transformers assert the size of their images
+    except (RuntimeError, AssertionError) as error:
+        # timm's vision transformers assert the size of their images, in some cases without a word.
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(
             f"data.{'crop' if config.data.crop else 'size'} = {list(training_size(config))}: {config.model.arch} on "

@@ -83,9 +83,8 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
     train_set, val_set, batches = in_turn(fabric, lambda: _data(config, fabric, console=console))
     state = build_state(config, fabric, total_steps=config.train.epochs * batches.steps)
 
-    in_turn(
-        fabric, lambda: folder.go_on(config, state)
-    )  # all have read the folder before the first one writes to it
+    # All have read the folder before the first one writes to it.
+    in_turn(fabric, lambda: folder.go_on(config, state))
     with ExitStack() as until_the_end:
 
         def begin() -> None:
