@@ -306,7 +306,7 @@ class Config(Section):
 
     @property
     def run_folder(self) -> Path:
-        return self.out if self.out is not None else Path("runs") / self.name
+        return self.out.expanduser() if self.out is not None else Path("runs") / self.name
 
 
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)

@@ -20,6 +20,8 @@ from segdistill.config_types import (
 )
 
 MAX_CLASSES = 254  # two of a byte's 256 values mean something else
+#: Of a single class that has no values: masks hold 0 and one of these.
+IMPLIED_VALUES = (1, 255)
 
 
 class SyntheticConfig(Section):
@@ -94,19 +96,23 @@ class FolderConfig(Section):
             raise ValueError("should be relative to data.root: let that be the folder that holds both")
         return path
 
-    @field_validator("classes")
-    @classmethod
-    def _distinct_classes(cls, classes: tuple[ClassConfig, ...]) -> tuple[ClassConfig, ...]:
-        if len(classes) == 1:
-            (only,) = classes
-            classes = (
-                ClassConfig(name="background", colour=(0, 0, 0), values=(0,)),
-                ClassConfig(
-                    name=only.name, colour=only.colour or (255, 255, 255), values=only.values or (1, 255)
-                ),
-            )
+    @property
+    def told_apart(self) -> tuple[ClassConfig, ...]:
+        """The classes, of which a single one gets a background."""
+        if len(self.classes) != 1:
+            return self.classes
+        (only,) = self.classes
+        implied = tuple(value for value in IMPLIED_VALUES if value not in (self.ignore_values or ()))
+        return (
+            ClassConfig(name="background", colour=(0, 0, 0), values=(0,)),
+            ClassConfig(name=only.name, colour=only.colour or (255, 255, 255), values=only.values or implied),
+        )
+
+    @model_validator(mode="after")
+    def _distinct_classes(self) -> "FolderConfig":
+        classes = self.told_apart
         if len(classes) > MAX_CLASSES:
-            raise ValueError(f"there are {len(classes)} classes; at most {MAX_CLASSES} fit into a mask")
+            raise ValueError(f"classes: there are {len(classes)}; at most {MAX_CLASSES} fit into a mask")
         colours = [one.colour for one in classes if one.colour is not None]
         values = [value for place, one in enumerate(classes) for value in values_of(one, place)]
         things: tuple[tuple[str, list[Any]], ...] = (
@@ -116,13 +122,13 @@ class FolderConfig(Section):
         )
         for what, found in things:
             if twice := sorted({one for one in found if found.count(one) > 1}):
-                raise ValueError(f"{what} {', '.join(map(str, twice))} belongs to two classes")
-        return classes
+                raise ValueError(f"classes: {what} {', '.join(map(str, twice))} belongs to two of them")
+        return self
 
     @model_validator(mode="after")
     def _ignored_is_no_class(self) -> "FolderConfig":
-        values = {value for place, one in enumerate(self.classes) for value in values_of(one, place)}
-        colours = {one.colour for one in self.classes}
+        values = {value for place, one in enumerate(self.told_apart) for value in values_of(one, place)}
+        colours = {one.colour for one in self.told_apart}
         things: tuple[tuple[str, set[Any]], ...] = (
             ("values", set(self.ignore_values or ()) & values),
             ("colours", set(self.ignore_colours) & colours),
@@ -161,7 +167,9 @@ class DataConfig(Section):
         480,
     )  # [height, width] in pixels that an image is resized to; for evaluation, and at scale 1
     crop: Size | None = None  # [height, width] in pixels of what the network is trained on; null: data.size
-    cache: Bool | None = None  # keep a split's decoded images in memory; null: if they take at most 2 GB
+    cache: Bool | None = (
+        None  # keep decoded images in memory; null: synthetic ones, others up to 2 GB a split
+    )
     workers: Annotated[Int, Field(ge=0)] | None = None  # loader processes; null: 0 on CPU, up to 8 on GPU
     augment: AugmentConfig = AugmentConfig()
     sampling: SamplingConfig = SamplingConfig()

@@ -13,6 +13,10 @@ class DataError(UserError):
     """The data set is missing or not what it should be; the message lists every problem by file."""
 
 
+class DataMissingError(DataError):
+    """The data set, or a split of it, is not where it should be."""
+
+
 class MaskFormError(DataError):
     """A mask is whole, but not stored as masks are."""
 

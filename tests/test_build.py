@@ -11,7 +11,7 @@ from rich.console import Console
 
 from segdistill.build import datasets
 from segdistill.build import splits as splits_module
-from segdistill.build.datasets import build_image_shares, build_train_dataset
+from segdistill.build.datasets import build_image_shares, build_train_dataset, size_note
 from segdistill.build.objective import build_objective
 from segdistill.build.splits import CheckedSplit, build_splits, build_taxonomy
 from segdistill.config import Config, LogitConfig
@@ -324,6 +324,53 @@ def test_custom_transforms_are_brought_to_the_crop(tmp_path: Path) -> None:
     write_folder(tmp_path, half)
     config = settings(tmp_path, crop=[40, 32], augment={"custom": []})
     assert build_train_dataset(config, build(config)[0]["train"])[Place(0, 0)].labels.shape == (40, 32)
+
+
+@pytest.mark.parametrize("transform", [{"name": "Normalize"}, {"name": "ToFloat"}])
+def test_images_are_normalised_once(tmp_path: Path, transform: dict[str, Any]) -> None:
+    write_folder(tmp_path, half)
+    config = settings(tmp_path, augment={"custom": [{"name": "HorizontalFlip"}, transform]})
+    with pytest.raises(
+        DataError, match=r"they give float32 images of shape .* leave out Normalize and ToFloat"
+    ):
+        build_train_dataset(config, build(config)[0]["train"])
+
+
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        (
+            {"name": "RandomCrop", "height": 30, "width": 24},
+            r"CropSizeError: .*\(give it pad_if_needed: true\)",
+        ),
+        ({"name": "RandomSizedBBoxSafeCrop", "height": 8, "width": 8}, "KeyError: 'bboxes'"),
+    ],
+)
+def test_a_transform_that_fails_names_its_sample(
+    tmp_path: Path, transform: dict[str, Any], words: str
+) -> None:
+    write_folder(tmp_path, lambda index: half(index)[: 40 - 4 * index])
+    split = build(settings(tmp_path))[0]["train"]
+    config = settings(tmp_path, augment={"custom": [transform]})
+    with pytest.raises(DataError, match=rf"data\.augment: the transforms fail on \d \(\d+x\d+\): {words}"):
+        build_train_dataset(config, split)
+
+
+@pytest.mark.parametrize("resizing", ["Resize", "RandomSizedCrop", "SmallestMaxSize", "RandomScale"])
+def test_crops_of_another_scale_than_the_scored_one_are_told(tmp_path: Path, resizing: str) -> None:
+    write_folder(tmp_path, half)
+    config = settings(tmp_path, augment={"custom": [{"name": "HorizontalFlip"}]})
+    samples = build(config)[0]["val"].samples
+    height, width = samples.load(0).image.shape[:2]
+    assert f"images of {width}x{height} pixels as they are stored, and they are scored at 32x32" in size_note(
+        config, samples
+    )
+    for same in (
+        settings(tmp_path),
+        settings(tmp_path, augment={"custom": []}, size=[height, width]),
+        settings(tmp_path, augment={"custom": [{"name": resizing}]}),
+    ):
+        assert size_note(same, samples) == ""
 
 
 def test_on_views_is_taught_what_logit_says_on_a_ramp_of_its_own(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ def test_architecture_names_ignore_case() -> None:
 def test_run_folder() -> None:
     assert Config(name="a").run_folder == Path("runs/a")
     assert Config(name="a", out=Path("/elsewhere")).run_folder == Path("/elsewhere")
+    assert Config(name="a", out=Path("~/a")).run_folder == Path.home() / "a"
 
 
 @pytest.mark.parametrize(
@@ -180,27 +181,29 @@ def test_a_folder_needs_classes() -> None:
 
 
 def test_mask_values_are_places_in_the_list_unless_given() -> None:
-    classes = folder({"name": "a"}, {"name": "b", "values": [9, 300]}, {"name": "c"}).classes
+    classes = folder({"name": "a"}, {"name": "b", "values": [9, 300]}, {"name": "c"}).told_apart
     assert [values_of(one, place) for place, one in enumerate(classes)] == [(0,), (9, 300), (2,)]
 
 
 def test_a_single_class_has_a_background() -> None:
-    background, crack = folder({"name": "crack"}).classes
+    background, crack = folder({"name": "crack"}).told_apart
     assert (background.name, background.colour, background.values) == ("background", (0, 0, 0), (0,))
     assert (crack.name, crack.colour, crack.values) == ("crack", (255, 255, 255), (1, 255))
-    assert folder({"name": "crack", "values": [4]}).classes[1].values == (4,)
+    assert folder({"name": "crack", "values": [4]}).told_apart[1].values == (4,)
+    void = FolderConfig.model_validate({"classes": [{"name": "crack"}], "ignore_values": [255]})
+    assert void.told_apart[1].values == (1,)
 
 
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
-        ([{"name": "a"}, {"name": "a"}], "name a belongs to two classes"),
-        ([{"name": "a"}, {"name": "b", "values": [0]}], "mask value 0 belongs to two classes"),
+        ([{"name": "a"}, {"name": "a"}], "classes: name a belongs to two of them"),
+        ([{"name": "a"}, {"name": "b", "values": [0]}], "classes: mask value 0 belongs to two of them"),
         (
             [{"name": "a", "colour": [1, 2, 3]}, {"name": "b", "colour": [1, 2, 3]}],
-            "colour (1, 2, 3) belongs to two classes",
+            "classes: colour (1, 2, 3) belongs to two of them",
         ),
-        ([{"name": str(n)} for n in range(255)], "there are 255 classes; at most 254 fit"),
+        ([{"name": str(n)} for n in range(255)], "classes: there are 255; at most 254 fit"),
     ],
 )
 def test_classes_that_cannot_be_told_apart(classes: list[dict[str, Any]], words: str) -> None:

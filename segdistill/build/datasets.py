@@ -1,5 +1,7 @@
 """What training and evaluation read: samples, augmented and normalised."""
 
+import re
+
 import numpy as np
 
 from segdistill.build.splits import CheckedSplit
@@ -11,6 +13,7 @@ from segdistill.data.statistics import class_odds, image_shares
 from segdistill.data.transforms import (
     EvalTransform,
     Normalisation,
+    StillAnImage,
     TrainTransform,
     crop_to,
     named_transforms,
@@ -20,6 +23,7 @@ from segdistill.errors import ConfigError
 from segdistill.models.primary import colour_statistics
 
 MAX_WORKERS = 8
+_RESIZING = re.compile("Size|Resize|Scale")  # in the names of Albumentations' transforms
 
 
 def build_normalisation(config: Config) -> Normalisation:
@@ -29,7 +33,11 @@ def build_normalisation(config: Config) -> Normalisation:
 
 
 def build_train_dataset(config: Config, split: CheckedSplit) -> TrainDataset:
-    """Raises ConfigError if a transform of `data.augment.custom` is unknown or refuses its arguments."""
+    """
+    Raises:
+        ConfigError: a transform of `data.augment.custom` is unknown or refuses its arguments.
+        DataError: the transforms fail on the first sample.
+    """
     augment = config.data.augment
     samples, ignore_index = split.samples, split.samples.taxonomy.ignore_index
     of_classes = config.data.sampling.kind == "class_balanced_crops"
@@ -54,16 +62,24 @@ def build_train_dataset(config: Config, split: CheckedSplit) -> TrainDataset:
             transforms = named_transforms(augment.custom, ignore_index=ignore_index)
         except ValueError as error:
             raise ConfigError(f"data.augment.custom: {error}") from None
-        transforms += crop_to(training_size(config), ignore_index=ignore_index)
+        transforms += [StillAnImage(), *crop_to(training_size(config), ignore_index=ignore_index)]
     transforms.append(build_normalisation(config).transform())
     dataset = TrainDataset(samples, TrainTransform(transforms, seed=config.seed))
-    try:
-        dataset[Place(epoch=0, index=0)]
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError(
-            f"data.augment: the transforms fail on {samples.name(0)}: {type(error).__name__}: {error}"
-        ) from None
+    dataset[Place(epoch=0, index=0)]  # what always fails should not wait for the first step
     return dataset
+
+
+def size_note(config: Config, samples: Samples) -> str:
+    """What custom transforms see, if they leave images at another scale than the one they are scored at; or empty."""
+    custom, (height, width) = config.data.augment.custom, config.data.size
+    stored = samples.load(0).image.shape[:2]
+    if custom is None or stored == (height, width) or any(_RESIZING.search(one["name"]) for one in custom):
+        return ""
+    return (
+        f"data.augment.custom resizes nothing: training cuts its crops out of images of {stored[1]}x{stored[0]} pixels "
+        f"as they are stored, and they are scored at {width}x{height} (data.size). To train at that scale, begin with "
+        f"{{name: Resize, height: {height}, width: {width}}}"
+    )
 
 
 def build_image_shares(config: Config, split: CheckedSplit) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from segdistill.config import Config
-from segdistill.config_data import FolderConfig, values_of
+from segdistill.config_data import IMPLIED_VALUES, FolderConfig, values_of
 from segdistill.data import camvid, cityscapes, folder
 from segdistill.data.checks import check_files
 from segdistill.data.files import Listing, PairedFiles
@@ -20,7 +20,7 @@ from segdistill.data.samples import CachedSamples, Samples
 from segdistill.data.statistics import class_statistics, count_pixels
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID, Taxonomy, distinct_colours
-from segdistill.errors import ConfigError, DataError
+from segdistill.errors import ConfigError, DataError, DataMissingError
 
 #: Decoded images of a split are kept in memory up to this, unless data.cache says otherwise. CamVid's training
 #: split takes 0.25 GB, that of Cityscapes would take 25.
@@ -49,20 +49,22 @@ def build_taxonomy(config: Config) -> Taxonomy:
 
 
 def _folder_taxonomy(section: FolderConfig) -> Taxonomy:
-    given = [one.colour for one in section.classes]
-    return Taxonomy(tuple(one.name for one in section.classes), distinct_colours(given), _IGNORED)
+    given = [one.colour for one in section.told_apart]
+    return Taxonomy(tuple(one.name for one in section.told_apart), distinct_colours(given), _IGNORED)
 
 
 def _folder_code(section: FolderConfig) -> MaskCode:
     """What masks hold. Colours that were made up for pictures are not looked for in masks."""
-    values = {value: place for place, one in enumerate(section.classes) for value in values_of(one, place)}
+    values = {value: place for place, one in enumerate(section.told_apart) for value in values_of(one, place)}
     ignored = section.ignore_values if section.ignore_values is not None else (255,)
-    colours = {one.colour: place for place, one in enumerate(section.classes) if one.colour is not None}
+    colours = {one.colour: place for place, one in enumerate(section.told_apart) if one.colour is not None}
+    single = len(section.classes) == 1 and section.classes[0].values is None
     return MaskCode(
         values=dict.fromkeys(ignored, _IGNORED) | values,
         colours=dict.fromkeys(section.ignore_colours, _IGNORED) | colours,
         ignore_index=_IGNORED,
-        form="index" if section.mask_format == "auto" and not colours else section.mask_format,
+        form=section.mask_format,
+        either=IMPLIED_VALUES if single else (),
     )
 
 
@@ -100,6 +102,7 @@ def build_splits(
         camvid.ensure_camvid(config.data.root, splits=splits, download=download)
     built: dict[str, CheckedSplit] = {}
     problems: dict[str, list[str]] = {}
+    kinds: set[type[DataError]] = set()
     for split in splits:
         try:
             if config.data.kind == "synthetic":
@@ -108,9 +111,11 @@ def build_splits(
                 built[split] = _checked(config, split, console=console)
         except DataError as error:
             problems.setdefault(str(error), []).append(split)
+            kinds.add(type(error))
     if problems:
         several = len(splits) > 1
-        raise DataError(
+        kind = DataMissingError if kinds == {DataMissingError} else DataError
+        raise kind(
             "\n".join(f"{', '.join(where)}: {what}" if several else what for what, where in problems.items())
         )
     return built
@@ -149,7 +154,7 @@ def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
     budget = {None: CACHE_BYTES, True: math.inf, False: 0}[config.data.cache]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"checking {split} images in {root}", total=len(files))
+        task = progress.add_task(f"checking {split} images in {escape(str(root))}", total=len(files))
         checked = check_files(
             files,
             lonely=listing.lonely,

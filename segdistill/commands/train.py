@@ -16,6 +16,7 @@ from segdistill.build.datasets import (
     build_eval_dataset,
     build_image_shares,
     build_train_dataset,
+    size_note,
     training_size,
     worker_count,
 )
@@ -103,6 +104,8 @@ def _data(
     """What is trained on, what is scored on, and in which order this process sees its part of the former."""
     splits = build_splits(config, ("train", "val"), console=console)
     train_set = build_train_dataset(config, splits["train"])
+    if seen_otherwise := size_note(config, splits["train"].samples):
+        console.print(f"[yellow]{seen_otherwise}[/yellow]", highlight=False)
     val_set = build_eval_dataset(config, splits["val"].samples)
     shares = build_image_shares(config, splits["train"])
     batches = epoch_batches(config, fabric, length=len(train_set), val_length=len(val_set), shares=shares)

@@ -18,7 +18,7 @@ from typing import IO
 
 from segdistill.data.download import fetch
 from segdistill.data.files import Listing, Pair
-from segdistill.errors import DataError
+from segdistill.errors import DataError, DataMissingError
 
 ROOT_VARIABLE = "SEGDISTILL_CAMVID"
 DEFAULT_ROOT = Path("data/camvid")
@@ -95,7 +95,7 @@ def ensure_camvid(
     needed = [folder for split in splits for folder in (split, f"{split}annot")]
     missing = [folder for folder in needed if not _has_content(root / folder)]
     if missing and not download:
-        raise DataError(f"{root} holds no {', '.join(missing)} of CamVid")
+        raise DataMissingError(f"{root} holds no {', '.join(missing)} of CamVid")
     if missing:
         _download(root, url, digests)
     return root

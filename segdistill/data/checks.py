@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from segdistill.cores import usable_cores
-from segdistill.data.files import Pair, PairedFiles, read_mask, read_photo
+from segdistill.data.files import Pair, PairedFiles, read_mask, read_photo, shown_colours
 from segdistill.data.mask_code import FOREIGN, MaskCode
 from segdistill.data.samples import LabelledImage
 from segdistill.data.statistics import pixels_by_class
@@ -30,8 +30,13 @@ class Kind(Enum):
     FORM = ("not stored as masks are", "as the lines say")
     CONTRADICTION = (
         "numbers say one class and colours another",
-        "say which counts by data.folder.mask_format: rgb for the colours (a palette may be the choice of the program "
-        "that made the file small), index for the numbers",
+        "say which counts by data.folder.mask_format: rgb for the colours of classes (a palette may be the choice of "
+        "the program that made the file small), index for the numbers; or save grey masks with 8 bits and no palette",
+    )
+    EITHER = (
+        "two values where one class was given without any",
+        "say what they are by data.folder.classes: values: [1] if 255 is not labelled, values: [1, 255] if both are "
+        "the class",
     )
     SIZE = (
         "image and mask differ in size",
@@ -79,6 +84,39 @@ class _Finding:
     problems: tuple[tuple[Kind, str], ...]
     turned: Path | None = None
     brightest: int | None = None  # of a grey image of 16 bits
+    levels: "_Levels" = field(default_factory=lambda: _Levels())
+
+
+@dataclass
+class _Levels:
+    """What the masks of a split show together about the numbers they hold.
+
+    Attributes:
+        doubtful: a line for each mask whose numbers are of a class and are shown in the grey of what is ignored.
+        plain: a mask whose numbers are shown as they are.
+        users: of `MaskCode.either`: number -> a mask that holds it.
+    """
+
+    doubtful: list[str] = field(default_factory=list)
+    plain: Path | None = None
+    users: dict[int, Path] = field(default_factory=dict)
+
+    def add(self, other: "_Levels") -> None:
+        self.doubtful += other.doubtful
+        self.plain = self.plain or other.plain
+        self.users = other.users | self.users
+
+    def problems(self) -> list[tuple[Kind, str]]:
+        found = []
+        if self.plain is not None:
+            found += [
+                (Kind.CONTRADICTION, f"{line}, and {self.plain} holds the numbers it shows")
+                for line in self.doubtful
+            ]
+        if len(self.users) > 1:
+            where = (f"{number} in {path}" for number, path in sorted(self.users.items()))
+            found.append((Kind.EITHER, " and ".join(where)))
+        return found
 
 
 def check_files(
@@ -108,11 +146,13 @@ def check_files(
     peaks: list[int] = []
     kept: list[LabelledImage] | None = [] if keep_bytes else None
     pixels = np.zeros((len(files), files.taxonomy.num_classes + 1), np.int64)
+    levels = _Levels()
     with _findings(files, threads or min(MAX_THREADS, usable_cores())) as findings:
         for place, finding in enumerate(findings):
             for kind, line in finding.problems:
                 problems[kind].append(line)
             bad_pairs += bool(finding.problems)
+            levels.add(finding.levels)
             turned += [finding.turned] if finding.turned else []
             peaks += [] if finding.brightest is None else [finding.brightest]
             if finding.pixels is not None:
@@ -125,6 +165,9 @@ def check_files(
                     kept.append(finding.sample)
             if progress is not None:
                 progress(place + 1, len(files))
+    for kind, line in levels.problems():
+        problems[kind].append(line)
+        bad_pairs = max(bad_pairs, 1)
     if any(problems.values()):
         raise DataError(_message(problems, bad_pairs, len(files)))
     return Checked(
@@ -166,7 +209,7 @@ def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
     except DataError as error:
         problems.append((Kind.UNREADABLE, str(error)))
     try:
-        stored = read_mask(pair.mask, files.code.form)
+        stored = read_mask(pair.mask, files.code.reading)
     except MaskFormError as error:
         problems.append((Kind.FORM, str(error)))
     except DataError as error:
@@ -175,7 +218,8 @@ def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
         return _Finding(None, None, tuple(problems))
     mask = files.code.encode(stored)
     pixels = pixels_by_class(mask, files.taxonomy)
-    if contradiction := _contradiction(pair.mask, stored, files.code):
+    contradiction, levels = _by_colours(pair.mask, stored, files.code)
+    if contradiction:
         problems.append((Kind.CONTRADICTION, f"{pair.mask}: {contradiction}"))
     elif (mask == FOREIGN).any():
         problems.append((Kind.LABELS, f"{pair.mask}: {files.code.foreign(stored, mask)}"))
@@ -186,17 +230,19 @@ def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
             (Kind.SIZE, f"{pair.mask}: mask {_size(mask)}, image {_size(image)} (width x height)")
         )
     sample = None if image is None else LabelledImage(image, mask)
-    return _Finding(sample, pixels, tuple(problems), turned, brightest)
+    return _Finding(sample, pixels, tuple(problems), turned, brightest, levels)
 
 
-def _contradiction(path: Path, stored: np.ndarray, code: MaskCode) -> str:
-    """Of a mask that was read by its numbers where colours count, too."""
-    if code.form != "auto" or stored.ndim == 3:
-        return ""
-    try:
-        return code.contradiction(stored, read_mask(path, "rgb"))
-    except MaskFormError:  # more than 8 bits: there are no colours
-        return ""
+def _by_colours(path: Path, stored: np.ndarray, code: MaskCode) -> tuple[str, _Levels]:
+    """Of a mask that was read by its numbers: where its colours contradict them, and what they say beside others'."""
+    if code.form != "auto" or stored.dtype != np.uint8 or stored.ndim == 3:
+        return "", _Levels()
+    colours = shown_colours(path)
+    users = {number: path for number in code.either if (stored == number).any()}
+    void = code.void_if_shown(stored, colours)
+    doubtful = [f"{path}: {void} pixels of a class are shown in the grey of what is ignored"] if void else []
+    plain = path if stored.any() and (colours == stored[..., None]).all() else None
+    return code.contradiction(stored, colours), _Levels(doubtful, plain, users)
 
 
 def _what_is_ignored(stored: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from segdistill.data.files import Listing, Pair, read_mask
 from segdistill.data.mask_code import Colour, MaskCode
 from segdistill.data.taxonomy import Taxonomy
-from segdistill.errors import DataError
+from segdistill.errors import DataError, DataMissingError
 
 #: The first is this project's, the second that of the official scripts.
 ROOT_VARIABLES = ("SEGDISTILL_CITYSCAPES", "CITYSCAPES_DATASET")
@@ -101,7 +101,7 @@ def list_split(root: Path, split: str) -> Tree:
     ):
         if not found:
             state = "no such folder" if not folder.is_dir() else f"has no CITY/{what}"
-            raise DataError(f"{folder}: {state}. {WHERE_TO_GET}")
+            raise DataMissingError(f"{folder}: {state}. {WHERE_TO_GET}")
     lonely = [
         f"{images[key]}: has no mask {_partner(root, 'gtFine', split, key, end)}"
         for key in images.keys() - masks

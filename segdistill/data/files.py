@@ -71,7 +71,7 @@ class PairedFiles:
 
     def load(self, index: int) -> LabelledImage:
         pair = self.pairs[index]
-        stored = read_mask(pair.mask, self.code.form)
+        stored = read_mask(pair.mask, self.code.reading)
         mask = self.code.encode(stored)
         if (mask == FOREIGN).any():  # the file was changed after the check
             raise DataError(f"{pair.mask}: {self.code.foreign(stored, mask)}")
@@ -79,9 +79,17 @@ class PairedFiles:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files of a folder and of its sub-folders, links to folders included, but for hidden ones; sorted."""
+    """All files of a folder and of its sub-folders, links to folders included, but for hidden ones; sorted.
+
+    Raises:
+        DataError: the folder, or one below it, cannot be read.
+    """
     found: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}")
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = Path(place).resolve()
         # A link to a folder above itself would go round for ever.
         folders[:] = [
@@ -163,7 +171,7 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
         DataError: the file is missing, damaged, cut short or has several pages.
         MaskFormError: it is partly transparent, or cannot be read in this form.
     """
-    image = _opaque(_decode(path)[0], path)
+    image = _opaque(_decode(path)[0], path, form)
     wide = image.mode.startswith("I")
     if form == "rgb" and not wide:
         return np.array(image.convert("RGB"))
@@ -194,17 +202,30 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
     )
 
 
-def _opaque(image: Image.Image, path: Path) -> Image.Image:
-    """Without its alpha channel, should it have one; nobody knows what a transparent label means."""
-    if image.mode not in ("LA", "RGBA"):
+def shown_colours(path: Path) -> np.ndarray:
+    """A mask as a viewer shows it, whatever its numbers are: (H, W, 3) uint8, transparency dropped."""
+    return np.array(_decode(path)[0].convert("RGB"))
+
+
+def _opaque(image: Image.Image, path: Path, form: MaskForm) -> Image.Image:
+    """Without its alpha channel, should it have one; nobody knows what a transparent label means.
+
+    A palette's number means what it does, transparent or not; its colour may be one nobody chose.
+    """
+    by_colour = image.mode == "RGB" or (form == "rgb" and image.mode in ("1", "L", "P"))
+    if image.mode in ("LA", "RGBA"):
+        alpha = image.getchannel("A")
+    elif by_colour and "transparency" in image.info:
+        alpha = image.convert("RGBA").getchannel("A")
+    else:
         return image
-    transparent = int((np.array(image.getchannel("A")) < 255).sum())
+    transparent = int((np.array(alpha) < 255).sum())
     if transparent:
         raise MaskFormError(
             f"{path}: {transparent} pixels of this mask are transparent; save it without transparency, these pixels "
             "in the colour of their class or of what is ignored"
         )
-    return image.convert(image.mode.removesuffix("A"))
+    return image.convert(image.mode.removesuffix("A")) if image.mode in ("LA", "RGBA") else image
 
 
 def _decode(path: Path) -> tuple[Image.Image, int]:

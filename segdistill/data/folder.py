@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segdistill.data.files import IMAGE_SUFFIXES, Listing, Pair, as_key, files_below
-from segdistill.errors import DataError
+from segdistill.errors import DataError, DataMissingError
 
 SPLITS = ("train", "val", "test")
 _SPLIT = "{split}"
@@ -113,11 +113,17 @@ def _matched(layout: FolderLayout, split: str) -> Listing:
     )
     for what, folder in (("images", image_folder), ("masks", mask_folder)):
         if not folder.is_dir():
-            raise DataError(
+            raise DataMissingError(
                 f"{folder}: no such folder; the {what} should be there by data.root and data.folder.{what}. "
                 f"{_nearest(folder)}"
             )
     shared = image_folder == mask_folder
+    if shared and layout.image_suffix == layout.mask_suffix:
+        raise DataError(
+            f"{image_folder} is both the folder of images and that of masks (data.folder.images, data.folder.masks), "
+            "and nothing in their names tells them apart: give one of the two a suffix by data.folder.mask_suffix or "
+            "data.folder.image_suffix, or name both files on each line of data.folder.lists"
+        )
     images = _by_name(
         image_folder,
         layout.image_suffix,
@@ -225,6 +231,8 @@ def _from_list(layout: FolderLayout, split: str) -> Listing:
 def _listed(layout: FolderLayout, split: str) -> tuple[list[Pair], list[str]]:
     """The pairs a list names, there or not, and lines that cannot be read."""
     path = layout.root / layout.lists[split]
+    if not layout.root.is_dir():
+        raise DataMissingError(f"{layout.root}: no such folder (data.root). {_nearest(layout.root)}")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -244,6 +252,10 @@ def _listed(layout: FolderLayout, split: str) -> tuple[list[Pair], list[str]]:
             if len(exact) > 1:
                 problems.append(f"{path}, line {number}: {name} may be {' or '.join(map(str, exact))}")
             mask = masks.get(plain, [layout.root / layout.masks / f"{plain}{layout.mask_suffix}.*"])
+            if len(mask) > 1:
+                problems.append(
+                    f"{path}, line {number}: the mask of {name} may be {' or '.join(map(str, mask))}"
+                )
             pairs.append(Pair(plain, exact[0], mask[0]))
         elif len(words) == 2:
             image, mask_file = words

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from albumentations.augmentations.crops.transforms import CropSizeError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.transforms import EvalTransform, TrainTransform
+from segdistill.errors import DataError
 from segdistill.seeds import stream_seed
 
 
@@ -44,7 +46,10 @@ class Place:
 
 @dataclass(frozen=True)
 class TrainDataset(Dataset[Batch]):
-    """Augmented training samples by `Place`; it has no state that could go stale in a worker."""
+    """Augmented training samples by `Place`; it has no state that could go stale in a worker.
+
+    A transform that fails is a DataError that names the sample.
+    """
 
     samples: Samples
     transform: TrainTransform
@@ -54,7 +59,14 @@ class TrainDataset(Dataset[Batch]):
 
     def __getitem__(self, place: Place) -> Batch:
         sample = self.samples.load(place.index)
-        image, mask = self.transform(sample, epoch=place.epoch, index=place.index, visit=place.visit)
+        try:
+            image, mask = self.transform(sample, epoch=place.epoch, index=place.index, visit=place.visit)
+        except Exception as error:  # of any type: it may be a transform of the user's choice
+            raise DataError(
+                f"data.augment: the transforms fail on {self.samples.name(place.index)} "
+                f"({sample.image.shape[1]}x{sample.image.shape[0]}): {type(error).__name__}: {error}"
+                + (" (give it pad_if_needed: true)" if isinstance(error, CropSizeError) else "")
+            ) from error
         return Batch(to_tensor(image), torch.from_numpy(mask.astype(np.int64)))
 
 

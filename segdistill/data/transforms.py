@@ -245,6 +245,21 @@ def crop_to(size: tuple[int, int], *, ignore_index: int) -> list[BasicTransform]
     ]
 
 
+class StillAnImage(A.ImageOnlyTransform):
+    """Refuses what transforms of the user's choice may have made of an image, if it cannot be normalised any more."""
+
+    def __init__(self) -> None:
+        super().__init__(p=1.0)
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        if img.dtype != np.uint8 or img.shape[2:] != (3,):
+            raise ValueError(
+                f"they give {img.dtype} images of shape {img.shape}, which should be uint8 with 3 channels; leave out "
+                "Normalize and ToFloat: normalisation is appended, by what the encoder's weights expect"
+            )
+        return img
+
+
 def named_transforms(entries: Sequence[Mapping[str, Any]], *, ignore_index: int) -> list[BasicTransform]:
     """Any Albumentations transforms from plain data: [{name: CLAHE, p: 0.5}, ...].
 
@@ -280,7 +295,7 @@ def _named_transform(place: int, arguments: dict[str, Any], *, ignore_index: int
     try:
         # Albumentations only warns of arguments it does not know, and goes on without them.
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
+            warnings.filterwarnings("error", ".*not valid for transform", UserWarning)
             return known[name](**(padding | arguments))
     except (UserWarning, ValueError, TypeError, NotImplementedError) as error:
         why = "; ".join(line.strip() for line in str(error).splitlines() if "further information" not in line)

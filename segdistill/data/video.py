@@ -83,7 +83,8 @@ def _encode(path: Path, frames: Iterable[np.ndarray], *, fps: float, file: str) 
             if count == 1 and not writer.open(str(path), _CODEC, fps, size):
                 raise DataError(
                     f"{file}: OpenCV cannot encode {size[0]}x{size[1]} pixels at {fps:g} frames per second as "
-                    "MPEG-4 video, which takes up to 8191 pixels a side; give it a smaller video"
+                    "MPEG-4 video, which takes up to 8191 pixels a side and 65535 frames per second; give it a "
+                    "smaller or slower one (ffmpeg -i VIDEO -r 25 NEW)"
                 )
             writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
     finally:

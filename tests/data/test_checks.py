@@ -222,3 +222,57 @@ def test_how_much_of_16_bits_is_used_is_told(make_pair: MakePair, top: int, wide
     checked = check_files(camvid(dark, colour))
     assert (checked.wide, checked.brightest) == (wide, top)
     assert check_files(camvid(colour)).wide == 0
+
+
+def greys(*pairs: Pair, form: MaskForm = "auto", either: tuple[int, ...] = ()) -> PairedFiles:
+    """Masks of classes 0, 1, 2 without colours."""
+    values = {0: 0, 1: 1, 2: 2} | dict.fromkeys((255,), 1 if either else 11)
+    return PairedFiles(pairs, CAMVID, MaskCode(values, {}, 11, form, either))
+
+
+def rows(*numbers: int) -> np.ndarray:
+    return np.repeat(np.array(numbers, np.uint8), SIZE[0] // len(numbers))[:, None].repeat(SIZE[1], axis=1)
+
+
+def test_grey_palettes_in_an_order_of_their_own_are_not_taken_for_classes(make_pair: MakePair) -> None:
+    """What Pillow's `quantize` and programs that make files small do to a grey mask."""
+    pair = make_pair("a", rows(0, 1, 2))
+    stored = Image.fromarray(rows(2, 0, 1), "P")
+    stored.putpalette([1, 1, 1, 2, 2, 2, 0, 0, 0])
+    stored.save(pair.mask)
+    with pytest.raises(DataError, match=r"a_mask\.png: 4800 pixels, e\.g\. number 2 in colour \(0, 0, 0\)"):
+        check_files(greys(pair))
+    assert check_files(greys(pair, form="index")).pixels[0, :3].tolist() == [1600, 1600, 1600]
+
+
+@pytest.mark.parametrize("mode", ["1", "P"])
+def test_white_is_1_or_void_as_the_other_masks_have_it(make_pair: MakePair, mode: str) -> None:
+    two_levels, empty, plain = (make_pair(name, rows(0, 0)) for name in ("levels", "empty", "plain"))
+    stored = Image.fromarray(rows(0, 1), "P")
+    stored.putpalette([0, 0, 0, 255, 255, 255])
+    (stored.convert("1") if mode == "1" else stored).save(two_levels.mask)
+    assert check_files(greys(two_levels, empty)).pixels[0, :2].tolist() == [2400, 2400]
+    Image.fromarray(rows(0, 2, 255)).save(plain.mask)
+    with pytest.raises(DataError) as caught:
+        check_files(greys(two_levels, empty, plain))
+    message = str(caught.value)
+    assert message.startswith("1 problem in 1 of 3")
+    assert f"{two_levels.mask}: 2400 pixels of a class are shown in the grey of what is ignored" in message
+    assert f"and {plain.mask} holds the numbers it shows" in message
+    assert check_files(greys(two_levels, plain, form="index")).pixels[0, :2].tolist() == [2400, 2400]
+
+
+def test_a_class_without_values_is_1_or_255_but_not_both(make_pair: MakePair) -> None:
+    one, white, rim = (make_pair(name, rows(0, *numbers)) for name, numbers in SINGLE.items())
+    for alone in (one, white):
+        assert check_files(greys(alone, either=(1, 255))).pixels[0, :2].tolist() == [2400, 2400]
+    for both in ((one, white), (rim,)):
+        with pytest.raises(
+            DataError, match=r"two values where one class was given without any \(1\)"
+        ) as caught:
+            check_files(greys(*both, either=(1, 255)))
+        assert f"1 in {both[0].mask} and 255 in {both[-1].mask}" in str(caught.value)
+        assert "values: [1, 255] if both" in str(caught.value)
+
+
+SINGLE = {"one": (1,), "white": (255,), "rim": (1, 255)}

@@ -1,5 +1,6 @@
 """Decoding of images and masks."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdistill.data.files import Pair, PairedFiles, read_image, read_mask, read_photo
+from segdistill.data.files import Pair, PairedFiles, files_below, read_image, read_mask, read_photo
 from segdistill.data.mask_code import MaskCode
 from segdistill.data.samples import CachedSamples, Samples
 from segdistill.data.taxonomy import CAMVID
@@ -217,3 +218,30 @@ def test_a_mask_changed_since_the_check_is_told(tmp_path: Path) -> None:
     files = PairedFiles((Pair("a", tmp_path / "a.png", tmp_path / "m.png"),), CAMVID, MaskCode.of(CAMVID))
     with pytest.raises(DataError, match=r"m\.png: 77 \(240 px\); allowed: 0 to 10, and 11 for ignored"):
         files.load(0)
+
+
+def test_a_transparent_palette_has_numbers_and_no_colours(tmp_path: Path) -> None:
+    stored = Image.fromarray(LABELS, "P")
+    stored.putpalette(bytes(range(256)) * 3)
+    number = int(LABELS[0, 0])
+    stored.save(tmp_path / "m.png", transparency=number)
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", "index"), LABELS)
+    count = (number == LABELS).sum()
+    with pytest.raises(DataError, match=rf"m\.png: {count} pixels of this mask are transparent"):
+        read_mask(tmp_path / "m.png", "rgb")
+
+
+def test_a_folder_that_fails_while_it_is_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    whole = os.scandir
+
+    def scandir(place: str) -> object:
+        if Path(place).name == "a":
+            raise OSError(5, "Input/output error", place)
+        return whole(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match="a: cannot be read: Input/output error"):
+        files_below(tmp_path)

@@ -237,6 +237,21 @@ def test_every_bad_line_is_told(layout: FolderLayout) -> None:
     )
 
 
+def test_two_masks_of_a_name_in_a_list_are_told(layout: FolderLayout) -> None:
+    lists = with_lists(layout, train="a\n")
+    touch(layout.root, "masks/a.bmp")
+    (line,) = list_split(lists, "train").lonely
+    masks = layout.root / "masks"
+    assert line.endswith(f"train.txt, line 1: the mask of a may be {masks}/a.bmp or {masks}/a.png")
+
+
+def test_one_folder_and_equal_names_cannot_be_told_apart(layout: FolderLayout) -> None:
+    touch(layout.root, "images/a.jpg", "images/a.png")
+    message = refusal(replace(layout, masks=layout.images))
+    assert "is both the folder of images and that of masks" in message
+    assert "data.folder.mask_suffix" in message
+
+
 def test_missing_and_empty_lists(layout: FolderLayout) -> None:
     lists = with_lists(layout, train="a\n", val="# nothing\n")
     assert "the split val of" in refusal(lists, "val")
