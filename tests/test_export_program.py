@@ -243,9 +243,19 @@ def test_without_the_data_the_file_keeps_the_trainings_score(finished: Path, wor
     moved = workplace / "moved"
     shutil.copytree(finished, moved)
     config = (moved / "config.yaml").read_text()
-    (moved / "config.yaml").write_text(config.replace("kind: synthetic", "kind: camvid"))
-    out, _ = run("export", moved, "--out", "moved.onnx", "data.root=nowhere", *FIXED, cwd=workplace)
+    absent = config.replace("kind: synthetic", "kind: camvid").replace("root: null", "root: nowhere")
+    (moved / "config.yaml").write_text(absent)
+    out, _ = run("export", moved, "--out", "moved.onnx", *FIXED, cwd=workplace)
     assert "not at hand" in out
     assert "data.root=DIR" in out
     description: Description = OnnxFile(workplace / "moved.onnx").description
     assert description.score["miou"] == miou_of(finished / "summary.json")["primary"]
+    _, err = run("export", moved, "--out", "named.onnx", "data.root=there", *FIXED, cwd=workplace, code=2)
+    assert "there holds no val, valannot of CamVid" in err, "who names a folder means it"
+    for name, content in (("val/a.png", b"no image"), ("valannot/a.png", b"no mask")):
+        (workplace / "nowhere" / name).parent.mkdir(parents=True)
+        (workplace / "nowhere" / name).write_bytes(content)
+    _, err = run("export", moved, "--out", "damaged.onnx", *FIXED, cwd=workplace, code=2)
+    assert "not an image" in err, "what is there is not called absent"
+    assert not (workplace / "named.onnx").exists()
+    assert not (workplace / "damaged.onnx").exists()

@@ -38,7 +38,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "run").mkdir()
     write_deployed(folder / "run" / "primary.safetensors", size=SIZE)
     (folder / "run" / "config.yaml").write_text(dump_config(config))
-    state = {"ema": None, "ensemble": {"module": build_net(config).state_dict()}}
+    module = build_net(config).state_dict()
+    state = {"ema": None, "ensemble": {"module": module}, "position": {"epoch": 2}}
     save_checkpoint(folder / "run" / "checkpoints" / "last.pt", state=state, config="", versions={})
     write_onnx(folder / "tiny.onnx", convolution(), size=SIZE)
     return folder
@@ -120,9 +121,12 @@ def test_a_run_folder_by_hand(models: Path, tmp_path: Path) -> None:
     assert_same_where_clear(read_mask(tmp_path / "out" / "a_mask.png"), plain_logits(network, image))
 
 
-def test_a_branch_comes_out_of_the_checkpoint(models: Path, tmp_path: Path) -> None:
+def test_a_branch_comes_out_of_the_checkpoint(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = read_image(save(tmp_path / "a.png", 90, 131))
     predict(models / "run", tmp_path / "a.png", "--stream", "branch3", "--out", tmp_path / "out")
+    assert "(branch3, last epoch so far (2 of 3))" in capsys.readouterr().out
     net = build_net(Config.model_validate(TINY)).eval()
 
     def branch(images: torch.Tensor) -> torch.Tensor:
@@ -261,9 +265,10 @@ def write_clip(path: Path, count: int, *, height: int, width: int, codec: str = 
 
 def test_a_video(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip = write_clip(tmp_path / "clip.avi", 6, height=96, width=400)
+    save(tmp_path / "out" / "clip_masks" / "000006.png", mode="L")  # of a longer video, predicted before
     predict(models / "tiny.onnx", clip, "--frame-masks", "--out", tmp_path / "out")
     masks = [f"clip_masks/{place:06}.png" for place in range(6)]
-    assert written(tmp_path / "out") == {"clip_overlay.mp4", *masks}
+    assert written(tmp_path / "out") == {"clip_overlay.mp4", *masks}, "nothing of the longer video"
     overlay = Video(tmp_path / "out" / "clip_overlay.mp4")
     assert overlay.fps == pytest.approx(12.5)
     frames = list(overlay.frames())

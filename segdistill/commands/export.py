@@ -20,7 +20,7 @@ from segdistill.commands.wanted_file import Wanted, describe, graph_of, protocol
 from segdistill.config import Config
 from segdistill.data.samples import Samples
 from segdistill.data.synthetic import SyntheticStreets
-from segdistill.errors import DataError, ExportError, ParityError
+from segdistill.errors import DataMissingError, ExportError, ParityError
 from segdistill.export.check import Check, batches_of, compare
 from segdistill.export.description import Description
 from segdistill.export.half import to_half
@@ -99,7 +99,7 @@ def export_run(
     if web is not None:
         ready_for_page(web.folder, runtime=web.runtime, cache=cache_folder())
     streams = trained_streams(folder, config, stream)
-    split = split_at_hand(config, streams[0].deployed, console=console)
+    split = split_at_hand(config, streams[0].deployed, named=bool(overrides), console=console)
     exported = []
     for one in streams:
         target = target_of(folder, out, wanted.file_name(one.name), several=stream == ALL)
@@ -127,6 +127,7 @@ def export_run(
 def files_table(files: Sequence[Exported], milliseconds: Mapping[str, float]) -> Table:
     """A family of files: what each is worth and what it costs."""
     table = Table("file", "mIoU %", "parameters", "MACs", "size", "latency")
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
     for file in files:
@@ -160,11 +161,23 @@ def target_of(folder: RunFolder, out: Path | None, name: str, *, several: bool) 
     return out
 
 
-def split_at_hand(config: Config, deployed: Deployed, *, console: Console) -> Split:
-    """The run's validation images, or synthetic ones if they are not on this machine; nothing is downloaded."""
+def split_at_hand(config: Config, deployed: Deployed, *, named: bool, console: Console) -> Split:
+    """The run's validation images, or synthetic ones if they are not on this machine; nothing is downloaded.
+
+    Args:
+        config: of the run.
+        deployed: how its networks are fed.
+        named: whether it was said just now where the images lie; then they have to be there.
+        console: to print on.
+
+    Raises:
+        DataError: there are images, but something is wrong with them; or they were named and are not there.
+    """
     try:
         return Split(build_samples(config, "val", console=console, download=False), scored=True)
-    except DataError as error:
+    except DataMissingError as error:
+        if named:
+            raise
         console.print(
             f"[yellow]the run's images are not at hand, so the check uses synthetic streets and gives no mIoU[/yellow] "
             f"({escape(str(error).splitlines()[0])}); say where they are by data.root=DIR",
@@ -214,7 +227,8 @@ def export_checked(
             what = "it scores otherwise than" if check.computes_the_same else "it is not"
             raise ParityError(f"{path} was not written, {what} the trained network: {check.failures}{older}")
         if miou is not None:
-            score = {"miou": miou, "of": "this file", "protocol": protocol_of(trained, wanted)}
+            protocol = protocol_of(trained, wanted, images=len(split.samples))
+            score = {"miou": miou, "of": "this file", "protocol": protocol}
             score |= {"float_layers": kept_float} if wanted.precision == "int8" else {}
             set_metadata(candidate, replace(description, score=score))
         speed = speed_up(OnnxFile(single), file, split.samples) if candidate != single else None

@@ -181,14 +181,17 @@ def _load_deployed(folder: RunFolder, stream: str, device: torch.device) -> Mode
 def _load_from_checkpoint(folder: RunFolder, stream: str, device: torch.device) -> Model:
     """Of the epoch whose weights are deployed."""
     config = folder.load_config()
-    predictor, normalisation = load_predictor(folder, config, weights=config.export.weights, device=device)
+    predictor, normalisation, weights = load_predictor(
+        folder, config, weights=config.export.weights, device=device
+    )
     assert isinstance(predictor, EnsemblePredictor)
     submodels = predictor.net.submodels
     streams = (*submodels, ENSEMBLE) if len(submodels) > 1 else submodels
     if stream not in streams:
         raise RunFolderError(f"{folder.path} has no stream {stream!r}; it has {', '.join(streams)}")
     segmenter = TorchSegmenter(predictor, stream=stream, size=config.data.size, normalisation=normalisation)
-    return Model(segmenter, build_taxonomy(config), f"{folder.path} ({stream})")
+    shown = stream if folder.scored else f"{stream}, {weights}"
+    return Model(segmenter, build_taxonomy(config), f"{folder.path} ({shown})")
 
 
 # ---- images
@@ -244,6 +247,13 @@ def _save_overlay(target: Path, picture: np.ndarray) -> None:
 # ---- video
 
 
+def _remove_masks_beyond(frames: int, masks: Path) -> None:
+    """Those of a longer video of the same name, predicted before."""
+    for path in masks.glob("*.png"):
+        if path.stem.isdecimal() and int(path.stem) >= frames:
+            path.unlink()
+
+
 def _predict_video(
     model: Model, video: Video, target: Path, style: Style, *, frame_masks: bool, console: Console
 ) -> None:
@@ -261,6 +271,8 @@ def _predict_video(
 
     with _progress(console) as progress:
         write_video(overlay, pictures(), fps=video.fps)
+    if frame_masks:
+        _remove_masks_beyond(watch.images, masks)
     console.print(
         f"{_count(watch.images, 'frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
         f"{watch.pace('frame')}",

@@ -45,10 +45,12 @@ def of_view(view: View) -> dict[str, Any]:
     }
 
 
-def weights_in_words(config: Config, which: str) -> str:
-    """`last` or `best` epoch, and whether its running average is meant, which is scored if there is one."""
+def weights_in_words(config: Config, which: str, *, so_far: int | None = None) -> str:
+    """`last` or `best` epoch, which one of a training that goes on, and whether its running average is meant, which
+    is scored if there is one."""
     decay = config.train.ema_decay
-    return f"{which} epoch" + (f", running average (EMA {decay:g})" if decay else "")
+    progress = "" if so_far is None else f" so far ({so_far} of {config.train.epochs})"
+    return f"{which} epoch{progress}" + (f", running average (EMA {decay:g})" if decay else "")
 
 
 def of_measures(scores: Scores) -> dict[str, Any]:

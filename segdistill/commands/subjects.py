@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from rich.console import Console
@@ -132,11 +132,9 @@ def run_subject(
     """
     folder = RunFolder(path)
     config = folder.load_config(overrides)
-    predictor, normalisation = load_predictor(folder, config, weights=weights, device=device)
+    predictor, normalisation, words = load_predictor(folder, config, weights=weights, device=device)
     view = wishes.view(config.data.size)
     samples = _samples(config, split, submitted=submitted, console=console)
-    which = config.export.weights if weights == "deployed" else weights
-    words = weights_in_words(config, which) + (" (deployed)" if weights == "deployed" else "")
     return Subject(
         samples=samples,
         label=_looking(Viewer(predictor, view, normalisation=normalisation)),
@@ -146,9 +144,15 @@ def run_subject(
     )
 
 
-def load_predictor(
-    folder: RunFolder, config: Config, *, weights: Weights, device: torch.device
-) -> tuple[PlainPredictor | EnsemblePredictor, Normalisation]:
+class Loaded(NamedTuple):
+    """A run's network, ready to look at images."""
+
+    predictor: PlainPredictor | EnsemblePredictor
+    normalisation: Normalisation
+    weights: str  # which they are, in words
+
+
+def load_predictor(folder: RunFolder, config: Config, *, weights: Weights, device: torch.device) -> Loaded:
     """The network whose scores are asked for, and how its images are normalised.
 
     Raises:
@@ -158,12 +162,15 @@ def load_predictor(
         primary, deployed = load_deployed(folder.primary)
         refuse_other_classes(folder, config, deployed)
         predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)
-        return predictor, deployed.normalisation
+        return Loaded(
+            predictor, deployed.normalisation, f"{weights_in_words(config, config.export.weights)} (deployed)"
+        )
     if folder.primary.is_file():
         refuse_other_classes(folder, config, load_deployed(folder.primary)[1])
-    net = load_ensemble(folder, config, which=weights)
+    net, epoch = load_ensemble(folder, config, which=weights)
     ensemble = EnsemblePredictor(net, multiple=input_multiple(net.primary), device=device)
-    return ensemble, build_normalisation(config)
+    words = weights_in_words(config, weights, so_far=None if folder.scored else epoch)
+    return Loaded(ensemble, build_normalisation(config), words)
 
 
 def file_subject(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -58,7 +58,7 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
 
     trained = [trained_as(PRIMARY, primary)] if PRIMARY in chosen else []
     if branches := [name for name in chosen if name != PRIMARY]:
-        net = load_ensemble(folder, config, which=config.export.weights).eval()
+        net = load_ensemble(folder, config, which=config.export.weights).net.eval()
         net.primary = net.deploy()  # the encoder that branches hang on is the deployed one
         trained += [trained_as(name, BranchStream(net, name)) for name in branches]
     return trained
@@ -79,7 +79,14 @@ def refuse_other_classes(folder: RunFolder, config: Config, deployed: Deployed) 
         )
 
 
-def load_ensemble(folder: RunFolder, config: Config, *, which: Literal["last", "best"]) -> MultiBranchNet:
+class Saved(NamedTuple):
+    """A checkpoint's networks."""
+
+    net: MultiBranchNet
+    epoch: int  # after which it was saved, from 1
+
+
+def load_ensemble(folder: RunFolder, config: Config, *, which: Literal["last", "best"]) -> Saved:
     """Primary and branches of a checkpoint.
 
     Raises:
@@ -91,7 +98,7 @@ def load_ensemble(folder: RunFolder, config: Config, *, which: Literal["last", "
     bare = config.model_copy(update={"model": config.model.model_copy(update={"encoder_weights": "none"})})
     net = build_net(bare)
     net.load_state_dict(scored_weights(content))
-    return net
+    return Saved(net, content["state"]["position"]["epoch"])
 
 
 def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

@@ -118,9 +118,16 @@ def seen_size(
     return list(fixed or trained)
 
 
-def protocol_of(trained: Trained, wanted: Wanted) -> dict[str, Any]:
-    """How the file was scored: on the training's split, but as the file prepares images."""
+def protocol_of(trained: Trained, wanted: Wanted, *, images: int) -> dict[str, Any]:
+    """How the file was scored: on the training's split, of which so many images are there now, but as the file prepares
+    images."""
     size = seen_size(wanted, wanted.size, trained=trained.deployed.size)
     runtime = f"{wanted.precision} {wanted.input} file under ONNX Runtime"
     scored_at = SCORED_AT[wanted.input]
-    return {**trained.score["protocol"], "input_size": size, "scored_at": scored_at, "weights": runtime}
+    return {
+        **trained.score["protocol"],
+        "images": images,
+        "input_size": size,
+        "scored_at": scored_at,
+        "weights": runtime,
+    }

@@ -14,7 +14,7 @@ def python_snippet(file: OnnxFile) -> str:
         "import onnxruntime",
         "from PIL import Image",
         "",
-        f"session = onnxruntime.InferenceSession({json.dumps(file.path.name)})",
+        f"session = onnxruntime.InferenceSession({json.dumps(file.path.name, ensure_ascii=False)})",
         'photo = Image.open("photo.jpg").convert("RGB")',
     ]
     wanted = file.fixed_size or (described.size if described.input == "tensor" else None)

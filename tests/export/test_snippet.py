@@ -61,7 +61,7 @@ def save(path: Path, nodes: list[Any], values: list[Any], description: Descripti
 @pytest.mark.parametrize("batch", [None, 3])
 @pytest.mark.parametrize("kind", ["tensor", "nchw", "nhwc"])
 def test_it_runs_without_the_package(kind: str, batch: int | None, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
+    path = tmp_path / "modèle 😀.onnx"
     if kind == "tensor":
         tensor_file(path, batch=batch)
     else:
