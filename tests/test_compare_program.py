@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from program import launch, run, start, write_config
+from rich.console import Console
 from safetensors.torch import load_file
 
+from segdistill.commands import compare
 from segdistill.commands.compare import refuse_too_few_gpus
+from segdistill.commands.study_plan import plan_study
 from segdistill.config import Config
 from segdistill.errors import ConfigError
 
@@ -132,6 +135,37 @@ def test_trainings_read_the_settings_that_the_study_began_with(study: tuple[Path
     assert (
         given.replace("resume: true", "resume: false") == (folder / "baseline/seed3/config.yaml").read_text()
     )
+
+
+def test_what_is_timed_is_what_was_trained(
+    study: tuple[Path, str], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the configuration was edited meanwhile, into one that cannot be read in the end."""
+    folder, _ = study
+    timed: dict[str, Config] = {}
+
+    def seconds(configs: dict[str, Config], **_: object) -> dict[str, float]:
+        timed.update(configs)
+        return dict.fromkeys(configs, 1.0)
+
+    monkeypatch.setattr(compare, "seconds_per_step", seconds)
+    monkeypatch.chdir(workplace)
+    planned = plan_study(
+        Path("tiny.yaml"), ["train.epochs=6"], kinds=ARGUMENTS[4:6], rungs=(), seeds=[3], out=None
+    )
+    cost, source = (folder / "cost.json").read_bytes(), (workplace / "tiny.yaml").read_text()
+    (folder / "cost.json").unlink()
+    (workplace / "tiny.yaml").write_text("no: configuration\n")
+    try:
+        compare.measure_cost(planned, console=Console(quiet=True))
+    finally:
+        (workplace / "tiny.yaml").write_text(source)
+        (folder / "cost.json").write_bytes(cost)
+    assert {name: config.method.kind for name, config in timed.items()} == {
+        "baseline": "baseline",
+        "deep_supervision": "deep_supervision",
+    }
+    assert all(config.data.size == (64, 96) for config in timed.values())
 
 
 def test_a_run_whose_export_failed_counts(study: tuple[Path, str], workplace: Path) -> None:

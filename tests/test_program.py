@@ -315,6 +315,13 @@ MISTAKES = {
         ["model.encoder=tu-swin_tiny_patch4_window7_224", "model.arch=fpn", "model.options={}", "out=x13"],
         ["data.size = [64, 96]", "model.options={img_size: [64, 96]}"],
     ),
+    "a crop that fits and a size that does not": (
+        [
+            *("model.encoder=tu-maxvit_rmlp_pico_rw_256", "model.options={}", "method.kind=baseline"),
+            *("data.crop=[64, 64]", "data.size=[64, 96]", "out=x14"),
+        ],
+        ["data.size = [64, 96]", "data.crop=null"],
+    ),
     "one image at a time": (
         ["model.arch=deeplabv3", "model.options={}", "train.batch_size=1", "out=x11"],
         ["train.batch_size=1", "deeplabv3 cannot be trained on one"],

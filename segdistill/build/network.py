@@ -56,7 +56,7 @@ def build_net(config: Config) -> MultiBranchNet:
 def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
     """Where the primary offers maps, and which of them learns features; "" if none does."""
     method = config.method
-    height, width = _padded(config, primary)
+    height, width = _padded(primary, training_size(config))
     paths = [tap for tap in method.branches.taps if isinstance(tap, str)] if method.has_branches else []
     feature_path = ""
     try:
@@ -65,29 +65,44 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
                 primary, stride=method.branches.stride, height=height, width=width
             )
             paths.append(feature_path)
-        return survey(primary, tuple(paths), height=height, width=width), feature_path
+        tap_map = survey(primary, tuple(paths), height=height, width=width)
     except (RuntimeError, AssertionError) as error:
-        # timm's vision transformers assert the size of their images, in some cases without a word.
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ConfigError(
-            f"data.{'crop' if config.data.crop else 'size'} = {list(training_size(config))}: {config.model.arch} on "
-            f"{config.model.encoder} cannot take images of {height}x{width} ({reason}); larger ones may "
-            f"do or, for an encoder made for images of one size, model.options={{img_size: [{height}, {width}]}}"
-        ) from None
+        raise _wrong_size(config, "crop" if config.data.crop else "size", (height, width), error) from None
+    whole = _padded(primary, config.data.size)
+    if whole != (height, width):
+        try:
+            survey(primary, (), height=whole[0], width=whole[1])
+        except (RuntimeError, AssertionError) as error:
+            raise _wrong_size(config, "size", whole, error) from None
+    return tap_map, feature_path
+
+
+def _wrong_size(config: Config, key: str, size: tuple[int, int], error: Exception) -> ConfigError:
+    # timm's vision transformers assert the size of their images, in some cases without a word.
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    height, width = size
+    one_size = f"model.options={{img_size: [{height}, {width}]}}"
+    if config.data.crop:
+        one_size += " and data.crop=null, since it is evaluated at data.size"
+    return ConfigError(
+        f"data.{key} = {list(config.data.crop or config.data.size if key == 'crop' else config.data.size)}: "
+        f"{config.model.arch} on {config.model.encoder} cannot take images of {height}x{width} ({reason}); larger ones "
+        f"may do or, for an encoder made for images of one size, {one_size}"
+    )
 
 
 def _add_parallel_convs(config: Config, primary: SegmentationModel, *, tapped: tuple[str, ...]) -> None:
     """The primary is changed in place; what has learnt already goes on computing what it has learnt."""
     if copies := config.method.copies:
         pretrained = () if config.model.encoder_weights == "none" else ("encoder",)
-        image = torch.zeros(1, 3, *_padded(config, primary))
+        image = torch.zeros(1, 3, *_padded(primary, training_size(config)))
         expand(primary, image, copies=copies, silent=pretrained, tapped=tapped)
 
 
-def _padded(config: Config, primary: SegmentationModel) -> tuple[int, int]:
-    """Height and width in pixels of the images that the primary sees in training."""
+def _padded(primary: SegmentationModel, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width in pixels that the primary sees of images of a size."""
     multiple = input_multiple(primary)
-    height, width = (math.ceil(size / multiple) * multiple for size in training_size(config))
+    height, width = (math.ceil(side / multiple) * multiple for side in size)
     return height, width
 
 

@@ -12,7 +12,7 @@ from segdistill.commands.shared_beginning import take_over
 from segdistill.commands.step_cost import seconds_per_step
 from segdistill.commands.study_plan import Study, StudyFolder, is_finished, plan_study, read_json
 from segdistill.config import Config
-from segdistill.config_io import dump_config, load_config
+from segdistill.config_io import dump_config, load_config, parse_yaml, resolve
 from segdistill.errors import ConfigError, UserError
 from segdistill.files import write_json, write_text
 from segdistill.report.html import comparison_page
@@ -119,17 +119,18 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
 
 def measure_cost(study: Study, *, console: Console) -> None:
     """Time the finished rungs' steps in turn in this process, once for a study; a failure costs only this column."""
-    trained = {run.rung.name: run.rung for run in study.finished}
-    configs: dict[str, Config] = {
-        name: load_config(study.source, [*study.overrides, *rung.overrides, "train.devices=1"])
-        for name, rung in trained.items()
-    }
-    settings = {
-        name: hashlib.sha256(dump_config(config).encode()).hexdigest() for name, config in configs.items()
-    }
-    if not configs or read_json(study.folder.cost).get("settings", {}).items() >= settings.items():
-        return
+    # As they were trained: the YAML file may have been edited since.
+    trained = {run.rung.name: run.settings for run in reversed(study.finished)}
+    alike = ("train.devices=1", f"seed={study.base.seed}", "out=null")
     try:
+        configs = {
+            name: resolve(parse_yaml(text, source=name), alike, source=name) for name, text in trained.items()
+        }
+        settings = {
+            name: hashlib.sha256(dump_config(config).encode()).hexdigest() for name, config in configs.items()
+        }
+        if not configs or read_json(study.folder.cost).get("settings", {}).items() >= settings.items():
+            return
         with console.status("timing the steps of all rungs, taken in turn"):
             seconds = seconds_per_step(configs, console=Console(quiet=True))
     except (UserError, RuntimeError) as error:

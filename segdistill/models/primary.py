@@ -141,7 +141,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path.expanduser(), framework="pt") as file:
             yield file
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"model.encoder_weights: cannot read {path}: {error}; {WITHOUT}") from None

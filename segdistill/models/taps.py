@@ -52,13 +52,13 @@ def capture(primary: SegmentationModel, module_paths: tuple[str, ...] = ()) -> I
 def read_captured(seen: Mapping[str, Any]) -> Captured:
     """Order what the hooks saw.
 
-    smp's convolutional encoders return [image, depth 1, depth 2, ...]; its vision transformers return
-    ([depth 1, ...], prefix tokens). Depth d means the same place in both.
+    smp's convolutional encoders return [image, depth 1, depth 2, ...], VGG a map of the image's size in its place; its
+    vision transformers return ([depth 1, ...], prefix tokens). Depth d means the same place in both.
     """
     features = seen["encoder"]
     if isinstance(features[0], (list, tuple)):
         features = features[0]
-    if features[0].shape == seen["image"].shape:
+    if features[0].shape[-2:] == seen["image"].shape[-2:]:
         features = features[1:]
     return Captured(tuple(features), seen["modules"])
 

@@ -82,14 +82,21 @@ class Comparison:
 
     @property
     def by_chance(self) -> str:
-        """How far the sentences may be trusted taken together; empty if at most one of them has an interval."""
-        intervals = sum(
-            against.miou.low is not None for result in self.results for against in result.against.values()
+        """How far the intervals may be trusted taken together; empty if there is at most one."""
+        compared = [item for result in self.results for item in result.against.items()]
+        primaries = sum(against.miou.low is not None for _, against in compared)
+        others = sum(
+            one.low is not None
+            for reference, against in compared
+            if reference == BASELINE  # the reports compare them with nothing else
+            for one in against.submodels.values()
         )
+        intervals = primaries + others
         if intervals < 2:
             return ""
+        included = f", {others} of them of branches and ensembles" if others else ""
         return (
-            f"These are {intervals} intervals. Where no method changes anything, in up to "
+            f"These are {intervals} intervals{included}. Where no method changes anything, in up to "
             f"{1 - CONFIDENCE**intervals:.0%} of such studies one of them would be found better or worse by chance: a "
             "single surprise asks for more seeds."
         )

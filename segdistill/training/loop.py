@@ -108,7 +108,7 @@ def fit(
     with stop_requested() as stop:
         while position.epoch < settings.epochs:
             started = time.monotonic()
-            train_epoch(
+            rates = train_epoch(
                 state, settings, loader=loader, batches=batches, checkpoints=checkpoints, log=log, stop=stop
             )
             position.epoch, position.batch = position.epoch + 1, 0
@@ -121,7 +121,14 @@ def fit(
             terms, state.epoch_terms = state.epoch_terms.means(), TermSums()
             seconds = time.monotonic() - started
             write = partial(
-                _write_epoch, state, settings, terms=terms, scores=scores, better=better, seconds=seconds
+                _write_epoch,
+                state,
+                settings,
+                rates,
+                terms=terms,
+                scores=scores,
+                better=better,
+                seconds=seconds,
             )
             by_first(state.fabric, partial(write, checkpoints=checkpoints, log=log))
     return scores
@@ -130,6 +137,7 @@ def fit(
 def _write_epoch(
     state: TrainState,
     settings: LoopSettings,
+    rates: Mapping[str, float],
     *,
     terms: Mapping[str, float],
     scores: Mapping[str, Scores] | None,
@@ -140,9 +148,7 @@ def _write_epoch(
 ) -> None:
     """What is kept of a finished epoch; for the first process alone."""
     position = state.position
-    log.epoch(
-        position=position, terms=terms, learning_rates=learning_rates(state), scores=scores, seconds=seconds
-    )
+    log.epoch(position=position, terms=terms, learning_rates=rates, scores=scores, seconds=seconds)
     if better:
         checkpoints.save(checkpoints.best, state)
     checkpoints.save(checkpoints.last, state)
@@ -159,25 +165,31 @@ def train_epoch(
     checkpoints: Checkpoints,
     log: RunLog,
     stop: threading.Event,
-) -> None:
-    """Go on from the position to the end of its epoch."""
+) -> dict[str, float]:
+    """Go on from the position to the end of its epoch.
+
+    Returns:
+        The learning rates of its last step.
+    """
     position = state.position
     steps = StepLog(state.fabric)
     total_steps = settings.epochs * batches.steps
     saved = turn = time.monotonic()
     every = settings.diagnose_every
+    rates = learning_rates(state)
     diagnosed = len(state.objective.terms) > 1 and every is not None and position.epoch % every == 0
 
     def look() -> None:
         for one in (seen := steps.flush()):
             state.epoch_terms.add(dict(one.values))
-        log.steps(seen, learning_rates=learning_rates(state))
+        log.steps(seen, learning_rates=rates)
 
     state.net.train()
     batches.start_at(epoch=position.epoch, batch=position.batch)
     for group in groups_of(iter(loader), settings.accumulate):
         # Dropout and views are functions of the position, too: nothing random has to be saved.
         torch.manual_seed(stream_seed(settings.seed, "step", position.step, state.fabric.global_rank))
+        rates = learning_rates(state)
         values = train_step(
             state,
             [Batch(*state.fabric.to_device(tuple(batch))) for batch in group],
@@ -205,6 +217,7 @@ def train_epoch(
         if stopped:
             raise InterruptedRunError("interrupted; everything up to here is saved, --resume goes on")
     look()
+    return rates
 
 
 def agreed(fabric: Fabric, *wishes: bool) -> list[bool]:

@@ -13,6 +13,7 @@ from segdistill.losses.maps import JudgedMaps, StepMaps
 from segdistill.losses.objective import Needs, Objective, Summands
 from segdistill.models.ensemble import PRIMARY
 from segdistill.resolution import pad_to_multiple
+from segdistill.seeds import stream_seed
 from segdistill.training.diagnostics import agreement, encoder_gradients
 from segdistill.training.state import TrainState
 
@@ -57,7 +58,7 @@ def train_step(
     """
     move = _EnsembleMove(state, settings, progress, share=1 / len(batches))
     logged = [
-        move.learn(batch, last=place == len(batches), diagnose=diagnose and place == 1).logged
+        move.learn(batch, place, last=place == len(batches), diagnose=diagnose and place == 1).logged
         for place, batch in enumerate(batches, 1)
     ]
     norm = gradient_norm(state, settings.clip_norm)
@@ -91,11 +92,18 @@ class _EnsembleMove:
     judged: list[JudgedMaps] = field(default_factory=list)
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
-    def learn(self, batch: Batch, *, last: bool, diagnose: bool) -> Summands:
-        """Look at a batch, first through views if a term wants to; `last`: no further batch follows in this step."""
+    def learn(self, batch: Batch, place: int, *, last: bool, diagnose: bool) -> Summands:
+        """Look at a batch, first through views if a term wants to.
+
+        Args:
+            batch: to learn from.
+            place: in the step, from 1.
+            last: whether no further batch follows in this step.
+            diagnose: whether to note what each term asks of the encoder.
+        """
         state, of_views = self.state, None
         if Needs.VIEWS in state.objective.needs(self.progress):
-            with kept_statistics(state.net), kept_randomness(state.fabric.device):
+            with kept_statistics(state.net), own_randomness(state.fabric.device, "views", place):
                 views = state.views(batch, ignore_index=self.settings.ignore_index)
                 of_views = self._look(views, state.objective.on_views, last=False, diagnose=diagnose)
         plain = self._look(batch, state.objective.plain, last=last, diagnose=diagnose)
@@ -132,10 +140,13 @@ def kept_statistics(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def kept_randomness(device: torch.device) -> Iterator[None]:
-    """What is drawn here does not shift what is drawn afterwards: dropout is the same with and without views."""
+def own_randomness(device: torch.device, *names: str | int) -> Iterator[None]:
+    """What is drawn here follows from the step's seed and these names, and does not shift what is drawn afterwards:
+    dropout is the same with and without views.
+    """
     on_gpu = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(on_gpu):
+        torch.manual_seed(stream_seed(torch.initial_seed(), *names))
         yield
 
 

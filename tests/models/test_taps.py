@@ -45,6 +45,11 @@ def test_survey_of_a_transformer() -> None:
     assert tap_map.encoder == (MapInfo(192, 16),) * 4
 
 
+def test_depths_are_octaves_also_where_the_encoder_begins_at_full_size() -> None:
+    net = smp.create_model("unet", "vgg11_bn", encoder_weights=None, classes=4)
+    assert [info.stride for info in survey(net, (), height=64, width=64).encoder] == [2, 4, 8, 16, 32]
+
+
 def test_survey_of_an_encoder_without_a_stage() -> None:
     net = smp.create_model("unet", "mit_b0", encoder_weights=None, classes=4)
     assert [info.channels for info in survey(net, (), height=64, width=64).encoder] == [0, 32, 64, 160, 256]

@@ -1,6 +1,7 @@
 """Runs read from their folders and paired by seed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,5 +173,9 @@ def test_many_intervals_are_told_to_surprise() -> None:
     assert study(runs).by_chance.startswith("These are 3 intervals. ")
     assert "in up to 14% of such studies" in study(runs).by_chance
     assert study(runs).as_dict()["by_chance"] == study(runs).by_chance
+    deep = [replace(one, submodels={"branch3": 0.4, "ensemble": 0.6}) for one in runs[1][1]]
+    words = study([runs[0], (DEEP, deep), runs[2]]).by_chance
+    assert words.startswith("These are 5 intervals, 2 of them of branches and ensembles. ")
+    assert "in up to 23% of such studies" in words
     assert study(runs[:2]).by_chance == "", "one interval says how far it can be trusted"
     assert study([(rung, one[:1]) for rung, one in runs]).by_chance == "", "one seed gives no interval"

@@ -279,13 +279,17 @@ def test_an_all_void_batch_gives_zero_and_training_goes_on(tiny_config: Callable
 def test_an_epoch_row_holds_every_term_every_stream_and_every_class(
     tiny_config: Callable[..., Config],
 ) -> None:
-    run = Run(tiny_config(train={"epochs": 2})).go()
+    run = Run(tiny_config(train={"epochs": 2, "schedule": {"kind": "poly", "warmup": 0}})).go()
     rows = run.metrics()
     assert [row["epoch"] for row in rows] == [1, 2]
     terms = {"primary", "branches", "logit", "views", "feature", "adversarial", "total"}
     notes = {"gradient_norm", "discriminator", "discriminator_accuracy", "teacher_right"}
     assert terms | notes == set(rows[1]["train"])
     assert 0 < rows[1]["train"]["teacher_right"] < 1
+    total = 2 * run.batches.steps
+    for row, last in zip(rows, (run.batches.steps - 1, total - 1), strict=True):
+        rate = run.config.train.optimizer.lr * (1 - last / total) ** 0.9
+        assert row["lr"]["decoder"] == pytest.approx(rate), "of the last step, not of the one that follows"
     assert set(rows[1]["lr"]) == {"encoder", "decoder"}
     assert set(rows[1]["val"]["miou"]["branches"]) == {"branch3", "branch4"}
     assert 0 <= rows[1]["val"]["miou"]["primary"] <= 1
@@ -368,6 +372,29 @@ def test_a_batch_is_forgotten_before_the_step_is_done(
     )
     Run(config).go()
     assert len(seen) >= 6
+
+
+def test_every_batch_of_a_step_has_views_of_its_own(tiny_config: Callable[..., Config]) -> None:
+    run = Run(tiny_config(train={"accumulate": 3, "batch_size": 2, "epochs": 1}))
+    seen: list[torch.Tensor] = []
+    look = run.state.views
+
+    def watched(batch: Batch, **keywords: Any) -> Batch:
+        views = look(batch, **keywords)
+        seen.append(views.images)
+        return views
+
+    run.state.views = watched
+    settings = build_loop_settings(run.config, multiple=run.multiple).step
+    batch = Batch(torch.randn(2, 3, 64, 96), torch.randint(0, 11, (2, 64, 96)))
+    for _ in range(2):
+        torch.manual_seed(7)
+        steps.train_step(run.state, [batch] * 3, settings, progress=0.5, diagnose=False)
+    assert len(seen) == 6
+    assert not any(torch.equal(seen[a], seen[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert all(torch.equal(seen[place], seen[place + 3]) for place in range(3)), (
+        "they follow from the step's seed"
+    )
 
 
 def test_views_teach_the_primary_alone_and_leave_no_trace_in_batch_norms(
