@@ -140,8 +140,7 @@ def test_trainings_read_the_settings_that_the_study_began_with(study: tuple[Path
 def test_what_is_timed_is_what_was_trained(
     study: tuple[Path, str], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although the configuration was edited meanwhile, into one that cannot be read in the end."""
-    folder, _ = study
+    """Although the configuration was edited meanwhile, into one that cannot be read."""
     timed: dict[str, Config] = {}
 
     def seconds(configs: dict[str, Config], **_: object) -> dict[str, float]:
@@ -153,14 +152,14 @@ def test_what_is_timed_is_what_was_trained(
     planned = plan_study(
         Path("tiny.yaml"), ["train.epochs=6"], kinds=ARGUMENTS[4:6], rungs=(), seeds=[3], out=None
     )
-    cost, source = (folder / "cost.json").read_bytes(), (workplace / "tiny.yaml").read_text()
-    (folder / "cost.json").unlink()
+    cost, source = planned.folder.cost.read_bytes(), (workplace / "tiny.yaml").read_text()
+    planned.folder.cost.unlink()
     (workplace / "tiny.yaml").write_text("no: configuration\n")
     try:
         compare.measure_cost(planned, console=Console(quiet=True))
     finally:
         (workplace / "tiny.yaml").write_text(source)
-        (folder / "cost.json").write_bytes(cost)
+        planned.folder.cost.write_bytes(cost)
     assert {name: config.method.kind for name, config in timed.items()} == {
         "baseline": "baseline",
         "deep_supervision": "deep_supervision",

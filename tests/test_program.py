@@ -318,9 +318,9 @@ MISTAKES = {
     "a crop that fits and a size that does not": (
         [
             *("model.encoder=tu-maxvit_rmlp_pico_rw_256", "model.options={}", "method.kind=baseline"),
-            *("data.crop=[64, 64]", "data.size=[64, 96]", "out=x14"),
+            *("data.crop=[256, 256]", "data.size=[288, 256]", "out=x14"),
         ],
-        ["data.size = [64, 96]", "data.crop=null"],
+        ["data.size = [288, 256]", "data.crop=null"],
     ),
     "one image at a time": (
         ["model.arch=deeplabv3", "model.options={}", "train.batch_size=1", "out=x11"],
