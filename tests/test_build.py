@@ -358,7 +358,7 @@ def test_a_transform_that_fails_names_its_sample(
 
 @pytest.mark.parametrize("resizing", ["Resize", "RandomSizedCrop", "SmallestMaxSize", "RandomScale"])
 def test_crops_of_another_scale_than_the_scored_one_are_told(tmp_path: Path, resizing: str) -> None:
-    write_folder(tmp_path, half)
+    write_folder(tmp_path, lambda index: np.pad(half(index), 8))
     config = settings(tmp_path, augment={"custom": [{"name": "HorizontalFlip"}]})
     samples = build(config)[0]["val"].samples
     height, width = samples.load(0).image.shape[:2]
