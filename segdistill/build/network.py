@@ -85,7 +85,7 @@ def _wrong_size(config: Config, key: str, size: tuple[int, int], error: Exceptio
     if config.data.crop:
         one_size += " and data.crop=null, since it is evaluated at data.size"
     return ConfigError(
-        f"data.{key} = {list(config.data.crop or config.data.size if key == 'crop' else config.data.size)}: "
+        f"data.{key} = {list(getattr(config.data, key))}: "
         f"{config.model.arch} on {config.model.encoder} cannot take images of {height}x{width} ({reason}); larger ones "
         f"may do or, for an encoder made for images of one size, {one_size}"
     )

@@ -99,7 +99,8 @@ def export_run(
     if web is not None:
         ready_for_page(web.folder, runtime=web.runtime, cache=cache_folder())
     streams = trained_streams(folder, config, stream)
-    split = split_at_hand(config, streams[0].deployed, named=bool(overrides), console=console)
+    named = any(override.startswith("data.root=") for override in overrides)
+    split = split_at_hand(config, streams[0].deployed, named=named, console=console)
     exported = []
     for one in streams:
         target = target_of(folder, out, wanted.file_name(one.name), several=stream == ALL)

@@ -93,7 +93,7 @@ class _Levels:
 
     Attributes:
         doubtful: a line for each mask whose numbers are of a class and are shown in the grey of what is ignored.
-        plain: a mask whose numbers are shown as they are.
+        plain: a mask whose numbers are shown as they are, that of what is ignored among them.
         users: of `MaskCode.either`: number -> a mask that holds it.
     """
 
@@ -110,7 +110,7 @@ class _Levels:
         found = []
         if self.plain is not None:
             found += [
-                (Kind.CONTRADICTION, f"{line}, and {self.plain} holds the numbers it shows")
+                (Kind.CONTRADICTION, f"{line}, which {self.plain} holds as a number")
                 for line in self.doubtful
             ]
         if len(self.users) > 1:
@@ -218,7 +218,7 @@ def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
         return _Finding(None, None, tuple(problems))
     mask = files.code.encode(stored)
     pixels = pixels_by_class(mask, files.taxonomy)
-    contradiction, levels = _by_colours(pair.mask, stored, files.code)
+    contradiction, levels = _held_against_colours(pair.mask, stored, mask, files.code)
     if contradiction:
         problems.append((Kind.CONTRADICTION, f"{pair.mask}: {contradiction}"))
     elif (mask == FOREIGN).any():
@@ -233,16 +233,20 @@ def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
     return _Finding(sample, pixels, tuple(problems), turned, brightest, levels)
 
 
-def _by_colours(path: Path, stored: np.ndarray, code: MaskCode) -> tuple[str, _Levels]:
+def _held_against_colours(
+    path: Path, stored: np.ndarray, encoded: np.ndarray, code: MaskCode
+) -> tuple[str, _Levels]:
     """Of a mask that was read by its numbers: where its colours contradict them, and what they say beside others'."""
-    if code.form != "auto" or stored.dtype != np.uint8 or stored.ndim == 3:
+    if stored.ndim == 3:
         return "", _Levels()
-    colours = shown_colours(path)
     users = {number: path for number in code.either if (stored == number).any()}
+    colours = shown_colours(path) if code.form == "auto" else None
+    if colours is None:
+        return "", _Levels(users=users)
     void = code.void_if_shown(stored, colours)
     doubtful = [f"{path}: {void} pixels of a class are shown in the grey of what is ignored"] if void else []
-    plain = path if stored.any() and (colours == stored[..., None]).all() else None
-    return code.contradiction(stored, colours), _Levels(doubtful, plain, users)
+    plain = (encoded == code.ignore_index).any() and (colours == stored[..., None]).all()
+    return code.contradiction(stored, colours), _Levels(doubtful, path if plain else None, users)
 
 
 def _what_is_ignored(stored: np.ndarray) -> str:

@@ -202,9 +202,11 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
     )
 
 
-def shown_colours(path: Path) -> np.ndarray:
-    """A mask as a viewer shows it, whatever its numbers are: (H, W, 3) uint8, transparency dropped."""
-    return np.array(_decode(path)[0].convert("RGB"))
+def shown_colours(path: Path) -> np.ndarray | None:
+    """A mask as a viewer shows it, whatever its numbers are: (H, W, 3) uint8, transparency dropped; None if they have
+    more than 8 bits, of which nobody knows how they are shown."""
+    image = _decode(path)[0]
+    return None if image.mode.startswith(("I", "F")) else np.array(image.convert("RGB"))
 
 
 def _opaque(image: Image.Image, path: Path, form: MaskForm) -> Image.Image:

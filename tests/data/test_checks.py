@@ -251,14 +251,15 @@ def test_white_is_1_or_void_as_the_other_masks_have_it(make_pair: MakePair, mode
     stored = Image.fromarray(rows(0, 1), "P")
     stored.putpalette([0, 0, 0, 255, 255, 255])
     (stored.convert("1") if mode == "1" else stored).save(two_levels.mask)
-    assert check_files(greys(two_levels, empty)).pixels[0, :2].tolist() == [2400, 2400]
+    Image.fromarray(rows(0, 1)).save(plain.mask)  # this one says that 1 is the class
+    assert check_files(greys(two_levels, empty, plain)).pixels[0, :2].tolist() == [2400, 2400]
     Image.fromarray(rows(0, 2, 255)).save(plain.mask)
     with pytest.raises(DataError) as caught:
         check_files(greys(two_levels, empty, plain))
     message = str(caught.value)
     assert message.startswith("1 problem in 1 of 3")
     assert f"{two_levels.mask}: 2400 pixels of a class are shown in the grey of what is ignored" in message
-    assert f"and {plain.mask} holds the numbers it shows" in message
+    assert f"which {plain.mask} holds as a number" in message
     assert check_files(greys(two_levels, plain, form="index")).pixels[0, :2].tolist() == [2400, 2400]
 
 
@@ -276,3 +277,9 @@ def test_a_class_without_values_is_1_or_255_but_not_both(make_pair: MakePair) ->
 
 
 SINGLE = {"one": (1,), "white": (255,), "rim": (1, 255)}
+
+
+def test_numbers_of_16_bits_have_no_colours(make_pair: MakePair) -> None:
+    pair = make_pair("a", rows(0, 1, 2).astype(np.uint16))
+    assert check_files(greys(pair)).pixels[0, :3].tolist() == [1600, 1600, 1600]
+    assert check_files(coloured(pair)).pixels[0, :3].tolist() == [1600, 1600, 1600]
