@@ -167,7 +167,7 @@ def check_files(
                 progress(place + 1, len(files))
     for kind, line in levels.problems():
         problems[kind].append(line)
-        bad_pairs = max(bad_pairs, 1)
+        bad_pairs = min(bad_pairs + 1, len(files))
     if any(problems.values()):
         raise DataError(_message(problems, bad_pairs, len(files)))
     return Checked(

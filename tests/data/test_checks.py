@@ -257,7 +257,9 @@ def test_white_is_1_or_void_as_the_other_masks_have_it(make_pair: MakePair, mode
     with pytest.raises(DataError) as caught:
         check_files(greys(two_levels, empty, plain))
     message = str(caught.value)
-    assert message.startswith("1 problem in 1 of 3")
+    assert message.startswith("1 problem in 1 of 3 labelled images\n")
+    with pytest.raises(DataError, match="2 problems in 2 of 3 labelled images"):
+        check_files(greys(two_levels, two_levels, plain))
     assert f"{two_levels.mask}: 2400 pixels of a class are shown in the grey of what is ignored" in message
     assert f"which {plain.mask} holds as a number" in message
     assert check_files(greys(two_levels, plain, form="index")).pixels[0, :2].tolist() == [2400, 2400]
