@@ -153,6 +153,13 @@ def _rgb(image: Image.Image, path: Path) -> np.ndarray:
             f"{path}: pixels of 32 bits (PIL mode {image.mode}), and nobody knows which range is black to white; "
             "save it with 8 or 16 bits per channel"
         )
+    return _colours(image)
+
+
+def _colours(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8, without transparency; Pillow warns where it is dropped from a palette in one go."""
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -174,7 +181,7 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
     image = _opaque(_decode(path)[0], path, form)
     wide = image.mode.startswith("I")
     if form == "rgb" and not wide:
-        return np.array(image.convert("RGB"))
+        return _colours(image)
     if image.mode == "RGB":
         colours = np.array(image)
         if form == "auto":
@@ -206,7 +213,7 @@ def shown_colours(path: Path) -> np.ndarray | None:
     """A mask as a viewer shows it, whatever its numbers are: (H, W, 3) uint8, transparency dropped; None if they have
     more than 8 bits, of which nobody knows how they are shown."""
     image = _decode(path)[0]
-    return None if image.mode.startswith(("I", "F")) else np.array(image.convert("RGB"))
+    return None if image.mode.startswith(("I", "F")) else _colours(image)
 
 
 def _opaque(image: Image.Image, path: Path, form: MaskForm) -> Image.Image:

@@ -33,6 +33,15 @@ def test_image_of_another_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.array(stored.convert("RGB")))
 
 
+@pytest.mark.filterwarnings("error")
+def test_of_a_transparent_palette_the_colours_stay(tmp_path: Path) -> None:
+    palette = np.array([[9, 8, 7], [200, 100, 50]], np.uint8)
+    stored = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
+    stored.putpalette(palette.tobytes())
+    stored.save(tmp_path / "a.png", transparency=bytes([0, 128]))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), palette[[[0, 1], [1, 0]]])
+
+
 def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees to view
