@@ -75,18 +75,6 @@ class Checked:
     brightest: int = 0
 
 
-@dataclass(frozen=True)
-class _Finding:
-    """About one pair; the sample is None if a file is unreadable."""
-
-    sample: LabelledImage | None
-    pixels: np.ndarray | None
-    problems: tuple[tuple[Kind, str], ...]
-    turned: Path | None = None
-    brightest: int | None = None  # of a grey image of 16 bits
-    levels: "_Levels" = field(default_factory=lambda: _Levels())
-
-
 @dataclass
 class _Levels:
     """What the masks of a split show together about the numbers they hold.
@@ -107,6 +95,7 @@ class _Levels:
         self.users = other.users | self.users
 
     def problems(self) -> list[tuple[Kind, str]]:
+        """What no mask shows alone."""
         found = []
         if self.plain is not None:
             found += [
@@ -117,6 +106,18 @@ class _Levels:
             where = (f"{number} in {path}" for number, path in sorted(self.users.items()))
             found.append((Kind.EITHER, " and ".join(where)))
         return found
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """About one pair; the sample is None if a file is unreadable."""
+
+    sample: LabelledImage | None
+    pixels: np.ndarray | None
+    problems: tuple[tuple[Kind, str], ...]
+    turned: Path | None = None
+    brightest: int | None = None  # of a grey image of 16 bits
+    levels: _Levels = field(default_factory=_Levels)
 
 
 def check_files(

@@ -295,7 +295,10 @@ def _named_transform(place: int, arguments: dict[str, Any], *, ignore_index: int
     try:
         # Albumentations only warns of arguments it does not know, and goes on without them.
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", ".*not valid for transform", UserWarning)
+            warnings.simplefilter("error", UserWarning)
+            warnings.filterwarnings(
+                "ignore", ".*is a special case of", UserWarning
+            )  # advice, all is done as asked
             return known[name](**(padding | arguments))
     except (UserWarning, ValueError, TypeError, NotImplementedError) as error:
         why = "; ".join(line.strip() for line in str(error).splitlines() if "further information" not in line)

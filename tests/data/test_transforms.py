@@ -318,6 +318,11 @@ def test_named_transforms_in_order_with_their_arguments() -> None:
     assert (image.shape, mask.shape) == ((8, 9, 3), (8, 9))
 
 
+def test_advice_to_use_another_transform_is_no_error() -> None:
+    (one,) = named_transforms([{"name": "ShiftScaleRotate", "rotate_limit": (-7, 7)}], ignore_index=11)
+    assert one.rotate == (-7, 7)
+
+
 def test_the_entries_are_not_changed() -> None:
     entry = {"name": "HorizontalFlip", "p": 1.0}
     named_transforms([entry], ignore_index=IGNORE)
