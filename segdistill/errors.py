@@ -1,5 +1,13 @@
 """Errors that a user can cause. The command line prints their message alone and exits with code 2."""
 
+import re
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says in its first line, without colours; its type if it says nothing."""
+    said = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()
+    return said.partition("\n")[0].rstrip() or type(error).__name__
+
 
 class UserError(Exception):
     """Something the user can put right; the message names what, its value, and the remedy."""

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from segdistill.build import datasets
 from segdistill.build import splits as splits_module
@@ -16,6 +15,7 @@ from segdistill.build.objective import build_objective
 from segdistill.build.splits import CheckedSplit, build_splits, build_taxonomy
 from segdistill.config import Config, LogitConfig
 from segdistill.config_io import load_config, resolve
+from segdistill.console import new_console
 from segdistill.data.files import PairedFiles
 from segdistill.data.loading import Place
 from segdistill.data.samples import CachedSamples
@@ -67,7 +67,7 @@ def half(index: int, low: int = 0, high: int = 255) -> np.ndarray:
 
 
 def build(config: Config, *splits: str) -> tuple[dict[str, CheckedSplit], str]:
-    console = Console(file=io.StringIO(), width=300)
+    console = new_console(file=io.StringIO(), width=300)
     return build_splits(config, splits or ("train", "val"), console=console), console.file.getvalue()
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from program import launch, run, start, write_config
-from rich.console import Console
 from safetensors.torch import load_file
 
 from segdistill.commands import compare
 from segdistill.commands.compare import refuse_too_few_gpus
 from segdistill.commands.study_plan import plan_study
 from segdistill.config import Config
+from segdistill.console import new_console
 from segdistill.errors import ConfigError
 
 pytestmark = pytest.mark.training
@@ -156,7 +156,7 @@ def test_what_is_timed_is_what_was_trained(
     planned.folder.cost.unlink()
     (workplace / "tiny.yaml").write_text("no: configuration\n")
     try:
-        compare.measure_cost(planned, console=Console(quiet=True))
+        compare.measure_cost(planned, console=new_console(quiet=True))
     finally:
         (workplace / "tiny.yaml").write_text(source)
         planned.folder.cost.write_bytes(cost)

@@ -13,7 +13,6 @@ import torch
 from networks import NORMALISATION, described
 from PIL import Image
 from program import TINY, launch
-from rich.console import Console
 from tiny_models import convolution, write_deployed, write_onnx
 
 from segdistill.build.datasets import build_eval_dataset
@@ -22,6 +21,7 @@ from segdistill.build.splits import build_samples
 from segdistill.cli import main
 from segdistill.config import Config
 from segdistill.config_io import dump_config
+from segdistill.console import new_console
 from segdistill.data.taxonomy import CAMVID
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
@@ -53,7 +53,7 @@ def scored(*arguments: Any, target: Path) -> dict[str, Any]:
 
 def in_torch(predictor: Any) -> dict[str, list[list[int]]]:
     """The confusions that training's own evaluation finds, by stream."""
-    samples = build_samples(CONFIG, "val", console=Console(quiet=True))
+    samples = build_samples(CONFIG, "val", console=new_console(quiet=True))
     dataset = build_eval_dataset(CONFIG, samples, normalisation=NORMALISATION)
     items = [dataset[index] for index in range(len(dataset))]
     return {name: one.iou for name, one in evaluate(predictor, items, CAMVID).items()}

@@ -9,7 +9,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "segdistill"
 
-LEAVES = {f"{PACKAGE}.{name}" for name in ("cores", "errors", "files", "processes", "resolution", "seeds")}
+LEAVES = {
+    f"{PACKAGE}.{name}"
+    for name in ("console", "cores", "errors", "files", "processes", "resolution", "seeds")
+}
 COMPOSERS = {f"{PACKAGE}.{name}" for name in ("build", "cli", "commands", "config_io")}
 
 #: What a module or package may import beside the leaves, itself and the package's version.

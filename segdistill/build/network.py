@@ -8,7 +8,7 @@ from segmentation_models_pytorch.base import SegmentationModel
 from segdistill.build.datasets import build_normalisation, training_size
 from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config
-from segdistill.errors import ConfigError
+from segdistill.errors import ConfigError, first_line
 from segdistill.export.weights import Deployed
 from segdistill.models.ensemble import BranchSpec, MultiBranchNet
 from segdistill.models.primary import build_primary, input_multiple, smp_keywords
@@ -79,15 +79,14 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
 
 def _wrong_size(config: Config, key: str, size: tuple[int, int], error: Exception) -> ConfigError:
     # timm's vision transformers assert the size of their images, in some cases without a word.
-    reason = str(error).partition("\n")[0] or type(error).__name__
     height, width = size
     one_size = f"model.options={{img_size: [{height}, {width}]}}"
     if config.data.crop:
         one_size += " and data.crop=null, since it is evaluated at data.size"
     return ConfigError(
         f"data.{key} = {list(getattr(config.data, key))}: "
-        f"{config.model.arch} on {config.model.encoder} cannot take images of {height}x{width} ({reason}); larger ones "
-        f"may do or, for an encoder made for images of one size, {one_size}"
+        f"{config.model.arch} on {config.model.encoder} cannot take images of {height}x{width} "
+        f"({first_line(error)}); larger ones may do or, for an encoder made for images of one size, {one_size}"
     )
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from segdistill.config import Config
 from segdistill.config_data import IMPLIED_VALUES, FolderConfig, values_of
+from segdistill.console import warn
 from segdistill.data import camvid, cityscapes, folder
 from segdistill.data.checks import check_files
 from segdistill.data.files import Listing, PairedFiles
@@ -149,12 +149,17 @@ def _synthetic(config: Config, split: str, *, console: Console) -> CheckedSplit:
 def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
     listing, code, root = _listed(config, split, console=console)
     if listing.note:
-        console.print(f"{split}: {listing.note}", highlight=False, markup=False)
+        console.print(f"{split}: {listing.note}")
     files = PairedFiles(listing.pairs, build_taxonomy(config), code)
     budget = {None: CACHE_BYTES, True: math.inf, False: 0}[config.data.cache]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"checking {split} images in {escape(str(root))}", total=len(files))
+        task = progress.add_task(f"checking {split} images in {root}", total=len(files))
         checked = check_files(
             files,
             lonely=listing.lonely,
@@ -162,24 +167,23 @@ def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
             progress=lambda done, _: progress.update(task, completed=done),
         )
     if checked.turned:
-        console.print(
-            f"[yellow]{split}: viewers turn or mirror {len(checked.turned)} images by their EXIF tag[/yellow], "
-            f"e.g. {escape(str(checked.turned[0]))}; here they are used as they are stored. If their masks were drawn "
+        warn(
+            console,
+            f"{split}: viewers turn or mirror {len(checked.turned)} images by their EXIF tag, "
+            f"e.g. {checked.turned[0]}; here they are used as they are stored. If their masks were drawn "
             "on what a viewer shows, save these images upright",
-            highlight=False,
         )
     if checked.wide and checked.brightest < _DARK:
         levels = (checked.brightest >> 8) + 1
-        console.print(
-            f"[yellow]{split}: {checked.wide} grey images of 16 bits go up to {checked.brightest} of 65535[/yellow]; "
+        warn(
+            console,
+            f"{split}: {checked.wide} grey images of 16 bits go up to {checked.brightest} of 65535; "
             f"their upper 8 bits, which are used, know {levels} levels. Scale them to 16 bits, or save them with 8",
-            highlight=False,
         )
     if config.data.cache is None and checked.decoded is None:
         console.print(
             f"{split}: images are decoded again each time they are used; all of them would take "
             f"{checked.decoded_bytes / 1e9:.1f} GB of memory (data.cache=true keeps them)",
-            highlight=False,
         )
     if split == "train":
         _look_for_absent_classes(checked.pixels, files, console=console)
@@ -195,7 +199,7 @@ def _listed(config: Config, split: str, *, console: Console) -> tuple[Listing, M
             root = cityscapes.resolve_root(root)
             tree = cityscapes.list_split(root, split)
             if not tree.label_ids:
-                console.print(f"{split}: no labelIds masks, so labelTrainIds are used", highlight=False)
+                console.print(f"{split}: no labelIds masks, so labelTrainIds are used")
             if split == "test":
                 cityscapes.refuse_unlabelled_test(tree)
             return tree.listing, tree.code, root
@@ -242,8 +246,7 @@ def _look_for_absent_classes(pixels: np.ndarray, files: PairedFiles, *, console:
             f"{{name: {absent[-1]}, values: [255]}}]"
         )
     if absent:
-        console.print(
-            f"[yellow]no training mask has a pixel of {escape(', '.join(absent))}[/yellow]: "
-            "the network cannot learn that",
-            highlight=False,
+        warn(
+            console,
+            f"no training mask has a pixel of {', '.join(absent)}: the network cannot learn that",
         )

@@ -9,9 +9,8 @@ import re
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from segdistill.cli import compare, evaluate, export, predict, prepare_data, train
+from segdistill.console import new_console
 from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, 2 for an error the user can put right (its message is printed alone), 130 after an interruption.
     """
     arguments = parse(argv)
-    console = Console(soft_wrap=True)
+    console = new_console()
     try:
         arguments.run(arguments, console)
     except UserError as error:

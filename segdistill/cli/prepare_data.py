@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
 def _prepare_camvid(arguments: argparse.Namespace, console: Console) -> None:
     from segdistill.data.camvid import prepare
 
-    console.print(prepare(arguments.root, archive=arguments.archive), highlight=False)
+    console.print(prepare(arguments.root, archive=arguments.archive))
 
 
 def _prepare_cityscapes(arguments: argparse.Namespace, console: Console) -> None:

@@ -13,7 +13,8 @@ from segdistill.commands.step_cost import seconds_per_step
 from segdistill.commands.study_plan import Study, StudyFolder, is_finished, plan_study, read_json
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config, parse_yaml, resolve
-from segdistill.errors import ConfigError, UserError
+from segdistill.console import new_console
+from segdistill.errors import ConfigError, UserError, first_line
 from segdistill.files import write_json, write_text
 from segdistill.report.html import comparison_page
 from segdistill.report.text import comparison_tables, protocol_line
@@ -61,11 +62,10 @@ def compare(
         refuse_too_few_gpus(study.base, jobs=jobs, gpus=torch.cuda.device_count())
     if kinds is None and (off := [rung.name for rung in LADDER if rung not in study.ladder]):
         reasons = ", ".join(f"{name} ({ADDED[name]}=0)" for name in off)
-        console.print(f"left out, for it would add nothing: {reasons}", highlight=False)
+        console.print(f"left out, for it would add nothing: {reasons}")
     console.print(
-        f"[bold]{study.base.name}[/bold]: {len(study.ladder)} rungs x {len(seeds)} seeds in {study.folder.path}, "
+        f"{study.base.name}: {len(study.ladder)} rungs x {len(seeds)} seeds in {study.folder.path}, "
         f"{len(study.planned) - len(todo)} of {len(study.planned)} runs are finished",
-        highlight=False,
     )
     write_results(study)  # a damaged run is told now and not after the first training
     failures: list[Failure] = []
@@ -132,11 +132,9 @@ def measure_cost(study: Study, *, console: Console) -> None:
         if not configs or read_json(study.folder.cost).get("settings", {}).items() >= settings.items():
             return
         with console.status("timing the steps of all rungs, taken in turn"):
-            seconds = seconds_per_step(configs, console=Console(quiet=True))
+            seconds = seconds_per_step(configs, console=new_console(quiet=True))
     except (UserError, RuntimeError) as error:
-        console.print(
-            f"the steps could not be timed: {str(error).splitlines()[0]}", highlight=False, markup=False
-        )
+        console.print(f"the steps could not be timed: {first_line(error)}")
         return
     write_json(study.folder.cost, {"seconds_per_step": seconds, "settings": settings})
 
@@ -170,12 +168,12 @@ def write_results(study: Study) -> Comparison | None:
 def print_results(comparison: Comparison, folder: StudyFolder, *, console: Console) -> None:
     for table in comparison_tables(comparison, console):
         console.print(table)
-    console.print(protocol_line(comparison), highlight=False)
+    console.print(protocol_line(comparison))
     for sentence in comparison.words:
-        console.print(sentence, highlight=False)
+        console.print(sentence)
     if comparison.by_chance:
-        console.print(comparison.by_chance, highlight=False)
-    console.print(f"{folder.page} and {folder.json}", highlight=False, markup=False)
+        console.print(comparison.by_chance)
+    console.print(f"{folder.page} and {folder.json}")
 
 
 class StudyProgress:
@@ -206,7 +204,7 @@ class StudyProgress:
         self.progress.stop()
 
     def say(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False)
+        self.console.print(line)
 
     def watch(self, running: Sequence[PlannedRun]) -> None:
         self.progress.update(

@@ -114,16 +114,12 @@ def write_error_page(
         place, gain = worst[0]
         console.print(
             f"worst image: {subject.samples.name(place.index)}, {100 * gain:.3f} points of mIoU",
-            highlight=False,
-            markup=False,
         )
     for mix in mixes:
         console.print(
             f"{100 * mix.share:5.1f} % of {_words(taxonomy, mix.true, mix.predicted)}",
-            highlight=False,
-            markup=False,
         )
-    console.print(f"-> {path}", highlight=False, markup=False)
+    console.print(f"-> {path}")
 
 
 def _wrong_image(subject: Subject, index: int, gain: float, confusion: Tensor) -> WrongImage:

@@ -25,6 +25,7 @@ from segdistill.commands.subjects import (
 from segdistill.commands.submission import Submission
 from segdistill.commands.tables import stream_table
 from segdistill.commands.written_masks import STORED
+from segdistill.console import new_console, warn
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import DataError, EvaluationError
@@ -105,7 +106,7 @@ def _score_on_all(
         fabric,
         to_save_memory="Let a window slide over the images (--window HxW), or see them smaller (--size HxW)",
     ):
-        console = console if fabric.is_global_zero else Console(quiet=True)
+        console = console if fabric.is_global_zero else new_console(quiet=True)
         subject = in_turn(fabric, lambda: build(fabric.device, console))
         score(subject, asked, fabric, console=console)
 
@@ -164,7 +165,9 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
     if not fabric.is_global_zero:
         return
     if submission is not None:
-        console.print(submission.summary(), highlight=False)
+        console.print(submission.summary())
+        if warning := submission.warning():
+            warn(console, warning)
         if not any(one.confusion.sum() for one in scores.values()):
             console.print("these images have no public labels, so there is no score")
             return
@@ -253,7 +256,7 @@ def report(
 ) -> None:
     """Print the scores; write them, how they came about, and every stream's confusion matrix."""
     console.print(stream_table(scores, taxonomy.names))
-    console.print(in_words(how), highlight=False, markup=False)
+    console.print(in_words(how))
     streams = {name: one.as_dict(taxonomy.names) for name, one in scores.items()}
     write_json(
         target,
@@ -270,4 +273,4 @@ def report(
         confusion_csv(place.with_name(f"{place.name}.csv"), shares, taxonomy.names)
         title = f"{name}: mIoU {100 * one.miou:.2f} %"
         confusion_picture(place.with_name(f"{place.name}.png"), shares, taxonomy.names, title=title)
-    console.print(f"-> {target}, {target.stem}_confusion_*.csv and .png", highlight=False, markup=False)
+    console.print(f"-> {target}, {target.stem}_confusion_*.csv and .png")

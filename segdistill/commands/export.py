@@ -7,7 +7,6 @@ from pathlib import Path
 
 import onnx
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from segdistill.build.splits import build_samples
@@ -18,9 +17,10 @@ from segdistill.commands.tables import check_table, percent
 from segdistill.commands.trained import ALL, Trained, trained_streams
 from segdistill.commands.wanted_file import Wanted, describe, graph_of, protocol_of
 from segdistill.config import Config
+from segdistill.console import warn
 from segdistill.data.samples import Samples
 from segdistill.data.synthetic import SyntheticStreets
-from segdistill.errors import DataMissingError, ExportError, ParityError
+from segdistill.errors import DataMissingError, ExportError, ParityError, first_line
 from segdistill.export.check import Check, batches_of, compare
 from segdistill.export.description import Description
 from segdistill.export.half import to_half
@@ -109,19 +109,15 @@ def export_run(
     times = milliseconds({file.path.name: OnnxFile(file.path) for file in exported}, image)
     console.print(files_table(exported, times))
     first = OnnxFile(exported[0].path)
-    console.print("\nWithout segdistill:\n", highlight=False)
+    console.print("\nWithout segdistill:\n")
     console.print(
         python_snippet(first),
-        highlight=False,
-        markup=False,
     )
     if web is not None:
         write_web_page(exported[0].path, web.folder, runtime=web.runtime, cache=cache_folder())
         console.print(
             f"\n{web.folder}: serve it, e.g. by python -m http.server -d {web.folder} 8000, and open "
             "http://localhost:8000",
-            highlight=False,
-            markup=False,
         )
 
 
@@ -179,10 +175,10 @@ def split_at_hand(config: Config, deployed: Deployed, *, named: bool, console: C
     except DataMissingError as error:
         if named:
             raise
-        console.print(
-            f"[yellow]the run's images are not at hand, so the check uses synthetic streets and gives no mIoU[/yellow] "
-            f"({escape(str(error).splitlines()[0])}); say where they are by data.root=DIR",
-            highlight=False,
+        warn(
+            console,
+            f"the run's images are not at hand, so the check uses synthetic streets and gives no mIoU "
+            f"({first_line(error)}); say where they are by data.root=DIR",
         )
     height, width = deployed.size
     streets = SyntheticStreets(split="val", length=PARITY_IMAGES, height=height, width=width, seed=0)
@@ -243,11 +239,9 @@ def export_checked(
     console.print(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB, checked against torch on {check.parity.images} images under ONNX "
         f"Runtime: {', '.join(said)}",
-        highlight=False,
-        markup=False,
     )
     if note:
-        console.print(note, highlight=False, markup=False)
+        console.print(note)
     return Exported(path, cost, check)
 
 

@@ -219,8 +219,6 @@ def _predict_images(
         console.print(
             f"{_count(written, 'image')} by {model.title} -> {out}: *_mask.png and *_overlay.jpg, "
             f"{watch.pace('image')}",
-            highlight=False,
-            markup=False,
         )
     if problems:
         raise DataError(
@@ -276,14 +274,10 @@ def _predict_video(
     console.print(
         f"{_count(watch.images, 'frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
         f"{watch.pace('frame')}",
-        highlight=False,
-        markup=False,
     )
     if video.announced_frames is not None and watch.images < video.announced_frames:
         console.print(
             f"the video says that it has {video.announced_frames} frames; only {watch.images} could be decoded",
-            highlight=False,
-            markup=False,
         )
 
 

@@ -32,12 +32,12 @@ def check_cityscapes(root: Path, *, quick: bool, console: Console) -> None:
     Raises:
         DataError: saying what is missing and where to get it, or what is wrong with which file.
     """
-    console.print(cityscapes.describe_tree(root.expanduser()), highlight=False, markup=False)
+    console.print(cityscapes.describe_tree(root.expanduser()))
     if not quick:
         config = Config(name="cityscapes", data=DataConfig(kind="cityscapes", root=root, cache=False))
         build_splits(config, _SPLITS, console=console)
-        console.print("every training and validation image and mask can be read", highlight=False)
-    console.print(f"train on it by data.root={root}", highlight=False, markup=False)
+        console.print("every training and validation image and mask can be read")
+    console.print(f"train on it by data.root={root}")
 
 
 def print_statistics(path: Path, overrides: Sequence[str], *, out: Path | None, console: Console) -> None:
@@ -77,12 +77,10 @@ def print_statistics(path: Path, overrides: Sequence[str], *, out: Path | None, 
     console.print(_table(statistics, names))
     for name, counts in pixels.items():
         ignored = counts[:, -1].sum() / max(1, counts.sum())
-        console.print(f"{name}: {len(counts)} images, {ignored:.2%} of the pixels ignored", highlight=False)
+        console.print(f"{name}: {len(counts)} images, {ignored:.2%} of the pixels ignored")
     console.print(
         "\nmedian-frequency weights of the training images, to be put behind train.py CONFIG (1 for classes that "
         f"never occur):\nmethod.supervised.class_weights=[{','.join(f'{weight:g}' for weight in weights)}]",
-        highlight=False,
-        markup=False,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import segdistill
 from segdistill.config import Config, MethodConfig
 from segdistill.config_io import dump_config, load_config
-from segdistill.errors import ConfigError, RunFolderError
+from segdistill.errors import ConfigError, RunFolderError, first_line
 from segdistill.files import write_text
 from segdistill.study.runner import TAKEN_OVER
 from segdistill.training.checkpoint import load_checkpoint
@@ -240,11 +240,10 @@ class RunFolder:
             try:
                 state.load_state_dict(saved["state"])
             except (RuntimeError, ValueError, KeyError, TypeError) as error:
-                reason = str(error).strip().partition("\n")[0]
+                makers = differences(saved["versions"], now) or "the same versions"
                 raise RunFolderError(
-                    f"{last} does not fit the networks that this version of the program makes ({reason}); it was made "
-                    f"with {differences(saved['versions'], now) or 'the same versions'}. Resume with those, or start "
-                    "anew by --overwrite"
+                    f"{last} does not fit the networks that this version of the program makes "
+                    f"({first_line(error)}); it was made with {makers}. Resume with those, or start anew by --overwrite"
                 ) from None
             state.position.programs = state.position.programs or [saved["versions"]]
         if now not in state.position.programs[-1:]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
-from rich.markup import escape
 
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.errors import EvaluationError
@@ -48,12 +47,15 @@ class Submission:
         write_atomically(path, lambda temporary: picture.save(temporary))
 
     def summary(self) -> str:
-        """What was written, and whether the server takes it."""
-        written = f"{len(self._samples)} label-id PNGs for Cityscapes' server in {escape(str(self._folder))}"
+        """What was written."""
+        return f"{len(self._samples)} label-id PNGs for Cityscapes' server in {self._folder}"
+
+    def warning(self) -> str:
+        """Why the server will not take the files; empty if it does."""
         if self._size == SERVER_SIZE:
-            return written
-        height, width = self._size
+            return ""
+        (height, width), (high, wide) = self._size, SERVER_SIZE
         return (
-            f"{written}; [yellow]they have {height}x{width} pixels like the images, but the server takes "
-            f"{SERVER_SIZE[0]}x{SERVER_SIZE[1]}: point data.root at the original images[/yellow]"
+            f"they have {height}x{width} pixels like the images, but the server takes {high}x{wide}: point data.root "
+            "at the original images"
         )

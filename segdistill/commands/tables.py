@@ -53,7 +53,7 @@ def check_table(check: Check) -> Table:
     """What was measured, what is asked, and whether it holds."""
     table = Table("check", "measured", "limit", "")
     for line in check.lines:
-        table.add_row(line.name, line.value, line.limit, "ok" if line.holds else "[bold red]FAILED[/]")
+        table.add_row(line.name, line.value, line.limit, "ok" if line.holds else Text("FAILED", "bold red"))
     return table
 
 

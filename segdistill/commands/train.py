@@ -30,6 +30,7 @@ from segdistill.commands.tables import better_branch, stream_table
 from segdistill.commands.trained import Trained, score_in, scored_weights
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
+from segdistill.console import new_console, warn
 from segdistill.data.loading import (
     EpochBatches,
     EvalDataset,
@@ -76,7 +77,7 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
     if fabric.device.type == "cpu":
         keep_freed_memory()
     with launched(fabric, to_save_memory=_TO_SAVE_MEMORY):
-        _train(config, folder, fabric, console=console if fabric.is_global_zero else Console(quiet=True))
+        _train(config, folder, fabric, console=console if fabric.is_global_zero else new_console(quiet=True))
 
 
 def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Console) -> None:
@@ -105,7 +106,7 @@ def _data(
     splits = build_splits(config, ("train", "val"), console=console)
     train_set = build_train_dataset(config, splits["train"])
     if seen_otherwise := size_note(config, splits["train"].samples):
-        console.print(f"[yellow]{seen_otherwise}[/yellow]", highlight=False)
+        warn(console, seen_otherwise)
     val_set = build_eval_dataset(config, splits["val"].samples)
     shares = build_image_shares(config, splits["train"])
     batches = epoch_batches(config, fabric, length=len(train_set), val_length=len(val_set), shares=shares)
@@ -206,39 +207,34 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
     game = sum(p.numel() for p in state.discriminator.module.parameters()) if state.discriminator else 0
     crop = f" in crops of {'x'.join(map(str, training_size(config)))}" if config.data.crop else ""
     console.print(
-        f"[bold]{config.name}[/bold]: {config.method.kind}, {config.model.arch} on {config.model.encoder}, "
+        f"{config.name}: {config.method.kind}, {config.model.arch} on {config.model.encoder}, "
         f"{images[0]} training and {images[1]} validation images at {config.data.size[0]}x{config.data.size[1]}{crop}, "
         f"seed {config.seed}, {state.fabric.world_size} x {state.fabric.device.type}",
-        highlight=False,
     )
     console.print(
         f"primary {deployed / 1e6:.2f} M parameters; only while training: parallel convolutions "
         f"{(primary - deployed) / 1e6:.2f} M, branches and adapters {branches / 1e6:.2f} M "
         f"({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M",
-        highlight=False,
     )
     if idle := settings_without_effect(config):
         settings = ", ".join(f"{key}={value}" for key, value in idle.items())
         console.print(
             f"without effect, given method.kind={config.method.kind} and the weights of its terms: {settings}",
-            highlight=False,
-            markup=False,
         )
     start = ", from its first step: there is nothing to resume" if config.train.resume else ""
     if state.position.step:
         start = f", resuming after step {state.position.step}"
-    console.print(f"run folder {config.run_folder}{start}", highlight=False, markup=False)
+    console.print(f"run folder {config.run_folder}{start}")
     *earlier, now = state.position.programs
     if earlier:
-        console.print(
-            f"[yellow]another version trained the steps before[/yellow]: {differences(earlier[-1], now)}",
-            highlight=False,
+        warn(
+            console,
+            f"another version trained the steps before: {differences(earlier[-1], now)}",
         )
     if (processes := state.fabric.world_size) > 1:
         console.print(
             f"{config.train.batch_size // processes} images at a time in each of {processes} processes; batch norm and "
             "losses see those alone, so with another number of processes it is another training",
-            highlight=False,
         )
 
 
@@ -264,14 +260,13 @@ def deploy(
         folder.onnx, trained, Split(val_set.samples, scored=False), console=console
     )
     if hint := better_branch(scores, folder.path):
-        console.print(hint, highlight=False, markup=False)
+        console.print(hint)
     onnx = {"bytes": os.path.getsize(folder.onnx), **exported.check.parity.as_dict()}
     write_json(folder.summary, summary | {"onnx": onnx})
     console.print(
         f"deployed: {summary['parameters'] / 1e6:.2f} M parameters, {summary['macs'] / 1e9:.2f} GMACs at "
         f"{deployed.size[0]}x{deployed.size[1]}; {folder.primary.name}, {folder.onnx.name} and "
         f"{folder.summary.name} in {folder.path}",
-        highlight=False,
     )
 
 
@@ -318,9 +313,9 @@ def export_of_some_size(file: Path, trained: Trained, split: Split, *, console: 
         raise
     except ExportError as error:
         height, width = trained.deployed.size
-        console.print(
-            f"[yellow]{error}[/yellow]\nso {file.name} is exported for images of {height}x{width} alone",
-            highlight=False,
+        warn(
+            console,
+            f"{error}\nso {file.name} is exported for images of {height}x{width} alone",
         )
         return export_checked(file, trained, Wanted(size=(height, width)), split, console=console)
 

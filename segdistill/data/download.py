@@ -14,7 +14,6 @@ from typing import BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -24,6 +23,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from segdistill.console import new_console
 from segdistill.errors import DataError
 
 CHUNK_BYTES = 1 << 18
@@ -183,7 +183,7 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
 def _shown(url: str) -> Iterator[Progress]:
     """A progress bar with one task on stderr; without a terminal, one plain line instead."""
     on_terminal = sys.stderr.isatty()
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -192,7 +192,7 @@ def _shown(url: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     if not on_terminal:
-        console.print(f"Downloading {url}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"Downloading {url}")
     with Progress(*columns, console=console, disable=not on_terminal) as progress:
         progress.add_task(f"Downloading {url.rsplit('/', 1)[-1]}", total=None)
         yield progress

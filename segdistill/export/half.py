@@ -9,7 +9,7 @@ import onnxruntime
 from onnx import GraphProto, ModelProto, TensorProto
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from segdistill.errors import ExportError
+from segdistill.errors import ExportError, first_line
 from segdistill.files import write_atomically
 
 #: Operations with weights: the network is what lies between the first and the last of them.
@@ -90,9 +90,8 @@ def save_converted(model: ModelProto, target: Path, *, like: ModelProto) -> None
         onnx.checker.check_model(model, full_check=True)
         session_of(model.SerializeToString())
     except Exception as error:  # neither's exceptions are public
-        reason = next(iter(str(error).strip().splitlines()), "")
         raise ExportError(
-            f"{target}: ONNX Runtime refuses the converted network ({reason}); export it in fp32"
+            f"{target}: ONNX Runtime refuses the converted network ({first_line(error)}); export it in fp32"
         ) from error
     write_atomically(target, lambda temporary: onnx.save(model, str(temporary)))
 

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segdistill import __version__
-from segdistill.errors import ExportError
+from segdistill.errors import ExportError, first_line
 from segdistill.export.description import Description
 from segdistill.export.graphs import for_export
 from segdistill.files import write_atomically
@@ -152,10 +151,9 @@ def _exported(graph: nn.Module, description: Description, interface: Interface) 
             )
     except Exception as error:  # torch's exporter raises many kinds
         cause = _first_cause(error)  # what torch raises last says no more than in which of its steps it was
-        reason = next(iter(re.sub(r"\x1b\[\d*m", "", str(cause)).strip().splitlines()), "")
         raise ExportError(
             f"torch cannot export {description.network['arch']!r} to ONNX opset {interface.opset}: "
-            f"{type(cause).__name__}: {reason}"
+            f"{type(cause).__name__}: {first_line(cause)}"
         ) from error
     assert program is not None
     return program

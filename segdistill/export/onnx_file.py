@@ -9,7 +9,7 @@ import onnxruntime
 import torch
 
 from segdistill.data.transforms import EvalTransform, resize_image
-from segdistill.errors import ExportError
+from segdistill.errors import ExportError, first_line
 from segdistill.evaluation.predictors import StreamLogits
 from segdistill.export.description import CLASS_INDEX, CONFIDENCE, LOGITS, Description
 from segdistill.resolution import resized_argmax
@@ -47,8 +47,7 @@ class OnnxFile:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime raises many kinds, none of them public
-            reason = str(error).strip().splitlines()[0]
-            raise ExportError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
+            raise ExportError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from None
         self.path = path
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.description = Description.from_metadata(metadata, file=str(path))
@@ -79,11 +78,10 @@ class OnnxFile:
         try:
             outputs = self._session.run(names, {self.description.input_name: batch})
         except Exception as error:  # ONNX Runtime raises many kinds, none of them public
-            reason = str(error).strip().splitlines()[0]
             shape = "x".join(map(str, batch.shape))
             raise ExportError(
-                f"{self.path}: ONNX Runtime cannot run it on a batch of {shape} ({reason}); if the network holds for "
-                "one size of image only, export it with --size HxW"
+                f"{self.path}: ONNX Runtime cannot run it on a batch of {shape} ({first_line(error)}); if the network "
+                "holds for one size of image only, export it with --size HxW"
             ) from None
         return dict(zip(names, outputs, strict=True))
 

@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, quant_pre_process
 from onnxruntime.quantization.calibrate import TensorsData
 
-from segdistill.errors import ExportError
+from segdistill.errors import ExportError, first_line
 from segdistill.export.calibration import Feed, Method, calibrated
 from segdistill.export.half import WEIGHTED, load_named, network_nodes, save_converted
 
@@ -144,8 +144,9 @@ def _prepared(source: Path) -> tuple[ModelProto, dict[str, tuple[str, ...]]]:
         try:
             quant_pre_process(str(rewritten), str(ready), skip_symbolic_shape=True)
         except Exception as error:  # ONNX Runtime raises many kinds, none of them public
-            reason = next(iter(str(error).strip().splitlines()), "")
-            raise ExportError(f"{source}: ONNX Runtime cannot prepare it for int8 ({reason})") from error
+            raise ExportError(
+                f"{source}: ONNX Runtime cannot prepare it for int8 ({first_line(error)})"
+            ) from error
         model = onnx.load(str(ready))
     groups: dict[str, list[str]] = {}
     block = ""

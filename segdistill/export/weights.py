@@ -14,7 +14,7 @@ from torch import nn
 
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.transforms import Normalisation
-from segdistill.errors import RunFolderError
+from segdistill.errors import RunFolderError, first_line
 from segdistill.files import write_atomically
 
 
@@ -97,7 +97,5 @@ def load_deployed(path: Path) -> tuple[nn.Module, Deployed]:
     try:
         model.load_state_dict(load_file(path), strict=True)
     except RuntimeError as error:
-        raise RunFolderError(
-            f"{path} does not fit its own description: {str(error).splitlines()[0]}"
-        ) from None
+        raise RunFolderError(f"{path} does not fit its own description: {first_line(error)}") from None
     return model.eval(), deployed

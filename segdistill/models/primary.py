@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor
 
-from segdistill.errors import WeightsError
+from segdistill.errors import WeightsError, first_line
 from segdistill.models.bundled import WITHOUT, bundled_lite0
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -56,10 +56,9 @@ def build_primary(
     except (OSError, RuntimeError, KeyError) as error:
         if hub_weights is None:
             raise ValueError(f"smp cannot build {arch!r} on {encoder!r}: {error}") from error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"model.encoder_weights=imagenet: the weights of {encoder!r} could not be loaded "
-            f"({type(error).__name__}: {reason}). Download needs the model hub; {WITHOUT}"
+            f"({type(error).__name__}: {first_line(error)}). Download needs the model hub; {WITHOUT}"
         ) from None
     except (TypeError, ValueError, AssertionError, AttributeError) as error:
         raise ValueError(f"smp cannot build {arch!r} on {encoder!r} with {dict(options)}: {error}") from error

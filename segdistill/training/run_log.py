@@ -137,7 +137,7 @@ class RunLog:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
         self.writer.flush()
-        self.console.print("  ".join(line), highlight=False)
+        self.console.print("  ".join(line))
 
     def close(self) -> None:
         if self.enabled:

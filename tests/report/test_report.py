@@ -9,8 +9,8 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
-from rich.console import Console
 
+from segdistill.console import new_console
 from segdistill.report import rows
 from segdistill.report.figures import class_differences, learning_curves, paired_differences, spread_out
 from segdistill.report.html import comparison_page
@@ -320,7 +320,7 @@ def test_the_verdict_on_self_distillation_comes_first(three_seeds: Comparison) -
 
 
 def printed(study: Comparison, *, width: int = 120) -> str:
-    console = Console(width=width, color_system=None)
+    console = new_console(width=width, color_system=None, soft_wrap=False)
     with console.capture() as capture:
         for table in comparison_tables(study, console):
             console.print(table)

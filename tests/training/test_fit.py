@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from one_step import train_once
-from rich.console import Console
 
 from segdistill.build.datasets import build_eval_dataset, build_train_dataset
 from segdistill.build.splits import build_samples, build_splits
@@ -19,6 +18,7 @@ from segdistill.build.training import build_fabric, build_loop_settings, build_s
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.train import epoch_batches
 from segdistill.config import Config
+from segdistill.console import new_console
 from segdistill.data.loading import Batch, eval_loader, train_loader
 from segdistill.errors import InterruptedRunError, NonFiniteError, RunFolderError
 from segdistill.evaluation.evaluator import evaluate
@@ -33,7 +33,7 @@ from segdistill.training.run_log import RunLog
 from segdistill.training.state import TrainState
 
 pytestmark = pytest.mark.training
-QUIET = Console(quiet=True)
+QUIET = new_console(quiet=True)
 
 
 class WatchedLoader:

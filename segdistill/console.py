@@ -1,0 +1,15 @@
+"""The screen: what is printed stands there as it is, brackets of paths and of other programs' messages included."""
+
+from typing import Any
+
+from rich.console import Console
+
+
+def new_console(**options: Any) -> Console:
+    """A console without markup, highlighting and broken lines; `options` are those of `rich.console.Console`."""
+    return Console(**{"soft_wrap": True, "highlight": False, "markup": False, **options})
+
+
+def warn(console: Console, message: str) -> None:
+    """Print what does not stop the program but has to be seen."""
+    console.print(message, style="yellow")
