@@ -11,7 +11,7 @@ PACKAGE = "segdistill"
 
 LEAVES = {
     f"{PACKAGE}.{name}"
-    for name in ("console", "cores", "errors", "files", "processes", "resolution", "seeds")
+    for name in ("console", "cores", "errors", "files", "processes", "resolution", "seeds", "streams")
 }
 COMPOSERS = {f"{PACKAGE}.{name}" for name in ("build", "cli", "commands", "config_io")}
 

@@ -7,8 +7,8 @@ from segdistill.config import Config, Weighted
 from segdistill.losses.objective import Needs, Objective, Schedule, Term
 from segdistill.losses.terms import Adversarial, FeatureSimilarity, LogitDistillation, Supervised
 from segdistill.models.discriminator import PixelDiscriminator
-from segdistill.models.ensemble import PRIMARY
 from segdistill.seeds import stream_seed
+from segdistill.streams import PRIMARY
 
 
 def build_objective(config: Config, adversarial: Adversarial | None) -> Objective:

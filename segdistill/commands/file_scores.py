@@ -15,8 +15,8 @@ from segdistill.data.transforms import EvalTransform, resize_image
 from segdistill.evaluation.evaluator import score_classes
 from segdistill.evaluation.predictors import PlainPredictor
 from segdistill.export.onnx_file import OnnxFile, nearest
-from segdistill.models.ensemble import PRIMARY
 from segdistill.resolution import resized_argmax
+from segdistill.streams import PRIMARY
 
 #: Images of a comparison tensor by tensor.
 PARITY_IMAGES = 8

@@ -25,8 +25,8 @@ from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.segmenter import Segmenter, TorchSegmenter
 from segdistill.export.weights import load_deployed
 from segdistill.files import write_atomically
-from segdistill.models.ensemble import ENSEMBLE, PRIMARY
 from segdistill.report.overlay import blend, largest_first, legend_entries, mask_image, outlined, with_legend
+from segdistill.streams import ENSEMBLE, PRIMARY
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _JPEG_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION

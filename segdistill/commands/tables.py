@@ -9,7 +9,7 @@ from rich.text import Text
 
 from segdistill.evaluation.metrics import Scores
 from segdistill.export.check import Check
-from segdistill.models.ensemble import ENSEMBLE, PRIMARY
+from segdistill.streams import ENSEMBLE, PRIMARY
 
 
 def stream_table(scores: Mapping[str, Scores], class_names: tuple[str, ...]) -> Table:

@@ -45,10 +45,10 @@ from segdistill.evaluation.metrics import Scores
 from segdistill.evaluation.predictors import EnsemblePredictor
 from segdistill.export.weights import Deployed, save_deployed
 from segdistill.files import write_json
-from segdistill.models.ensemble import PRIMARY
 from segdistill.models.primary import input_multiple
 from segdistill.processes import by_first, in_turn, launched
 from segdistill.resolution import pad_to_multiple
+from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.host_memory import keep_freed_memory
 from segdistill.training.loop import fit

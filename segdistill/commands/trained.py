@@ -13,7 +13,8 @@ from segdistill.config import Config
 from segdistill.errors import RunFolderError
 from segdistill.export.graphs import BranchStream
 from segdistill.export.weights import Deployed, load_deployed
-from segdistill.models.ensemble import PRIMARY, MultiBranchNet, branch_name
+from segdistill.models.ensemble import MultiBranchNet, branch_name
+from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import load_checkpoint
 
 ALL = "all"

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.losses.logit import ensemble_logits
-from segdistill.models.ensemble import ENSEMBLE, PRIMARY, MultiBranchNet
+from segdistill.models.ensemble import MultiBranchNet
 from segdistill.resolution import pad_to_multiple, upsample
+from segdistill.streams import ENSEMBLE, PRIMARY
 
 #: Stream name -> logits (B, C, H, W) at the image's size.
 StreamLogits = dict[str, Tensor]

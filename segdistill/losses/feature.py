@@ -1,4 +1,4 @@
-"""Learning from each other's features.
+"""The primary learns from the branches' features.
 
 Shapes: D channels, (B, D, *spatial).
 """
@@ -12,46 +12,48 @@ from torch import Tensor
 from segdistill.losses.reduction import mean_valid
 from segdistill.resolution import any_valid, pool_valid
 
+#: A feature shorter than this counts as this long: it bounds the gradient where a dead decoder makes one exactly zero.
+_SHORTEST = 1e-4
+
 
 def cosine_distance(
-    features: Tensor, ensemble_features: Tensor, target: Tensor, *, ignore_index: int
+    features: Tensor, teacher_features: Tensor, target: Tensor, *, ignore_index: int
 ) -> Tensor:
-    """How far each place's feature points away from the ensemble's.
+    """How far each place's feature points away from the teachers'.
 
-        mean_valid (1 - cos(h, h_ensemble))
+        mean_valid (1 - cos(h, h_teacher))
 
     Args:
-        features: (B, D, *spatial), a sub-model's.
-        ensemble_features: (B, D, *spatial); no gradient reaches it.
+        features: (B, D, *spatial), the student's.
+        teacher_features: (B, D, *spatial), of all teachers, concatenated; no gradient reaches it.
         target: (B, *spatial) int64; only its ignored places matter here.
         ignore_index: places with this label carry no loss and no gradient.
 
     Returns:
         Scalar in 0..2; 0, and still differentiable, if nothing is valid.
     """
-    # eps bounds the gradient where a dead decoder makes a feature exactly zero.
-    cosine = F.cosine_similarity(features, ensemble_features.detach(), dim=1, eps=1e-4)
+    cosine = F.cosine_similarity(features, teacher_features.detach(), dim=1, eps=_SHORTEST)
     return mean_valid(1 - cosine, target, ignore_index=ignore_index)
 
 
 def affinity(features: Tensor, valid: Tensor) -> Tensor:
     """Cosine of every pair of cells of an image: (B, D, h, w), valid (B, h, w) -> (B, h*w, h*w), 0 at invalid."""
-    unit = F.normalize(features, dim=1).flatten(2) * valid.flatten(1).unsqueeze(1)  # (B, D, N)
+    unit = F.normalize(features, dim=1, eps=_SHORTEST).flatten(2) * valid.flatten(1).unsqueeze(1)  # (B, D, N)
     return unit.transpose(1, 2) @ unit
 
 
 def affinity_distance(
-    features: Tensor, ensemble_features: Sequence[Tensor], target: Tensor, *, ignore_index: int, pool: int
+    features: Tensor, teacher_features: Sequence[Tensor], target: Tensor, *, ignore_index: int, pool: int
 ) -> Tensor:
-    """How differently a sub-model and the ensemble relate the places of an image to each other.
+    """How differently a student and its teachers relate the places of an image to each other.
 
         mean over pairs (i, j) of valid cells of (a_ij - mean_k a^k_ij)^2
         a_ij = cos(h_i, h_j) on a grid pooled by `pool`      (pair-wise distillation, Liu et al.,
                                                               arXiv:1903.04197, eq. 3)
 
     Args:
-        features: (B, D, h, w), a sub-model's.
-        ensemble_features: of every sub-model, each (B, D', h, w); no gradient reaches them.
+        features: (B, D, h, w), the student's.
+        teacher_features: of every teacher, each (B, D', h, w); no gradient reaches them.
         target: (B, h, w) int64; only its ignored places matter here.
         ignore_index: places with this label carry no loss and no gradient.
         pool: cells of the pooled grid are pool x pool places; it divides h and w.
@@ -67,6 +69,6 @@ def affinity_distance(
         return affinity(pool_valid(maps, valid, height=height, width=width), cells)
 
     with torch.no_grad():
-        ensemble = torch.stack([affinity_of(maps) for maps in ensemble_features]).mean(0)
+        wanted = torch.stack([affinity_of(maps) for maps in teacher_features]).mean(0)
     pairs = (cells.flatten(1).sum(1) ** 2).sum()
-    return (affinity_of(features) - ensemble).square().sum() / pairs.clamp_min(1)
+    return (affinity_of(features) - wanted).square().sum() / pairs.clamp_min(1)

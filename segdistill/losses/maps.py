@@ -1,7 +1,7 @@
 """What the dense losses of one step look at, each made once and only if a loss asks for it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -10,54 +10,42 @@ from torch import Tensor
 
 from segdistill.losses.adversarial import real_maps
 from segdistill.resolution import any_valid, interior_labels, label_votes, majority_labels, pool_valid
+from segdistill.streams import PRIMARY
 
 #: (maps (N, C, h, w), images (N, 3, h, w), valid (N, h, w)) -> logits (N, outputs, h, w)
 Discriminator = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+@dataclass(eq=False)
 class StepMaps:
     """Labels, logits and features of one batch at label resolution and on the coarse grid.
 
     The supervised loss works at label resolution, everything that sub-models learn from each other on
     cells of `grid_stride` x `grid_stride` pixels, sixteen times fewer at stride 4.
+
+    Attributes:
+        images: (B, 3, H, W), normalised.
+        labels: (B, H, W) int64.
+        primary_logits: (B, C, H, W).
+        branch_logits: name -> (B, C, H/s, W/s), s dividing the grid's stride.
+        features: name -> (B, A, h', w') of every sub-model, all of one size; may be empty.
+        ignore_index: labels that carry no loss.
+        grid_stride: pixels per cell of the coarse grid.
     """
 
-    def __init__(
-        self,
-        *,
-        images: Tensor,
-        labels: Tensor,
-        primary_logits: Tensor,
-        branch_logits: Mapping[str, Tensor],
-        features: Mapping[str, Tensor],
-        primary_name: str,
-        ignore_index: int,
-        grid_stride: int,
-    ) -> None:
-        """
-        Args:
-            images: (B, 3, H, W), normalised.
-            labels: (B, H, W) int64.
-            primary_logits: (B, C, H, W).
-            branch_logits: name -> (B, C, H/s, W/s), s dividing the grid's stride.
-            features: name -> (B, A, h', w') of every sub-model, all of one size; may be empty.
-            primary_name: the primary's key among the sub-models.
-            ignore_index: labels that carry no loss.
-            grid_stride: pixels per cell of the coarse grid.
-        """
-        self.images = images
-        self.labels = labels
-        self.primary_logits = primary_logits
-        self.branch_logits = branch_logits
-        self.features = features
-        self.primary_name = primary_name
-        self.ignore_index = ignore_index
-        self.grid_stride = grid_stride
-        self.grid_size = (labels.shape[-2] // grid_stride, labels.shape[-1] // grid_stride)
+    images: Tensor
+    labels: Tensor
+    primary_logits: Tensor
+    branch_logits: Mapping[str, Tensor]
+    features: Mapping[str, Tensor]
+    ignore_index: int
+    grid_stride: int
+    _votes: dict[int, Tensor] = field(default_factory=dict, init=False)
 
-    @cached_property
-    def _votes(self) -> dict[int, Tensor]:
-        return {}
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """(height, width) of the coarse grid."""
+        return self.labels.shape[-2] // self.grid_stride, self.labels.shape[-1] // self.grid_stride
 
     def votes(self, stride: int) -> Tensor:
         """Labels counted on cells of this stride: (B, C, H/stride, W/stride), see `label_votes`."""
@@ -87,7 +75,7 @@ class StepMaps:
         """Every sub-model's logits on the grid, the primary first: name -> (B, C, h, w)."""
         return {
             name: self._to_grid(logits)
-            for name, logits in {self.primary_name: self.primary_logits, **self.branch_logits}.items()
+            for name, logits in {PRIMARY: self.primary_logits, **self.branch_logits}.items()
         }
 
     def _to_grid(self, logits: Tensor) -> Tensor:

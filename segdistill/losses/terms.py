@@ -1,4 +1,4 @@
-"""The four dense losses as terms of the objective: each applies a pure loss to all sub-models and averages."""
+"""The four dense losses as terms of the objective: each applies pure losses to the sub-models that learn by it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from segdistill.losses.logit import (
 )
 from segdistill.losses.maps import Discriminator, JudgedMaps, StepMaps
 from segdistill.losses.supervised import balancing_weights, cross_entropy, dice_loss, votes_cross_entropy
+from segdistill.streams import PRIMARY
 
 Game = Literal["label", "peer"]
 
@@ -116,7 +117,7 @@ class LogitDistillation:
     label_gate: bool
 
     def __call__(self, maps: StepMaps) -> Tensor:
-        primary = [self._loss(maps.primary_name, maps)] if self._learns(maps.primary_name, maps) else []
+        primary = [self._loss(PRIMARY, maps)] if self._learns(PRIMARY, maps) else []
         branches = [self._loss(name, maps) for name in maps.branch_logits if self._learns(name, maps)]
         return torch.stack([mean_of(losses) for losses in (primary, branches) if losses]).sum()
 
@@ -129,7 +130,7 @@ class LogitDistillation:
         return {"teacher_right": torch.stack(right).float().mean() / valid}
 
     def _learns(self, name: str, maps: StepMaps) -> bool:
-        if name == maps.primary_name:
+        if name == PRIMARY:
             return self.students != "branches" and self.teacher != "primary"
         return self.students != "primary"
 
@@ -150,7 +151,7 @@ class LogitDistillation:
         logits = maps.grid_logits
         match self.teacher:
             case "primary":
-                teachers = [logits[maps.primary_name]]
+                teachers = [logits[PRIMARY]]
             case "ensemble":
                 teachers = list(logits.values())
             case "others":
@@ -175,7 +176,7 @@ class FeatureSimilarity:
     pool: int
 
     def __call__(self, maps: StepMaps) -> Tensor:
-        predicted = maps.features[maps.primary_name]
+        predicted = maps.features[PRIMARY]
         branches = [maps.features[name] for name in maps.branch_logits]
         match self.kind:
             case "cosine":

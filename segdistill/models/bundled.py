@@ -50,7 +50,8 @@ def unit_scale(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
         scale^2 = mean over channels of  sum over the stage's blocks (gamma^2 + beta^2)
 
-    which is the mean square of a sum of independent batch-normalised outputs.
+    which is the mean square of a sum of independent batch-normalised outputs whose means (beta) cancel out over the
+    channels on average; the new scale is near one, what the network computes is the same whatever it is.
 
     Args:
         tensors: of timm's `tf_efficientnet_lite0`; they are not changed.

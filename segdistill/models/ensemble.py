@@ -9,12 +9,10 @@ from segdistill.models.branches import BranchDecoder
 from segdistill.models.reparam import merge
 from segdistill.models.taps import MapInfo, TapMap, capture, read_captured
 from segdistill.resolution import fit_to
+from segdistill.streams import PRIMARY
 
 #: A tap is an encoder depth (1 is the finest) or the dotted path of a module of the primary stream.
 Tap = int | str
-
-PRIMARY = "primary"
-ENSEMBLE = "ensemble"
 
 
 class EnsembleOutput(NamedTuple):

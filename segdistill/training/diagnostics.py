@@ -30,7 +30,7 @@ def agreement(gradients: Mapping[str, Tensor], *, reference: str) -> dict[str, T
 
     Args:
         gradients: name -> gradient (N,), be it of one look at the network or of several.
-        reference: the term (the primary's cross-entropy) that the others are compared with.
+        reference: the term (the primary's supervised loss) that the others are compared with.
 
     Returns:
         `encoder_gradient/<term>` (L2 norm) of all terms and `encoder_cosine/<term>` (-1..1) of all but the

@@ -20,9 +20,9 @@ from segdistill.data.loading import Batch, EpochBatches
 from segdistill.errors import InterruptedRunError
 from segdistill.evaluation.metrics import Scores
 from segdistill.files import write_atomically
-from segdistill.models.ensemble import PRIMARY
 from segdistill.processes import by_first
 from segdistill.seeds import stream_seed
+from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import save_checkpoint
 from segdistill.training.host_memory import peak_memory_bytes
 from segdistill.training.run_log import RunLog

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from segdistill.evaluation.metrics import Scores
 from segdistill.files import whole_lines, write_text
-from segdistill.models.ensemble import ENSEMBLE, PRIMARY
+from segdistill.streams import ENSEMBLE, PRIMARY
 from segdistill.training.diagnostics import COSINE, GRADIENT
 from segdistill.training.state import Position
 from segdistill.training.step_log import StepValues

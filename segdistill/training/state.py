@@ -78,7 +78,7 @@ class TrainState:
     Attributes:
         ensemble: the player that becomes the product.
         discriminator: its opponent, or None if the adversarial loss has no weight.
-        views: what a batch looks like to the terms that want no labels.
+        views: what a batch looks like to the terms that want strong views of it.
         ema: running average of the ensemble's network, or None.
         position: see `Position`.
         epoch_terms: the current epoch's logged values.

@@ -11,9 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segdistill.data.loading import Batch
 from segdistill.losses.maps import JudgedMaps, StepMaps
 from segdistill.losses.objective import Needs, Objective, Summands
-from segdistill.models.ensemble import PRIMARY
 from segdistill.resolution import pad_to_multiple
 from segdistill.seeds import stream_seed
+from segdistill.streams import PRIMARY
 from segdistill.training.diagnostics import agreement, encoder_gradients
 from segdistill.training.state import TrainState
 
@@ -178,7 +178,6 @@ def forward(state: TrainState, batch: Batch, settings: StepSettings, *, needs: N
         primary_logits=out.primary,
         branch_logits=out.branches,
         features=out.features,
-        primary_name=PRIMARY,
         ignore_index=settings.ignore_index,
         grid_stride=settings.grid_stride,
     )

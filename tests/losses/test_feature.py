@@ -184,6 +184,19 @@ def test_affinity_distance_passes_the_gradient_check() -> None:
     )
 
 
+def test_a_dead_feature_does_not_blow_up_the_gradient() -> None:
+    """A feature that is exactly zero has no direction; without a bound its gradient is 1e12."""
+    features = random_features(2, CHANNELS, 2, 2).detach()
+    features[0, :, 0, 0] = 0
+    features.requires_grad_()
+    target, other = torch.zeros(2, 2, 2, dtype=torch.int64), random_features(2, CHANNELS, 2, 2, seed=5)
+    for loss in (
+        cosine_distance(features, other, target, ignore_index=255),
+        affinity_distance(features, [other], target, ignore_index=255, pool=1),
+    ):
+        assert 0 < gradient(loss, features)[0, :, 0, 0].norm() < 1e4
+
+
 def test_a_sub_model_alone_has_no_affinity_to_learn() -> None:
     features = random_features(2, CHANNELS, 4, 4)
     target = torch.zeros(2, 4, 4, dtype=torch.int64)

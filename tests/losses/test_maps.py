@@ -42,9 +42,8 @@ def make_maps(labels: Tensor, *, ignore_index: int = 255) -> StepMaps:
         },
         features={
             name: random_maps(BATCH, 5, HEIGHT // 8, WIDTH // 8, seed=seed)
-            for seed, name in enumerate(("stem", "on_grid", "finer"), 5)
+            for seed, name in enumerate(("primary", "on_grid", "finer"), 5)
         },
-        primary_name="stem",
         ignore_index=ignore_index,
         grid_stride=STRIDE,
     )
@@ -98,7 +97,7 @@ def test_votes_are_counted_once_for_each_stride() -> None:
 
 def test_grid_logits_name_the_primary_first_and_leave_a_branch_on_the_grid_as_it_is() -> None:
     maps = make_maps(make_labels())
-    assert list(maps.grid_logits) == ["stem", "on_grid", "finer"]
+    assert list(maps.grid_logits) == ["primary", "on_grid", "finer"]
     assert maps.grid_logits["on_grid"] is maps.branch_logits["on_grid"]
 
 
@@ -108,7 +107,7 @@ def test_the_primary_is_pooled_over_valid_pixels() -> None:
     for b, y, x in product(range(BATCH), range(GRID[0]), range(GRID[1])):
         kept = cell(maps.primary_logits, b, y, x)[:, cell(labels, b, y, x) != 255]  # (C, pixels)
         expected = kept.mean(1) if kept.numel() else torch.zeros(CLASSES, dtype=torch.float64)
-        torch.testing.assert_close(maps.grid_logits["stem"][b, :, y, x], expected)
+        torch.testing.assert_close(maps.grid_logits["primary"][b, :, y, x], expected)
 
 
 def test_a_finer_branch_is_pooled_over_cells_with_a_valid_pixel() -> None:
@@ -128,7 +127,7 @@ def test_a_finer_branch_is_pooled_over_cells_with_a_valid_pixel() -> None:
 
 def test_pooling_the_primary_gives_ignored_pixels_no_gradient() -> None:
     maps = make_maps(make_labels())
-    maps.grid_logits["stem"].square().sum().backward()
+    maps.grid_logits["primary"].square().sum().backward()
     grad = maps.primary_logits.grad
     assert grad is not None
     ignored = (maps.labels == 255).unsqueeze(1).expand_as(grad)
@@ -140,7 +139,7 @@ def test_pooling_the_primary_does_not_see_ignored_pixels() -> None:
     maps, changed = make_maps(make_labels()), make_maps(make_labels())
     ignored = (maps.labels == 255).unsqueeze(1).expand_as(maps.primary_logits)
     changed.primary_logits.data[ignored] = 1e30
-    assert torch.equal(changed.grid_logits["stem"], maps.grid_logits["stem"])
+    assert torch.equal(changed.grid_logits["primary"], maps.grid_logits["primary"])
 
 
 def test_grid_images_are_area_means() -> None:
@@ -153,7 +152,7 @@ def test_softmax_maps_and_targets_are_ordered_by_sub_model() -> None:
     maps = make_maps(make_labels())
     assert maps.judged.probs.shape == (3 * BATCH, CLASSES, *GRID)
     torch.testing.assert_close(maps.judged.probs.sum(1), torch.ones(3 * BATCH, *GRID, dtype=torch.float64))
-    for index, name in enumerate(("stem", "on_grid", "finer")):
+    for index, name in enumerate(("primary", "on_grid", "finer")):
         own = slice(index * BATCH, (index + 1) * BATCH)
         logits = maps.grid_logits[name]
         torch.testing.assert_close(maps.judged.probs[own], logits.exp() / logits.exp().sum(1, keepdim=True))
@@ -187,8 +186,8 @@ def test_the_discriminator_sees_every_map_beside_its_image_and_its_valid_cells()
 
 
 def test_nothing_is_made_before_it_is_asked_for() -> None:
-    given = {"images", "labels", "primary_logits", "branch_logits", "features", "primary_name"}
-    settings = {"ignore_index", "grid_stride", "grid_size"}
+    given = {"images", "labels", "primary_logits", "branch_logits", "features"}
+    settings = {"ignore_index", "grid_stride", "_votes"}
     maps = make_maps(make_labels())
     assert set(vars(maps)) == given | settings
     assert maps.grid_logits is maps.grid_logits

@@ -21,7 +21,6 @@ def make_maps() -> StepMaps:
         primary_logits=torch.full((1, 2, 4, 4), 3.0, requires_grad=True),
         branch_logits={},
         features={},
-        primary_name="primary",
         ignore_index=255,
         grid_stride=4,
     )

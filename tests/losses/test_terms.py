@@ -59,7 +59,6 @@ def make_maps(labels: Tensor | None = None) -> StepMaps:
             name: random_maps(BATCH, 10 if name == "primary" else 5, SIZE // 4, SIZE // 4, seed=seed)
             for seed, name in enumerate(SUBMODELS, 5)
         },
-        primary_name="primary",
         ignore_index=255,
         grid_stride=STRIDE,
     )
@@ -77,7 +76,6 @@ def one_cell_maps(labels: list[int], logits: Mapping[str, list[list[float]]]) ->
         primary_logits=own["primary"],
         branch_logits={name: maps for name, maps in own.items() if name != "primary"},
         features={},
-        primary_name="primary",
         ignore_index=255,
         grid_stride=1,
     )
@@ -362,7 +360,6 @@ def test_cosine_similarity_by_hand() -> None:
             "b": torch.full((1, 1, 1, 1), 4.0),
             "a": torch.full((1, 1, 1, 1), 3.0),
         },
-        primary_name="primary",
         ignore_index=255,
         grid_stride=1,
     )
