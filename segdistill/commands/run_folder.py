@@ -252,7 +252,7 @@ class RunFolder:
     def _same_settings(self, config: Config) -> None:
         old = self.load_config()
         before, now = (_flatten(one.model_dump(mode="json")) for one in (old, config))
-        counting = _keys_that_count(before, old) | _keys_that_count(now, config)
+        counting = settings_that_count(old).keys() | settings_that_count(config).keys()
         changed = [key for key in sorted(counting) if before.get(key) != now.get(key)]
         if changed:
             lines = [
@@ -274,11 +274,19 @@ def refuse_what_counts(overrides: Sequence[str], *, owner: str) -> None:
             )
 
 
-def settings_hash(config: Config) -> str:
-    """SHA-256 of the settings that a run's numbers may depend on, wherever it and its data lie."""
+def settings_that_count(config: Config) -> dict[str, Any]:
+    """Key -> value of the settings that a run's numbers depend on, wherever it and its data lie."""
     flat = _flatten(config.model_dump(mode="json"))
-    counting = {key: value for key, value in sorted(flat.items()) if key not in _FREE_KEYS}
-    return hashlib.sha256(json.dumps(counting).encode()).hexdigest()
+    return {
+        key: value
+        for key, value in sorted(flat.items())
+        if key not in _FREE_KEYS and not _is_unused(key, config)
+    }
+
+
+def settings_hash(config: Config) -> str:
+    """SHA-256 of `settings_that_count`."""
+    return hashlib.sha256(json.dumps(settings_that_count(config)).encode()).hexdigest()
 
 
 def settings_without_effect(config: Config) -> dict[str, Any]:
@@ -294,11 +302,6 @@ def settings_without_effect(config: Config) -> dict[str, Any]:
         for key, value in given.items()
         if _is_unused(key, config) and value != default[key] and not (key.endswith(".weight") and not value)
     }
-
-
-def _keys_that_count(keys: Iterable[str], config: Config) -> set[str]:
-    """Those that the numbers of a run with these settings depend on."""
-    return {key for key in keys if key not in _FREE_KEYS and not _is_unused(key, config)}
 
 
 def _is_unused(key: str, config: Config) -> bool:
