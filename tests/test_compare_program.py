@@ -57,7 +57,7 @@ def study(workplace: Path) -> tuple[Path, str]:
 def test_an_interrupted_study_goes_on(study: tuple[Path, str]) -> None:
     folder, out = study
     assert "resuming baseline, seed 3" in out
-    assert re.search(r"finished deep_supervision, seed 3: mIoU \d+\.\d\d; \d of 2 runs", out)
+    assert re.search(r"finished deep_supervision, seed 3: mIoU \d+\.\d\d; (none|1 runs and .+) left", out)
     for rung in ("baseline", "deep_supervision"):
         assert len((folder / rung / "seed3" / "metrics.jsonl").read_text().splitlines()) == 6
 
@@ -177,10 +177,12 @@ def test_a_run_whose_export_failed_counts(study: tuple[Path, str], workplace: Pa
         summary.write_text(whole)
     assert "2 of 2 runs are finished" in out
     assert "Missing" not in out
+    assert "without an ONNX file, as the export did not come to its end: deep_supervision, seed 3" in out
+    assert "seed3.yaml --resume" in out
 
 
 MISTAKES = {
-    "other settings": (("train.epochs=3",), ("train.epochs: 6 when it was started, 3 now", "name=")),
+    "other settings": (("train.epochs=3",), ("train.epochs: 6 when it was started, 3 now", "another folder by --out")),
     "misspelt override": (("--rung", "wide:method.branches.widht=4"), ("rung wide", "did you mean 'width'")),
     "malformed rung": (("--rung", "wide"), ("name:key=value",)),
     "a rung on other data": (

@@ -1,7 +1,9 @@
 """From a `Config` to labelled images: classes, files of each split, and the check of every one of them."""
 
+import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,16 @@ class CheckedSplit:
 
     samples: Samples
     pixels: np.ndarray
+
+
+def data_hash(splits: Mapping[str, CheckedSplit]) -> str:
+    """Tells whether two runs had the same data, wherever they lay: of the names of all samples and of how often each
+    class is in them."""
+    digest = hashlib.sha256()
+    for split, checked in sorted(splits.items()):
+        names = [checked.samples.name(place) for place in range(len(checked.samples))]
+        digest.update(json.dumps([split, names, checked.pixels.tolist()]).encode())
+    return digest.hexdigest()[:10]
 
 
 def build_taxonomy(config: Config) -> Taxonomy:

@@ -1,22 +1,24 @@
 """`segdistill compare`: train a ladder of methods over several seeds, in pairs, and say what came out."""
 
-import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from segdistill.commands.run_folder import RunFolder, settings_hash
 from segdistill.commands.shared_beginning import take_over
 from segdistill.commands.step_cost import seconds_per_step
-from segdistill.commands.study_plan import Study, StudyFolder, is_finished, plan_study, read_json
+from segdistill.commands.study_plan import MeasuredCost, Study, StudyFolder, is_finished, plan_study
 from segdistill.config import Config
-from segdistill.config_io import dump_config, load_config, parse_yaml, resolve
-from segdistill.console import new_console
-from segdistill.errors import ConfigError, UserError, first_line
-from segdistill.files import write_json, write_text
+from segdistill.config_io import load_config
+from segdistill.console import new_console, warn
+from segdistill.errors import ConfigError, RunFolderError, UserError, first_line
+from segdistill.files import alone_in, write_json, write_text
 from segdistill.report.html import comparison_page
+from segdistill.report.rows import verdict
 from segdistill.report.text import comparison_tables, protocol_line
 from segdistill.study.results import (
     Comparison,
@@ -26,7 +28,7 @@ from segdistill.study.results import (
     read_protocol,
     read_run,
 )
-from segdistill.study.rungs import ADDED, LADDER, Rung
+from segdistill.study.rungs import Rung
 from segdistill.study.runner import Failure, PlannedRun, Runner, seconds_left
 from segdistill.training.run_log import duration
 
@@ -60,9 +62,8 @@ def compare(
     todo = study.todo
     if not only_report:
         refuse_too_few_gpus(study.base, jobs=jobs, gpus=torch.cuda.device_count())
-    if kinds is None and (off := [rung.name for rung in LADDER if rung not in study.ladder]):
-        reasons = ", ".join(f"{name} ({ADDED[name]}=0)" for name in off)
-        console.print(f"left out, for it would add nothing: {reasons}")
+    for line in study.left_out:
+        console.print(f"left out, {line}")
     console.print(
         f"{study.base.name}: {len(study.ladder)} rungs x {len(seeds)} seeds in {study.folder.path}, "
         f"{len(study.planned) - len(todo)} of {len(study.planned)} runs are finished",
@@ -70,11 +71,23 @@ def compare(
     write_results(study)  # a damaged run is told now and not after the first training
     failures: list[Failure] = []
     if not only_report:
-        failures = train_all(study, todo, jobs=jobs, console=console) if todo else []
+        if todo:
+            taken = RunFolderError(
+                f"another comparison is training in {study.folder.path}; wait for it, stop it, or choose another "
+                "folder by --out"
+            )
+            with alone_in(study.folder.path, otherwise=taken):
+                failures = train_all(study, todo, jobs=jobs, console=console)
         measure_cost(study, console=console)
     comparison = write_results(study)
     if comparison:
         print_results(comparison, study.folder, console=console)
+    if lacking := [run for run in study.planned if is_finished(run) and not RunFolder(run.folder).finished]:
+        warn(
+            console,
+            f"without an ONNX file, as the export did not come to its end: {'; '.join(run.name for run in lacking)}. "
+            f"To make it: segdistill train {lacking[0].settings_file} --resume",
+        )
     if failures:
         lines = [failure.message() for failure in failures]
         raise UserError("\n  ".join([f"{len(failures)} of {len(todo)} trainings failed:", *lines]))
@@ -113,6 +126,7 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
             take_over=lambda run: take_over(run, load_config(run.settings_file)),
             watch=progress.watch,
             said=progress.say,
+            failed=progress.failed,
         )
         return runner.run(todo, finished=finished)
 
@@ -120,23 +134,19 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
 def measure_cost(study: Study, *, console: Console) -> None:
     """Time the finished rungs' steps in turn in this process, once for a study; a failure costs only this column."""
     # As they were trained: the YAML file may have been edited since.
-    trained = {run.rung.name: run.settings for run in reversed(study.finished)}
+    trained = {run.rung.name: RunFolder(run.folder).config for run in reversed(study.finished)}
     alike = ("train.devices=1", f"seed={study.base.seed}", "out=null")
     try:
-        configs = {
-            name: resolve(parse_yaml(text, source=name), alike, source=name) for name, text in trained.items()
-        }
-        settings = {
-            name: hashlib.sha256(dump_config(config).encode()).hexdigest() for name, config in configs.items()
-        }
-        if not configs or read_json(study.folder.cost).get("settings", {}).items() >= settings.items():
+        configs = {name: load_config(file, alike) for name, file in trained.items()}
+        settings = {name: settings_hash(config) for name, config in configs.items()}
+        if not configs or study.folder.measured_cost().settings.items() >= settings.items():
             return
         with console.status("timing the steps of all rungs, taken in turn"):
             seconds = seconds_per_step(configs, console=new_console(quiet=True))
     except (UserError, RuntimeError) as error:
         console.print(f"the steps could not be timed: {first_line(error)}")
         return
-    write_json(study.folder.cost, {"seconds_per_step": seconds, "settings": settings})
+    write_json(study.folder.cost, asdict(MeasuredCost(seconds, settings)))
 
 
 def write_results(study: Study) -> Comparison | None:
@@ -150,7 +160,7 @@ def write_results(study: Study) -> Comparison | None:
 
     results = compare_rungs(
         [(rung, runs_of(rung)) for rung in study.rungs],
-        seconds_per_step=read_json(study.folder.cost).get("seconds_per_step", {}),
+        seconds_per_step=study.folder.measured_cost().seconds_per_step,
     )
     missing = [run for run in study.planned if run not in done]
     comparison = Comparison(
@@ -169,7 +179,10 @@ def print_results(comparison: Comparison, folder: StudyFolder, *, console: Conso
     for table in comparison_tables(comparison, console):
         console.print(table)
     console.print(protocol_line(comparison))
-    for sentence in comparison.words:
+    for caveat in comparison.caveats:
+        warn(console, caveat)
+    lead, others = verdict(comparison)
+    for sentence in (lead, *others):
         console.print(sentence)
     if comparison.by_chance:
         console.print(comparison.by_chance)
@@ -180,7 +193,7 @@ class StudyProgress:
     """One bar over the epochs of the whole study, a line for every run that starts or ends."""
 
     def __init__(self, planned: Sequence[PlannedRun], *, jobs: int, console: Console) -> None:
-        self.planned = planned
+        self.planned = list(planned)  # but those that failed
         self.jobs = jobs
         self.console = console
         self.progress = Progress(
@@ -216,11 +229,14 @@ class StudyProgress:
 
     def finished(self, run: PlannedRun) -> None:
         result = read_run(run.folder, seed=run.seed)
-        done = sum(is_finished(one) for one in self.planned)
-        self.say(
-            f"finished {run.name}: mIoU {100 * result.miou:.2f}; {done} of {len(self.planned)} runs, "
-            f"{self._left()} left"
-        )
+        to_do = sum(not is_finished(one) for one in self.planned)
+        left = f"{to_do} runs and {self._left()} left" if to_do else "none left"
+        self.say(f"finished {run.name}: mIoU {100 * result.miou:.2f}; {left}")
+
+    def failed(self, failure: Failure) -> None:
+        self.planned.remove(failure.run)
+        self.progress.update(self.task, total=sum(run.epochs for run in self.planned))
+        self.say(failure.message())
 
     def _left(self) -> str:
         seconds = seconds_left(self.planned, jobs=self.jobs)

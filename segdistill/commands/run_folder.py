@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,16 +15,11 @@ import segdistill
 from segdistill.config import Config, MethodConfig
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError, RunFolderError, first_line
-from segdistill.files import write_text
+from segdistill.files import alone_in, write_text
 from segdistill.study.runner import TAKEN_OVER
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.loop import Checkpoints
 from segdistill.training.state import TrainState
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 #: Changing these between start and resume does not change a number. (Nor may a key that is new to the program, with
 #: its default: an older run lacks it, and is compared and resumed as if it had been started with that.)
@@ -168,8 +162,15 @@ class RunFolder:
             )
         return load_config(self.config, overrides)
 
-    def check(self, config: Config, *, overwrite: bool) -> None:
+    def check(
+        self, config: Config, *, overwrite: bool, elsewhere: str = "another folder by out=DIR or name=NAME"
+    ) -> None:
         """Refuse, before any work is done, what would lose or mix up results.
+
+        Args:
+            config: of the run that would start or go on here.
+            overwrite: whether a run that is here may go.
+            elsewhere: what to choose instead of this folder, for the message.
 
         Raises:
             RunFolderError: if the folder holds another run, or something that is no run.
@@ -177,17 +178,15 @@ class RunFolder:
         """
         if self.config.exists():
             if config.train.resume:
-                self._same_settings(config)
+                self._same_settings(config, elsewhere)
             elif not overwrite:
                 finished = "a finished" if self.finished else "an unfinished"
                 raise RunFolderError(
                     f"{self.path} already holds {finished} run. Go on with it by --resume, keep it and choose "
-                    "another folder by out=DIR or name=NAME, or replace it by --overwrite"
+                    f"{elsewhere}, or replace it by --overwrite"
                 )
         elif self.path.exists() and any(self.path.iterdir()):
-            raise RunFolderError(
-                f"{self.path} is not empty and is no run's folder; choose another by out=DIR"
-            )
+            raise RunFolderError(f"{self.path} is not empty and is no run's folder; choose {elsewhere}")
 
     def begin(self, config: Config) -> None:
         """Write the resolved configuration; a run from the start first clears what `check` allowed it to."""
@@ -210,22 +209,11 @@ class RunFolder:
         Raises:
             RunFolderError: if another process does.
         """
-        if fcntl is None:
+        taken = RunFolderError(
+            f"another process is training in {self.path}; wait for it, stop it, or choose another folder by out=DIR"
+        )
+        with alone_in(self.path, otherwise=taken):
             yield
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunFolderError(
-                    f"another process is training in {self.path}; wait for it, stop it, or choose another folder "
-                    "by out=DIR"
-                ) from None
-            yield
-        finally:
-            os.close(handle)
 
     def go_on(self, config: Config, state: TrainState) -> None:
         """Bring `state` to where the run stopped, if it is one to be resumed and has a checkpoint by now.
@@ -249,7 +237,7 @@ class RunFolder:
         if now not in state.position.programs[-1:]:
             state.position.programs.append(now)
 
-    def _same_settings(self, config: Config) -> None:
+    def _same_settings(self, config: Config, elsewhere: str) -> None:
         old = self.load_config()
         before, now = (_flatten(one.model_dump(mode="json")) for one in (old, config))
         counting = settings_that_count(old).keys() | settings_that_count(config).keys()
@@ -260,7 +248,7 @@ class RunFolder:
             ]
             raise ConfigError(
                 "\n  ".join([f"{self.path} cannot be resumed with other settings:", *lines])
-                + f"\nresume with the same ones ({self.config}), or start a new run by name=NAME"
+                + f"\nresume with the same ones ({self.config}), or choose {elsewhere}"
             )
 
 

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from segdistill.build.training import build_fabric, build_state
-from segdistill.commands.run_folder import RunFolder, versions
-from segdistill.config import Config, ReparamConfig, Weighted
+from segdistill.commands.run_folder import RunFolder, settings_that_count, versions
+from segdistill.config import Config, Weighted
 from segdistill.config_io import dump_config
 from segdistill.errors import RunFolderError
 from segdistill.files import whole_lines, write_json, write_text
 from segdistill.study.runner import TAKEN_OVER, Beginning, PlannedRun
 from segdistill.training.checkpoint import load_checkpoint
-
-#: What `deep_supervision` makes no use of.
-_METHOD = ("kind", "logit", "feature", "adversarial", "grid_stride")
 
 
 def epochs_of_deep_supervision(config: Config) -> int:
@@ -70,11 +67,9 @@ def _keeping(config: Config, epochs: Sequence[int]) -> str:
 
 def _common(config: Config) -> str:
     """All settings that runs with a common beginning share."""
-    method = config.method.model_copy(
-        update={name: type(config.method).model_fields[name].default for name in _METHOD}
-        | {"reparam": ReparamConfig(copies=config.method.copies)}
-    )
-    return dump_config(config.model_copy(update={"method": method, "out": None}))
+    method = config.method.model_copy(update={"kind": "deep_supervision"})
+    counting = settings_that_count(config.model_copy(update={"method": method}))
+    return json.dumps(counting | {"copies": config.method.copies})
 
 
 def take_over(run: PlannedRun, config: Config) -> None:

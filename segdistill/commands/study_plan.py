@@ -2,22 +2,36 @@
 
 import functools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from segdistill.commands.run_folder import RunFolder
+from pydantic import TypeAdapter, ValidationError
+
+from segdistill.commands.run_folder import RunFolder, settings_that_count
 from segdistill.commands.shared_beginning import with_beginnings
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
-from segdistill.errors import ConfigError
-from segdistill.study.rungs import ADDED, LADDER, Rung
+from segdistill.errors import ConfigError, RunFolderError
+from segdistill.study.results import REFERENCES
+from segdistill.study.rungs import ADDED, DEEP_SUPERVISION, LADDER, SELF_DISTILL, Rung
 from segdistill.study.runner import PlannedRun
 
 #: Keys that a comparison sets itself, and keys that have to be the same in all rungs for pairs to be pairs.
 _STUDYS_OWN = ("seed", "out", "export.weights", "train.resume")
+_T = TypeVar("_T")
+_ELSEWHERE = "another folder by --out, another name for the rung, or remove this folder"
 _ONE_FOR_ALL = ("data.kind", "data.root", "data.size", "data.folder", "data.synthetic")
+
+
+@dataclass(frozen=True)
+class MeasuredCost:
+    """Of rungs by name: seconds of a training step, and a hash of the settings that were timed."""
+
+    seconds_per_step: dict[str, float]
+    settings: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -43,9 +57,14 @@ class StudyFolder:
         """Names and overrides of all rungs that were ever trained here."""
         return self.path / "rungs.json"
 
+    def measured_cost(self) -> MeasuredCost:
+        """Of earlier calls; of none, if there were none."""
+        return _read(self.cost, MeasuredCost, MeasuredCost({}, {}))
+
     def remembered(self, ladder: Sequence[Rung]) -> list[Rung]:
         """`ladder` and the rungs of earlier calls, those of the program's ladder first."""
-        earlier = [Rung(name, tuple(overrides)) for name, overrides in read_json(self.rungs).items()]
+        known = _read(self.rungs, dict[str, tuple[str, ...]], {})
+        earlier = [Rung(name, overrides) for name, overrides in known.items()]
         every = {rung.name: rung for rung in (*earlier, *ladder)}
         order = [rung.name for rung in LADDER if rung.name in every]
         return [every[name] for name in (*order, *(name for name in every if name not in order))]
@@ -53,12 +72,18 @@ class StudyFolder:
     def run(self, rung: Rung, seed: int) -> Path:
         return self.path / rung.name / f"seed{seed}"
 
-    def seeds(self, rung: Rung) -> list[int]:
-        """Those that have a finished run."""
-        found = (path.name.removeprefix("seed") for path in (self.path / rung.name).glob("seed*/"))
-        return sorted(
-            int(seed) for seed in found if seed.isdigit() and RunFolder(self.run(rung, int(seed))).scored
-        )
+    def finished_runs(self, rungs: Sequence[Rung]) -> list[tuple[Rung, int]]:
+        """Rung and seed of each."""
+        return [
+            (rung, seed)
+            for rung in rungs
+            for seed in sorted(
+                int(path.name[4:])
+                for path in (self.path / rung.name).glob("seed*/")
+                if re.fullmatch("seed[0-9]+", path.name)
+            )
+            if RunFolder(self.run(rung, seed)).scored
+        ]
 
 
 @dataclass(frozen=True)
@@ -67,23 +92,21 @@ class Study:
 
     Attributes:
         base: the study's configuration, before any rung changes it.
-        source: the YAML file it comes from, and
-        overrides: what was changed in it for every rung.
         folder: of runs and results.
         ladder: the rungs of this call.
         rungs: those and the rungs of earlier calls, in the order of the report.
         planned: the runs of this call, by seed and rung.
         known: those and what earlier calls have finished, other seeds and other rungs.
+        left_out: what is not part of it, and why; a line for each reason.
     """
 
     base: Config
-    source: Path
-    overrides: tuple[str, ...]
     folder: StudyFolder
     ladder: tuple[Rung, ...]
     rungs: tuple[Rung, ...]
     planned: tuple[PlannedRun, ...]
     known: tuple[PlannedRun, ...]
+    left_out: tuple[str, ...]
 
     @property
     def todo(self) -> list[PlannedRun]:
@@ -118,7 +141,8 @@ def plan_study(
         ConfigError: naming the rung or option and the remedy.
     """
     base = load_config(config_path, overrides)
-    own = [rung for rung in LADDER if (not silent(rung, base) if kinds is None else rung.name in kinds)]
+    silent_ones = [rung for rung in LADDER if kinds is None and silent(rung, base)]
+    own = [rung for rung in LADDER if (rung not in silent_ones if kinds is None else rung.name in kinds)]
     ladder = [*own, *rungs]
     for what, names in (("--rung", [rung.name for rung in ladder]), ("--seeds", seeds)):
         if twice := sorted({str(name) for name in names if list(names).count(name) > 1}):
@@ -126,27 +150,54 @@ def plan_study(
     refuse_what_a_study_decides("the overrides", overrides, _STUDYS_OWN)
     for rung in rungs:
         refuse_what_a_study_decides(f"rung {rung.name}", rung.overrides, (*_STUDYS_OWN, *_ONE_FOR_ALL))
-    folder = StudyFolder(out or Path("runs") / f"{base.name}_compare")
-    planned = with_beginnings(
-        [plan(config_path, overrides, rung, seed, folder=folder) for seed in seeds for rung in ladder]
-    )
+    folder = StudyFolder((out or Path("runs") / f"{base.name}_compare").expanduser())
+    plans = [plan(config_path, overrides, rung, seed, folder=folder) for seed in seeds for rung in ladder]
+    twins = equal_rungs([(run.rung, config) for run, config in plans if run.seed == seeds[0]])
+    for rung in twins:
+        if kinds is not None or rung in rungs:
+            raise ConfigError(
+                f"rung {rung.name}: it trains with the very settings of {twins[rung].name}; leave one of them out"
+            )
+    ladder = [rung for rung in ladder if rung not in twins]
+    planned = with_beginnings([one for one in plans if one[0].rung in ladder])
     every = folder.remembered(ladder)
-    earlier = [
-        plan(config_path, overrides, rung, seed, folder=folder)[0]
-        for rung in every
-        for seed in folder.seeds(rung)
-        if not (rung in ladder and seed in seeds)
-    ]
+    earlier: list[PlannedRun] = []
+    foreign: list[str] = []
+    for run_rung, seed in folder.finished_runs(every):
+        if run_rung in ladder and seed in seeds:
+            continue
+        try:
+            earlier.append(plan(config_path, overrides, run_rung, seed, folder=folder)[0])
+        except ConfigError:
+            foreign.append(f"{run_rung.name} seed {seed}")
+    nothing = [f"{rung.name} ({ADDED[rung.name]}=0)" for rung in silent_ones]
+    nothing += [f"{rung.name} (equal to {twin.name})" for rung, twin in twins.items()]
+    reasons = {"for it would add nothing": nothing, "trained with other settings than these": foreign}
     return Study(
         base=base,
-        source=config_path,
-        overrides=tuple(overrides),
         folder=folder,
         ladder=tuple(ladder),
         rungs=tuple(every),
         planned=tuple(planned),
         known=(*planned, *earlier),
+        left_out=tuple(f"{why}: {', '.join(what)}" for why, what in reasons.items() if what),
     )
+
+
+def equal_rungs(rungs: Sequence[tuple[Rung, Config]]) -> dict[Rung, Rung]:
+    """Rung -> another one that trains the same; of several, the one that the report is about stays."""
+    by_interest = sorted(rungs, key=lambda one: one[0].name not in (*REFERENCES, SELF_DISTILL))
+    first: dict[str, Rung] = {}
+    twins: dict[Rung, Rung] = {}
+    for rung, config in by_interest:
+        method = config.method
+        if method.distils and not method.copies and {"logit", "feature", "adversarial"} <= set(method.unused):
+            method = method.model_copy(update={"kind": DEEP_SUPERVISION})
+        counting = settings_that_count(config.model_copy(update={"method": method}))
+        stays = first.setdefault(json.dumps(counting), rung)
+        if stays is not rung:
+            twins[rung] = stays
+    return twins
 
 
 def refuse_what_a_study_decides(where: str, overrides: Sequence[str], keys: Sequence[str]) -> None:
@@ -174,7 +225,7 @@ def plan(
         *overrides,
         *rung.overrides,
         f"seed={seed}",
-        f"out={json.dumps(str(target))}",
+        f"out={json.dumps(str(target), ensure_ascii=False)}",
         "export.weights=last",
     )
     try:
@@ -186,7 +237,7 @@ def plan(
             f"rung {rung.name}: {ADDED[rung.name]} is 0, so it would add nothing; give it a value, or leave the rung "
             "out by --kinds"
         )
-    RunFolder(target).check(config, overwrite=False)
+    RunFolder(target).check(config, overwrite=False, elsewhere=_ELSEWHERE)
     return PlannedRun(rung, seed, target, epochs=config.train.epochs, settings=dump_config(config)), config
 
 
@@ -200,6 +251,15 @@ def is_finished(run: PlannedRun) -> bool:
     return RunFolder(run.folder).scored
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Empty if there is no such file."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+def _read(path: Path, kind: type[_T], otherwise: _T) -> _T:
+    """What a file of the study holds; `otherwise` if there is none.
+
+    Raises:
+        RunFolderError: if it holds something else.
+    """
+    if not path.is_file():
+        return otherwise
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except ValidationError:
+        raise RunFolderError(f"{path} is damaged; remove it and start the comparison again") from None

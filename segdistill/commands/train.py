@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from segdistill.build.datasets import (
     worker_count,
 )
 from segdistill.build.network import build_deployed
-from segdistill.build.splits import build_splits
+from segdistill.build.splits import build_splits, data_hash
 from segdistill.build.training import build_fabric, build_loop_settings, build_state
 from segdistill.commands.export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
@@ -82,8 +83,8 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
 
 def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Console) -> None:
     """In every process; the first one alone speaks and writes."""
-    train_set, val_set, batches = in_turn(fabric, lambda: _data(config, fabric, console=console))
-    state = build_state(config, fabric, total_steps=config.train.epochs * batches.steps)
+    data = in_turn(fabric, lambda: _data(config, fabric, console=console))
+    state = build_state(config, fabric, total_steps=config.train.epochs * data.batches.steps)
 
     # All have read the folder before the first one writes to it.
     in_turn(fabric, lambda: folder.go_on(config, state))
@@ -94,15 +95,22 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
             folder.begin(config)
 
         by_first(fabric, begin)
-        say_what_runs(config, state, console=console, images=(len(train_set), len(val_set)))
-        scores = fit_and_score(config, folder, state, train_set, batches, val_set, console=console)
-        by_first(fabric, lambda: deploy(config, folder, state, scores, val_set, console=console))
+        say_what_runs(config, state, console=console, images=(len(data.train), len(data.val)))
+        scores = fit_and_score(config, folder, state, data, console=console)
+        by_first(fabric, lambda: deploy(config, folder, state, scores, data, console=console))
 
 
-def _data(
-    config: Config, fabric: Fabric, *, console: Console
-) -> tuple[TrainDataset, EvalDataset, EpochBatches]:
+@dataclass(frozen=True)
+class Data:
     """What is trained on, what is scored on, and in which order this process sees its part of the former."""
+
+    train: TrainDataset
+    val: EvalDataset
+    batches: EpochBatches
+    hash: str  # see `data_hash`
+
+
+def _data(config: Config, fabric: Fabric, *, console: Console) -> Data:
     splits = build_splits(config, ("train", "val"), console=console)
     train_set = build_train_dataset(config, splits["train"])
     if seen_otherwise := size_note(config, splits["train"].samples):
@@ -110,16 +118,14 @@ def _data(
     val_set = build_eval_dataset(config, splits["val"].samples)
     shares = build_image_shares(config, splits["train"])
     batches = epoch_batches(config, fabric, length=len(train_set), val_length=len(val_set), shares=shares)
-    return train_set, val_set, batches
+    return Data(train_set, val_set, batches, data_hash(splits))
 
 
 def fit_and_score(
     config: Config,
     folder: RunFolder,
     state: TrainState,
-    train_set: TrainDataset,
-    batches: EpochBatches,
-    val_set: EvalDataset,
+    data: Data,
     *,
     console: Console,
 ) -> dict[str, Scores]:
@@ -128,8 +134,8 @@ def fit_and_score(
     on_gpu = fabric.device.type == "cuda"
     workers = worker_count(config, on_gpu=on_gpu, processes=fabric.world_size)
     multiple = input_multiple(state.net.primary)
-    taxonomy = val_set.samples.taxonomy
-    validation = eval_loader(val_set, workers=workers, rank=fabric.global_rank, world_size=fabric.world_size)
+    taxonomy = data.val.samples.taxonomy
+    validation = eval_loader(data.val, workers=workers, rank=fabric.global_rank, world_size=fabric.world_size)
     predictor = EnsemblePredictor(state.scored_net, multiple=multiple, device=fabric.device)
 
     def score() -> dict[str, Scores]:
@@ -140,7 +146,7 @@ def fit_and_score(
     log = RunLog(
         folder.path,
         epochs=config.train.epochs,
-        steps_per_epoch=batches.steps,
+        steps_per_epoch=data.batches.steps,
         class_names=taxonomy.names,
         position=state.position,
         enabled=fabric.is_global_zero,
@@ -150,8 +156,8 @@ def fit_and_score(
         last_scores = fit(
             state,
             build_loop_settings(config, multiple=multiple),
-            loader=train_loader(train_set, batches, workers=workers, pin_memory=on_gpu),
-            batches=batches,
+            loader=train_loader(data.train, data.batches, workers=workers, pin_memory=on_gpu),
+            batches=data.batches,
             evaluate=score,
             checkpoints=checkpoints,
             log=log,
@@ -243,7 +249,7 @@ def deploy(
     folder: RunFolder,
     state: TrainState,
     scores: dict[str, Scores],
-    val_set: EvalDataset,
+    data: Data,
     *,
     console: Console,
 ) -> None:
@@ -251,13 +257,13 @@ def deploy(
     primary = state.scored_net.deploy().cpu().to(memory_format=torch.contiguous_format).eval()
     deployed = build_deployed(config, primary)
     save_deployed(folder.primary, primary, deployed)
-    summary = summary_of(config, state, scores, primary, deployed, val_images=len(val_set))
+    summary = summary_of(config, state, scores, primary, deployed, data)
     # Scores first: an export that fails must not cost them.
     write_json(folder.summary, summary)
     console.print(stream_table(scores, deployed.taxonomy.names))
     trained = Trained(PRIMARY, primary, deployed, config, score_in(summary, PRIMARY))
     exported = export_of_some_size(
-        folder.onnx, trained, Split(val_set.samples, scored=False), console=console
+        folder.onnx, trained, Split(data.val.samples, scored=False), console=console
     )
     if hint := better_branch(scores, folder.path):
         console.print(hint)
@@ -276,8 +282,7 @@ def summary_of(
     scores: dict[str, Scores],
     primary: nn.Module,
     deployed: Deployed,
-    *,
-    val_images: int,
+    data: Data,
 ) -> dict[str, Any]:
     """What `summary.json` says of a run before its network is exported."""
     position = state.position
@@ -301,7 +306,8 @@ def summary_of(
         "versions": in_their_order(position.programs),
         "device": state.fabric.device.type,
         "processes": state.fabric.world_size,
-        "protocol": protocol(config, split="val", images=val_images),
+        "data": {"training_images": len(data.train), "hash": data.hash},
+        "protocol": protocol(config, split="val", images=len(data.val)),
     }
 
 

@@ -10,7 +10,7 @@ from segdistill.report.rows import (
     Grid,
     class_grid,
     main_grid,
-    missing_line,
+    missing_lines,
     protocol_items,
     references,
     submodel_grid,
@@ -38,17 +38,14 @@ def comparison_page(comparison: Comparison) -> str:
 
 def _verdict(comparison: Comparison) -> str:
     lead, others = verdict(comparison)
-    missing = missing_line(comparison)
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in others)
     return "\n".join(
-        filter(
-            None,
-            (
-                paragraph(lead, "lead"),
-                paragraph(missing, "missing") if missing else "",
-                f'<ul class="words">{items}</ul>' if items else "",
-            ),
-        )
+        [
+            *(paragraph(caveat, "missing") for caveat in comparison.caveats),
+            paragraph(lead, "lead"),
+            *(paragraph(line, "missing") for line in missing_lines(comparison)),
+            *([f'<ul class="words">{items}</ul>'] if items else []),
+        ]
     )
 
 

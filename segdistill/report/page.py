@@ -15,7 +15,7 @@ h1 { font-size: 1.25rem; margin: 0 0 1rem; overflow-wrap: anywhere }
 h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem }
 p, ul.words, dl { max-width: 46rem }
 .lead { font-size: 1.4rem; line-height: 1.35; font-weight: 600; margin: 0 0 1rem; overflow-wrap: anywhere }
-.missing { border-left: 4px solid #d55e00; padding-left: .75rem }
+.missing { border-left: 4px solid #d55e00; padding-left: .75rem; white-space: pre-line }
 .words, .overrides { padding-left: 1.2rem }
 .words li { margin: .25rem 0 }
 .note, figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem }

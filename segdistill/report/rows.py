@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segdistill.study.results import REFERENCES, Against, Comparison, RungResult
-from segdistill.study.rungs import BASELINE, DEEP_SUPERVISION, SELF_DISTILL
+from segdistill.study.rungs import BASELINE, SELF_DISTILL
 from segdistill.study.statistics import CONFIDENCE, PairedDifference, Spread, points
 
 UNKNOWN = "-"
@@ -58,15 +58,15 @@ def verdict(comparison: Comparison) -> tuple[str, list[str]]:
     return sentences[0], sentences[1:]
 
 
-def missing_line(comparison: Comparison) -> str:
-    """Which runs are not finished, by rung, and how they failed if they did; empty if all are."""
+def missing_lines(comparison: Comparison) -> list[str]:
+    """Which runs are not finished, by rung, and how each of them failed that did; none if all are."""
     seeds: dict[str, list[int]] = {}
     for rung, seed in comparison.missing:
         seeds.setdefault(rung, []).append(seed)
     if not seeds:
-        return ""
+        return []
     missing = "; ".join(f"{rung} {_seeds(found)}" for rung, found in seeds.items())
-    return " ".join([f"Missing runs: {missing}.", *(f"Failed: {failure}" for failure in comparison.failures)])
+    return [f"Missing runs: {missing}.", *(f"Failed: {failure}" for failure in comparison.failures)]
 
 
 def references(comparison: Comparison) -> list[str]:
@@ -127,9 +127,10 @@ def main_grid(comparison: Comparison) -> Grid:
     shared = {one.rung.name: max(run.shared_epochs for run in one.runs) for one in comparison.results}
     if any(shared.values()):
         counted = ", ".join(f"{name} {epochs}" for name, epochs in shared.items() if epochs)
-        note += (
-            f" Epochs that {DEEP_SUPERVISION} of the same seed did for others, equal until there: {counted}."
+        sources = ", ".join(
+            sorted({run.shared_with for one in comparison.results for run in one.runs} - {""})
         )
+        note += f" Epochs that another run did for others, equal until there: {counted} (by {sources})."
     return Grid("mIoU in percent", note, tuple(columns), tuple(rows), strong=(SELF_DISTILL,))
 
 
@@ -159,7 +160,8 @@ def class_grid(comparison: Comparison) -> Grid | None:
     )
     return Grid(
         f"IoU by class: of {BASELINE} in percent, and the differences to it in percentage points",
-        f"Means over the seeds with a score. {UNKNOWN}: none, for the class is neither in the labels nor predicted.",
+        f"Means over the seeds with a score. {UNKNOWN}: none, for the class is not in the labels and not "
+        "predicted by both.",
         columns,
         (*rows, overall),
         strong=("mIoU",),

@@ -14,7 +14,7 @@ from segdistill.report.rows import (
     Grid,
     class_grid,
     main_grid,
-    missing_line,
+    missing_lines,
     protocol_items,
     submodel_grid,
 )
@@ -27,7 +27,7 @@ def comparison_tables(comparison: Comparison, console: Console) -> list[Table]:
     Each is one table where the console is wide enough, else several below each other, all with the first column.
     """
     main = main_grid(comparison)
-    main = replace(main, note=_lines(main.note, missing_line(comparison)))
+    main = replace(main, note="\n".join([main.note, *missing_lines(comparison)]))
     grids = (main, class_grid(comparison), submodel_grid(comparison))
     return [_table(part) for grid in grids if grid is not None for part in _fitting(grid, console)]
 
@@ -35,10 +35,6 @@ def comparison_tables(comparison: Comparison, console: Console) -> list[Table]:
 def protocol_line(comparison: Comparison) -> str:
     """How the scores came about; a number without it cannot be compared."""
     return "protocol: " + "; ".join(f"{what} {value}" for what, value in protocol_items(comparison))
-
-
-def _lines(*texts: str) -> str:
-    return "\n".join(filter(None, texts))
 
 
 def _fitting(grid: Grid, console: Console) -> list[Grid]:

@@ -14,6 +14,9 @@ from segdistill.study.statistics import CONFIDENCE, PairedDifference, Spread
 
 #: What every other rung is measured against, if it is part of the study.
 REFERENCES = (BASELINE, DEEP_SUPERVISION)
+_DIFFERS = "differs: "
+#: What of a protocol is the same in runs that are pairs.
+_ABOUT_DATA = ("data", "split", "images", "training_images", "data_hash")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class RunResult:
     submodels: dict[str, float]  # branches and ensemble
     curve: tuple[tuple[int, float], ...]  # (epoch, mIoU)
     memory_bytes: int | None  # peak while training; None where the platform does not tell
-    shared_epochs: int = 0  # from the start, done by the deep_supervision of the same seed
+    shared_epochs: int = 0  # from the start, done by the same seed of
+    shared_with: str = ""  # this rung
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class Against:
 
     miou: PairedDifference
     classes: dict[str, PairedDifference]  # of the IoU; seeds in which the class has a score in both
+    unpaired: tuple[
+        str, ...
+    ]  # classes that have a score in one of two paired runs alone, which the mIoU counts
     submodels: dict[
         str, PairedDifference
     ]  # of the mIoU; the rung's branches and ensemble minus the reference's primary
@@ -72,6 +79,27 @@ class Comparison:
     failures: tuple[str, ...] = ()
 
     @property
+    def caveats(self) -> list[str]:
+        """What makes a difference something else than one between methods; empty as a rule."""
+        differing = [
+            f"{what.replace('_', ' ')} {value}"
+            for what, value in self.protocol.items()
+            if what in _ABOUT_DATA and str(value).startswith(_DIFFERS)
+        ]
+        found = [
+            f"These runs are not of the same data ({'; '.join(differing)}), so they are no pairs."
+        ] * bool(differing)
+        for result in self.results:
+            for reference, against in result.against.items():
+                if against.unpaired:
+                    found.append(
+                        f"The mIoU of {result.rung.name} and of {reference} are means over different classes "
+                        f"({', '.join(against.unpaired)}: not in the labels, and predicted by one of the two alone, "
+                        "which counts as an IoU of 0)."
+                    )
+        return found
+
+    @property
     def words(self) -> list[str]:
         """A sentence for each rung and reference, that of the last rung first."""
         return [
@@ -103,7 +131,11 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"words": self.words, "by_chance": self.by_chance}
+        return asdict(self) | {
+            "caveats": self.caveats,
+            "words": self.words,
+            "by_chance": self.by_chance,
+        }
 
 
 def read_run(folder: Path, *, seed: int) -> RunResult:
@@ -112,7 +144,6 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
     Raises:
         RunFolderError: if its files are damaged or of another version.
     """
-    taken = folder / TAKEN_OVER
     try:
         summary = json.loads((folder / "summary.json").read_text())
         rows = [json.loads(line) for line in whole_lines(folder / "metrics.jsonl")]
@@ -121,17 +152,25 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
         miou = summary["miou"]
         if miou["primary"] is None:
             raise ValueError("the run has no mIoU, because no labelled pixel was scored")
+        curve = tuple((row["epoch"], float(row["val"]["miou"]["primary"])) for row in rows if row["val"])
+        if not curve:
+            raise ValueError("metrics.jsonl has no evaluated epoch")
+        taken = folder / TAKEN_OVER
+        shared: dict[str, Any] = {"epochs": 0, "source": ""}
+        if taken.is_file():
+            shared = json.loads(taken.read_text())
         submodels = miou["branches"] | ({"ensemble": miou["ensemble"]} if miou["branches"] else {})
         return RunResult(
             seed=seed,
-            miou=miou["primary"],
-            best_miou=summary["best"]["miou"],
+            miou=float(miou["primary"]),
+            best_miou=float(summary["best"]["miou"]),
             best_epoch=summary["best"]["epoch"],
-            iou=summary["iou"],
+            iou=dict(summary["iou"]),
             submodels=submodels,
-            curve=tuple((row["epoch"], row["val"]["miou"]["primary"]) for row in rows if row["val"]),
+            curve=curve,
             memory_bytes=summary["memory_bytes"],
-            shared_epochs=json.loads(taken.read_text())["epochs"] if taken.is_file() else 0,
+            shared_epochs=shared["epochs"],
+            shared_with=shared["source"].partition(",")[0],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
@@ -143,21 +182,27 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
 def read_protocol(folder: Path) -> dict[str, Any]:
     """Of a run that `read_run` could read: how its scores came about, where, and by which software."""
     summary = json.loads((folder / "summary.json").read_text())
+    data = summary.get("data", {})  # a run of an earlier version does not know
     return summary["protocol"] | {
+        "training_images": data.get("training_images"),
+        "data_hash": data.get("hash"),
         "device": f"{summary['processes']} x {summary['device']}",
         "software": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
     }
 
 
 def common_protocol(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of all runs; where they differ (a rung may train for longer), all the values there are."""
+    """Of all runs; where they differ (a rung may train for longer), all the values there are. What only some of them
+    know of their data is taken for all."""
     common: dict[str, Any] = {}
     for key in protocols[0]:
         values: list[Any] = []
         for protocol in protocols:
-            if protocol.get(key) not in values:
+            unknown = key in _ABOUT_DATA and protocol.get(key) is None
+            if not unknown and protocol.get(key) not in values:
                 values.append(protocol.get(key))
-        common[key] = values[0] if len(values) == 1 else "differs: " + " / ".join(map(str, values))
+        if values:
+            common[key] = values[0] if len(values) == 1 else _DIFFERS + " / ".join(map(str, values))
     return common
 
 
@@ -199,11 +244,14 @@ def _against(
 ) -> Against:
     seeds = sorted(runs.keys() & reference.keys())
     classes: dict[str, PairedDifference] = {}
+    unpaired: list[str] = []
     for name in runs[seeds[0]].iou:
-        pairs = {seed: (runs[seed].iou[name], reference[seed].iou[name]) for seed in seeds}
+        pairs = {seed: (runs[seed].iou.get(name), reference[seed].iou.get(name)) for seed in seeds}
         known = {seed: a - b for seed, (a, b) in pairs.items() if a is not None and b is not None}
         if known:
             classes[name] = PairedDifference.of(known)
+        if any((a is None) != (b is None) for a, b in pairs.values()):
+            unpaired.append(name)
     submodels: dict[str, dict[int, float]] = {}
     for seed in seeds:
         for name, miou in runs[seed].submodels.items():
@@ -211,6 +259,7 @@ def _against(
     return Against(
         miou=PairedDifference.of({seed: runs[seed].miou - reference[seed].miou for seed in seeds}),
         classes=classes,
+        unpaired=tuple(unpaired),
         submodels={name: PairedDifference.of(by_seed) for name, by_seed in submodels.items()},
         seconds=seconds,
         memory=_ratio(_most_memory(runs.values()), _most_memory(reference.values())),

@@ -54,6 +54,10 @@ def parse_rung(text: str) -> Rung:
             f"--rung {text!r} is not of the form name:key=value,key=value, e.g. "
             "wide:method.kind=self_distill,method.branches.width=96"
         )
+    if name.endswith((".json", ".html")):
+        raise ConfigError(
+            f"--rung {text!r}: a rung has a folder, and the study's results are files like {name!r}"
+        )
     if name in {rung.name for rung in LADDER}:
         raise ConfigError(f"--rung {text!r}: {name!r} is a rung of the ladder; choose another name")
     return Rung(name, tuple(overrides))

@@ -87,12 +87,12 @@ class PlannedRun:
         return self.beginning.epochs
 
     def epoch_seconds(self) -> list[float]:
-        """Of the epochs that are done, here or for this run."""
+        """Of the epochs that are done, here or for this run; none if nobody can tell."""
         try:
             lines = whole_lines(self.folder / "metrics.jsonl")
-        except OSError:
+            return [float(json.loads(line)["seconds"]) for line in lines]
+        except (OSError, ValueError, KeyError, TypeError):
             return []
-        return [json.loads(line)["seconds"] for line in lines]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class Runner:
         take_over: makes a run go on from its beginning, which another one has trained; if it raises UserError or
             OSError, the run is trained from its start.
         watch: called every few seconds with the runs that are under way.
-        said: called with a line at every start and end.
+        said: called with a line at every start.
+        failed: called at once with every training that ended with an error.
     """
 
     jobs: int
@@ -133,6 +134,7 @@ class Runner:
     take_over: Callable[[PlannedRun], None]
     watch: Callable[[Sequence[PlannedRun]], None]
     said: Callable[[str], None]
+    failed: Callable[[Failure], None]
     _started: list[_Started] = field(default_factory=list)
     _stop_asked: bool = False
 
@@ -171,7 +173,7 @@ class Runner:
                         finished(one.run)
                     else:
                         failures.append(Failure(one.run, one.process.returncode))
-                        self.said(failures[-1].message())
+                        self.failed(failures[-1])
                 if time.monotonic() - watched > _WATCH_SECONDS:
                     self.watch([one.run for one in self._started])
                     watched = time.monotonic()

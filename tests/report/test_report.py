@@ -256,7 +256,7 @@ def test_missing_runs() -> None:
     assert distill[1:3] == ("3 (0, 1, 2)", "45.33 ± 4.51")
     assert "Rungs have different seeds" in rows.main_grid(study).note
     assert (distill[4], distill[6]) == ("+2.00", "2/2")
-    assert rows.missing_line(study) == "Missing runs: baseline seed 1."
+    assert rows.missing_lines(study) == ["Missing runs: baseline seed 1."]
 
 
 def test_failed_runs_say_why() -> None:
@@ -264,17 +264,18 @@ def test_failed_runs_say_why() -> None:
         comparison([(BASELINE, [run(0, 0.4)])], missing=(("self_distill", 0),)),
         failures=("self_distill, seed 0: error: the total loss became NaN in epoch 3",),
     )
-    assert rows.missing_line(study) == (
-        "Missing runs: self_distill seed 0. Failed: self_distill, seed 0: error: the total loss became NaN in epoch 3"
-    )
+    assert rows.missing_lines(study) == [
+        "Missing runs: self_distill seed 0.",
+        "Failed: self_distill, seed 0: error: the total loss became NaN in epoch 3",
+    ]
 
 
 def test_missing_runs_are_named_by_rung(three_seeds: Comparison, one_seed: Comparison) -> None:
     line = "Missing runs: deep_supervision seeds 3, 4; self_distill seed 3."
-    assert rows.missing_line(three_seeds) == line
+    assert rows.missing_lines(three_seeds) == [line]
     assert line in " ".join(text_of(comparison_page(three_seeds)).split())
     assert line in " ".join(printed(three_seeds).split())
-    assert rows.missing_line(one_seed) == ""
+    assert rows.missing_lines(one_seed) == []
     assert "Missing" not in comparison_page(one_seed) + printed(one_seed)
 
 

@@ -43,6 +43,7 @@ def write_run(folder: Path, **changes: Any) -> Path:
         "best": {"epoch": 3, "miou": 0.52},
         "iou": {"sky": 0.9, "pole": None},
         "memory_bytes": 1000,
+        "data": {"training_images": 12, "hash": "abc"},
         "protocol": {"split": "val"},
         "device": "cpu",
         "processes": 2,
@@ -77,6 +78,27 @@ def test_a_damaged_run_is_named(tmp_path: Path) -> None:
     (folder / "summary.json").write_text("{")
     with pytest.raises(RunFolderError, match=rf"{folder}.*remove that folder"):
         read_run(folder, seed=0)
+
+
+@pytest.mark.parametrize("metrics", ["", '{"epoch": 1, "val": null}\n', "\0\0\n", '{"epoch": 2, "v'])
+def test_a_run_without_a_learning_curve_is_named(tmp_path: Path, metrics: str) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "metrics.jsonl").write_text(metrics)
+    with pytest.raises(RunFolderError, match=rf"{folder}.*remove that folder"):
+        read_run(folder, seed=0)
+
+
+def test_a_run_whose_best_score_is_missing_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", best={"epoch": 1, "miou": None})
+    with pytest.raises(RunFolderError, match=rf"{folder}.*remove that folder"):
+        read_run(folder, seed=0)
+
+
+def test_whose_epochs_a_run_shares_is_read(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "beginning.json").write_text(json.dumps({"source": "wide, seed 4", "epochs": 3}))
+    run = read_run(folder, seed=4)
+    assert (run.shared_epochs, run.shared_with) == (3, "wide")
 
 
 def test_a_run_without_a_score_is_named(tmp_path: Path) -> None:
@@ -120,6 +142,37 @@ def test_a_class_without_a_score_is_left_out_of_that_pair() -> None:
     }
 
 
+def test_means_over_different_classes_are_told() -> None:
+    """A class that no label has counts as 0 for whoever predicts it."""
+    runs = [
+        (BASELINE, [result(0, 0.5, iou={"sky": 0.5, "rare": None})]),
+        (DISTILLED, [result(0, 0.26, iou={"sky": 0.52, "rare": 0.0})]),
+    ]
+    study = Comparison("x", {}, compare_rungs(runs, seconds_per_step={}), missing=())
+    assert study.results[1].against["baseline"].unpaired == ("rare",)
+    (caveat,) = study.caveats
+    assert "mIoU of self_distill and of baseline are means over different classes (rare: not in" in caveat
+    assert study.as_dict()["caveats"] == [caveat]
+    same = [(BASELINE, [result(0, 0.5)]), (DISTILLED, [result(0, 0.6)])]
+    assert Comparison("x", {}, compare_rungs(same, seconds_per_step={}), missing=()).caveats == []
+
+
+def test_runs_on_other_data_are_told(tmp_path: Path) -> None:
+    """What an earlier version did not write down is no difference."""
+    here, there = {"training_images": 12, "hash": "abc"}, {"training_images": 12, "hash": "def"}
+    protocols = [
+        read_protocol(write_run(tmp_path / name, data=data))
+        for name, data in (("a", here), ("b", there), ("old", {}))
+    ]
+    (caveat,) = Comparison("x", common_protocol(protocols), (), missing=()).caveats
+    assert (
+        caveat == "These runs are not of the same data (data hash differs: abc / def), so they are no pairs."
+    )
+    assert Comparison("x", common_protocol(protocols[::2]), (), missing=()).caveats == []
+    longer = common_protocol([{"epochs": 80}, {"epochs": 160}])
+    assert Comparison("x", longer, (), missing=()).caveats == []
+
+
 def test_a_rung_without_runs_or_without_a_shared_seed_is_compared_with_nothing() -> None:
     runs: list[tuple[Rung, list[RunResult]]] = [
         (BASELINE, [result(0, 0.5)]),
@@ -133,7 +186,13 @@ def test_a_rung_without_runs_or_without_a_shared_seed_is_compared_with_nothing()
 
 def test_where_and_by_what_a_run_was_made_is_part_of_its_protocol(tmp_path: Path) -> None:
     first = read_protocol(write_run(tmp_path / "first"))
-    assert first == {"split": "val", "device": "2 x cpu", "software": "segdistill 0.1.0, torch 2.14"}
+    assert first == {
+        "split": "val",
+        "training_images": 12,
+        "data_hash": "abc",
+        "device": "2 x cpu",
+        "software": "segdistill 0.1.0, torch 2.14",
+    }
     other = read_protocol(write_run(tmp_path / "other", versions={"segdistill": "0.2.0"}))
     differs = "differs: segdistill 0.1.0, torch 2.14 / segdistill 0.2.0"
     assert common_protocol([first, other])["software"] == differs

@@ -71,6 +71,12 @@ def test_a_malformed_rung_is_refused_with_an_example(text: str) -> None:
         parse_rung(text)
 
 
+@pytest.mark.parametrize("name", ["rungs.json", "comparison.html"])
+def test_a_rung_is_no_file_of_the_study(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"a rung has a folder.*{name}"):
+        parse_rung(f"{name}:method.kind=baseline")
+
+
 def test_the_ladders_names_are_taken() -> None:
     with pytest.raises(ConfigError, match="'baseline' is a rung of the ladder"):
         parse_rung("baseline:seed=1")

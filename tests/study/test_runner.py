@@ -68,7 +68,14 @@ def runner(
     take_over: Callable[[PlannedRun], None] = lambda _: None,
 ) -> Runner:
     said = [] if said is None else said
-    return Runner(jobs=jobs, gpus=gpus, take_over=take_over, watch=lambda _: None, said=said.append)
+    return Runner(
+        jobs=jobs,
+        gpus=gpus,
+        take_over=take_over,
+        watch=lambda _: None,
+        said=said.append,
+        failed=lambda failure: said.append(failure.message()),
+    )
 
 
 def environment(run: PlannedRun) -> dict[str, str | float | None]:

@@ -1,0 +1,183 @@
+"""Which runs a comparison consists of, and what it says before it trains any."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from segdistill.commands.compare import StudyProgress, compare
+from segdistill.commands.study_plan import Study, plan_study
+from segdistill.config_io import load_config
+from segdistill.console import new_console
+from segdistill.errors import ConfigError, RunFolderError
+from segdistill.files import alone_in, write_text
+from segdistill.study.rungs import Rung
+from segdistill.study.runner import Failure, PlannedRun
+
+SYNTHETIC = Path(__file__).parents[1] / "configs" / "synthetic_unet.yaml"
+FINISHED = {"miou": {"primary": 0.5}, "protocol": {}, "onnx": {}}
+
+
+def plan(
+    out: Path,
+    *overrides: str,
+    kinds: Sequence[str] | None = ("baseline", "deep_supervision"),
+    rungs: Sequence[Rung] = (),
+    seeds: Sequence[int] = (0,),
+) -> Study:
+    return plan_study(SYNTHETIC, overrides, kinds=kinds, rungs=rungs, seeds=seeds, out=out)
+
+
+def finish(run: PlannedRun) -> None:
+    """As a training that came to its end leaves it."""
+    write_text(run.folder / "config.yaml", run.settings)
+    write_text(run.folder / "summary.json", json.dumps(FINISHED))
+
+
+def names(study: Study) -> list[str]:
+    return [rung.name for rung in study.ladder]
+
+
+def test_a_home_folder_is_one_for_the_trainings_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for run in plan(Path("~/study")).planned:
+        assert run.folder.is_relative_to(tmp_path / "study")
+
+
+@pytest.mark.parametrize("name", ["ünï", "😀", 'a "quoted" #: one'])
+def test_a_folder_of_any_name_reaches_the_trainings(tmp_path: Path, name: str) -> None:
+    (run, _) = plan(tmp_path / name).planned
+    write_text(run.settings_file, run.settings)
+    assert load_config(run.settings_file).run_folder == run.folder
+
+
+def test_earlier_runs_of_other_settings_are_left_out(tmp_path: Path) -> None:
+    """They may be valid no more with this call's overrides; those of the same settings count."""
+    before = plan(
+        tmp_path, "method.reparam.copies=1", kinds=("baseline", "reparam", "self_distill"), seeds=(0, 1)
+    )
+    for run in before.planned:
+        finish(run)
+    write_text(before.folder.rungs, json.dumps({rung.name: list(rung.overrides) for rung in before.rungs}))
+    now = plan(tmp_path, "method.feature.weight=0.3", seeds=(0,))
+    others = "reparam seed 0, reparam seed 1, self_distill seed 0, self_distill seed 1"
+    assert now.left_out == (f"trained with other settings than these: {others}",)
+    assert [run.name for run in now.finished] == ["baseline, seed 0", "baseline, seed 1"]
+
+
+def test_a_planned_run_of_other_settings_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    for run in plan(tmp_path).planned:
+        finish(run)
+    with pytest.raises(ConfigError, match=r"train\.epochs") as caught:
+        plan(tmp_path, "train.epochs=3")
+    assert "or choose another folder by --out, another name for the rung, or remove" in str(caught.value)
+    assert "out=DIR" not in str(caught.value)
+
+
+@pytest.mark.parametrize("held", ["", "{", "[]", '{"wide": null}', '{"wide": [3]}', "\0"])
+def test_a_damaged_list_of_rungs_is_named(tmp_path: Path, held: str) -> None:
+    (tmp_path / "rungs.json").write_text(held)
+    with pytest.raises(RunFolderError, match=rf"{tmp_path}/rungs.json is damaged; remove it"):
+        plan(tmp_path)
+
+
+@pytest.mark.parametrize("held", ["", "[]", '{"seconds_per_step": {"baseline": "x"}, "settings": {}}'])
+def test_damaged_costs_are_named(tmp_path: Path, held: str) -> None:
+    study = plan(tmp_path)
+    study.folder.cost.write_text(held)
+    with pytest.raises(RunFolderError, match=r"seconds_per_step\.json is damaged; remove it"):
+        study.folder.measured_cost()
+
+
+def test_folders_that_are_no_seeds_are_none(tmp_path: Path) -> None:
+    for name in ("seed²", "seed", "seed-1", "seed1.old"):
+        (tmp_path / "baseline" / name).mkdir(parents=True)
+    assert plan(tmp_path).finished == []
+
+
+# Rungs that train the same
+
+
+def test_a_term_alone_on_the_ladder_is_all_there_is(tmp_path: Path) -> None:
+    off = ("method.feature.weight=0", "method.adversarial.weight=0")
+    study = plan(tmp_path, *off, kinds=None)
+    assert names(study) == ["baseline", "deep_supervision", "self_distill"]
+    assert "+logit (equal to self_distill)" in study.left_out[0]
+    assert {run.rung.name for run in study.planned} == set(names(study))
+
+
+def test_without_any_term_self_distillation_is_deep_supervision(tmp_path: Path) -> None:
+    off = [f"method.{term}.weight=0" for term in ("logit", "feature", "adversarial")]
+    study = plan(tmp_path, *off, kinds=None)
+    assert names(study) == ["baseline", "deep_supervision"]
+    assert "self_distill (equal to deep_supervision)" in study.left_out[0]
+
+
+def test_the_whole_ladder_of_different_rungs_stays(tmp_path: Path) -> None:
+    assert names(plan(tmp_path, "method.reparam.copies=1", kinds=None)) == [
+        "baseline",
+        "reparam",
+        "deep_supervision",
+        "+logit",
+        "+feature",
+        "+adversarial",
+        "self_distill",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "rung", "told"),
+    [
+        (None, Rung("mine", ("method.kind=baseline", "method.branches.width=8")), "rung mine.*baseline"),
+        (("+logit", "self_distill"), None, r"rung \+logit.*self_distill"),
+    ],
+)
+def test_an_equal_rung_that_was_asked_for_is_refused(
+    tmp_path: Path, kinds: Sequence[str] | None, rung: Rung | None, told: str
+) -> None:
+    off = ("method.feature.weight=0", "method.adversarial.weight=0")
+    with pytest.raises(ConfigError, match=told):
+        plan(tmp_path, *off, kinds=kinds, rungs=[rung] if rung else [])
+
+
+# One study at a time, and the time it has left
+
+
+def test_two_comparisons_in_one_folder_are_refused(tmp_path: Path) -> None:
+    said = io.StringIO()
+    with (
+        alone_in(tmp_path, otherwise=ValueError()),
+        pytest.raises(RunFolderError, match=f"another comparison is training in {tmp_path}.*--out"),
+    ):
+        compare(
+            SYNTHETIC,
+            [],
+            kinds=("baseline",),
+            rungs=(),
+            seeds=(0,),
+            jobs=1,
+            out=tmp_path,
+            only_report=False,
+            console=new_console(file=said),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_waits_for_what_failed(tmp_path: Path) -> None:
+    runs = plan(tmp_path, "train.epochs=12").planned
+    for run in runs:
+        rows = [json.dumps({"epoch": epoch, "seconds": 2.0}) for epoch in (1, 2)]
+        write_text(run.folder / "metrics.jsonl", "".join(f"{row}\n" for row in rows))
+    progress = StudyProgress(runs, jobs=1, console=new_console(file=io.StringIO()))
+    assert progress._left() == "40 s", "two runs of 12 epochs"
+    progress.failed(Failure(runs[1], 2))
+    assert progress._left() == "20 s"
+
+
+def test_a_damaged_learning_curve_keeps_nobody_from_going_on(tmp_path: Path) -> None:
+    (run, _) = plan(tmp_path).planned
+    for held in ("\0\0\n", '{"epoch": 1}\n', "[]\n"):
+        write_text(run.folder / "metrics.jsonl", held)
+        assert run.epoch_seconds() == []
