@@ -182,7 +182,10 @@ def test_a_run_whose_export_failed_counts(study: tuple[Path, str], workplace: Pa
 
 
 MISTAKES = {
-    "other settings": (("train.epochs=3",), ("train.epochs: 6 when it was started, 3 now", "another folder by --out")),
+    "other settings": (
+        ("train.epochs=3",),
+        ("train.epochs: 6 when it was started, 3 now", "another folder by --out"),
+    ),
     "misspelt override": (("--rung", "wide:method.branches.widht=4"), ("rung wide", "did you mean 'width'")),
     "malformed rung": (("--rung", "wide"), ("name:key=value",)),
     "a rung on other data": (

@@ -202,22 +202,24 @@ def export_checked(
         with console.status(f"exporting {trained.name} to ONNX (about half a minute)"):
             cost = export_onnx(single, graph, description, interface)
         reference = torch_miou(trained, wanted, split.samples, console=console) if split.scored else None
-        kept_float: tuple[str, ...] = ()
+        quantised = None
         match wanted.precision:
             case "fp32":
                 candidate = single
             case "fp16":
                 to_half(single, candidate)
             case "int8":
-                kept_float = quantise(
+                quantised = quantise(
                     single, candidate, trained, wanted, split.samples, reference=reference, console=console
                 )
         file = OnnxFile(candidate)
-        parity = compare(
-            graph, file, batches_of(spread(split.samples, PARITY_IMAGES), description, interface)
-        )
-        miou = None if reference is None else file_miou(file, split.samples, console=console)
-        check = Check(wanted.precision, parity, miou, reference)
+        kept_float = quantised.kept_float if quantised else ()
+        if quantised:
+            miou = quantised.score
+        else:
+            miou = None if reference is None else file_miou(file, split.samples, console=console)
+        images = batches_of(spread(split.samples, PARITY_IMAGES), description, interface)
+        check = Check(wanted.precision, compare(graph, file, images), miou, reference)
         if not check.holds:
             console.print(check_table(check))
             older = "; the file of that name is an earlier one" if path.exists() else ""
@@ -226,23 +228,27 @@ def export_checked(
         if miou is not None:
             protocol = protocol_of(trained, wanted, images=len(split.samples))
             score = {"miou": miou, "of": "this file", "protocol": protocol}
-            score |= {"float_layers": kept_float} if wanted.precision == "int8" else {}
+            score |= {"float_layers": kept_float} if quantised else {}
             set_metadata(candidate, replace(description, score=score))
         speed = speed_up(OnnxFile(single), file, split.samples) if candidate != single else None
         note = ""
-        if speed is not None and speed < INT8_SPEED and wanted.precision == "int8":
+        if quantised and speed is not None and speed < INT8_SPEED:
             note = slow_note(file, split.samples, speed=speed)
         candidate.replace(path)
-    said = [f"{line.name} {line.value}" for line in check.lines]
-    said += [f"{speed:.2f} x as fast as fp32 on this CPU"] if speed else []
-    said += [f"left in float: {', '.join(kept_float)}"] if kept_float else []
-    console.print(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB, checked against torch on {check.parity.images} images under ONNX "
-        f"Runtime: {', '.join(said)}",
-    )
+    console.print(_in_words(path, check, speed=speed, kept_float=kept_float))
     if note:
         console.print(note)
     return Exported(path, cost, check)
+
+
+def _in_words(path: Path, check: Check, *, speed: float | None, kept_float: Sequence[str]) -> str:
+    said = [f"{line.name} {line.value}" for line in check.lines]
+    said += [f"{speed:.2f} x as fast as fp32 on this CPU"] if speed else []
+    said += [f"left in float: {', '.join(kept_float)}"] if kept_float else []
+    return (
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, checked against torch on {check.parity.images} images under ONNX "
+        f"Runtime: {', '.join(said)}"
+    )
 
 
 def set_metadata(path: Path, description: Description) -> None:

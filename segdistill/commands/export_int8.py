@@ -33,11 +33,8 @@ def quantise(
     *,
     reference: float | None,
     console: Console,
-) -> tuple[str, ...]:
+) -> Outcome:
     """Make an int8 file of an fp32 one that keeps the mIoU.
-
-    Returns:
-        Names of the layer groups that had to stay in float.
 
     Raises:
         ExportError: without the run's images, or if the mIoU cannot be kept.
@@ -62,7 +59,7 @@ def quantise(
     )
     if outcome.sensitivities:
         console.print(sensitivity_table(outcome))
-    return outcome.kept_float
+    return outcome
 
 
 def sensitivity_table(outcome: Outcome) -> Table:
