@@ -12,7 +12,7 @@ from segdistill.build import datasets
 from segdistill.build import splits as splits_module
 from segdistill.build.datasets import build_image_shares, build_train_dataset, size_note
 from segdistill.build.objective import build_objective
-from segdistill.build.splits import CheckedSplit, build_splits, build_taxonomy
+from segdistill.build.splits import CheckedSplit, build_splits, build_taxonomy, data_hash
 from segdistill.config import Config, LogitConfig
 from segdistill.config_io import load_config, resolve
 from segdistill.console import new_console
@@ -90,6 +90,17 @@ def test_binary_masks_of_0_and_255(tmp_path: Path) -> None:
             assert image.shape[:2] == mask.shape
             np.testing.assert_array_equal(mask, half(int(split.samples.name(index))) // 255)
     assert splits["train"].pixels.sum(0)[0] == splits["train"].pixels.sum(0)[1]
+
+
+def test_the_hash_of_data_is_that_of_names_and_masks_wherever_they_lie(tmp_path: Path) -> None:
+    def hash_of(name: str, mask: Any, count: int = 5) -> str:
+        write_folder(tmp_path / name, mask, count)
+        return data_hash(build(settings(tmp_path / name))[0])
+
+    here = hash_of("here", half)
+    assert hash_of("there", half) == here
+    assert hash_of("other masks", lambda index: half(index)[1:]) != here
+    assert hash_of("more", half, 6) != here
 
 
 def test_images_that_viewers_turn_are_told(tmp_path: Path) -> None:

@@ -214,10 +214,9 @@ def export_checked(
                 )
         file = OnnxFile(candidate)
         kept_float = quantised.kept_float if quantised else ()
-        if quantised:
-            miou = quantised.score
-        else:
-            miou = None if reference is None else file_miou(file, split.samples, console=console)
+        miou = quantised.score if quantised else None
+        if split.scored and not quantised:
+            miou = file_miou(file, split.samples, console=console)
         images = batches_of(spread(split.samples, PARITY_IMAGES), description, interface)
         check = Check(wanted.precision, compare(graph, file, images), miou, reference)
         if not check.holds:
