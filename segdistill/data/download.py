@@ -1,6 +1,5 @@
 """Download one file over HTTP: with progress, resumed when the connection breaks, whole or not at all."""
 
-import hashlib
 import os
 import re
 import sys
@@ -39,7 +38,6 @@ def fetch(
     url: str,
     destination: Path,
     *,
-    expected_sha256: str | None,
     attempts: int = 4,
     timeout_seconds: float = 30.0,
     pause_seconds: float = 1.0,
@@ -47,16 +45,16 @@ def fetch(
     """Download `url` to `destination`, which appears only when it is whole (temp file, fsync, rename).
 
     Proxies are taken from the environment. The temp file `<destination>.part` is overwritten if an
-    earlier process left one, and removed on every failure; callers in parallel need folders of their own.
+    earlier process left one, and removed on every failure; callers in parallel need folders of their own. Whether the
+    content is the right one is the caller's to verify.
 
     Args:
-        expected_sha256: hex digest to verify, None if the caller verifies the content by other means.
         attempts: tries in all; a broken transfer goes on where it stopped if the server can do that.
         timeout_seconds: longest silence of the server.
         pause_seconds: before the second try; doubled before each further one.
 
     Raises:
-        DataError: the file cannot be had, written or trusted; names the URL.
+        DataError: the file cannot be had or written; names the URL.
     """
     part = destination.with_name(destination.name + ".part")
     try:
@@ -66,8 +64,6 @@ def fetch(
                 _receive(_Transfer(url, timeout_seconds, file, progress), attempts, pause_seconds)
                 file.flush()
                 os.fsync(file.fileno())
-            if expected_sha256 is not None:
-                _verify(part, url, expected_sha256)
             os.replace(part, destination)
         finally:
             part.unlink(missing_ok=True)
@@ -196,13 +192,3 @@ def _shown(url: str) -> Iterator[Progress]:
     with Progress(*columns, console=console, disable=not on_terminal) as progress:
         progress.add_task(f"Downloading {url.rsplit('/', 1)[-1]}", total=None)
         yield progress
-
-
-def _verify(file: Path, url: str, expected_sha256: str) -> None:
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected_sha256.lower():
-        raise DataError(
-            f"{url}: sha256 of the downloaded file is {found}, expected {expected_sha256}; "
-            "it was thrown away, since it is not the file that was published"
-        )

@@ -37,10 +37,6 @@ class CachedSamples:
     source: Samples
     decoded: tuple[LabelledImage, ...]
 
-    @classmethod
-    def of(cls, source: Samples) -> "CachedSamples":
-        return cls(source, tuple(source.load(i) for i in range(len(source))))
-
     @property
     def taxonomy(self) -> Taxonomy:
         return self.source.taxonomy

@@ -78,8 +78,6 @@ def evaluate(
     predict: Callable[[Tensor], StreamLogits],
     items: Iterable[EvalItem],
     taxonomy: Taxonomy,
-    *,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Scores]:
     """Predict every image, resize the logits to its label's size, count. The quick way, for each epoch.
 
@@ -87,19 +85,17 @@ def evaluate(
         predict: (1, 3, h, w) normalised image -> logits of every stream.
         items: this process's share of the split, not empty; the counts of all processes are summed.
         taxonomy: classes and ignore index.
-        progress: called with the number of images done.
 
     Returns:
         Scores by stream name.
     """
     tallies: dict[str, Tally] = {}
-    for done, item in enumerate(items, 1):
+    for item in items:
         for name, logits in predict(item.image.unsqueeze(0)).items():
             if name not in tallies:
                 tallies[name] = Tally(taxonomy, device=logits.device, thorough=False)
             prediction = likeliest(upsample(logits.float(), *item.labels.shape[-2:]))  # (H, W)
             tallies[name].add(Labelling(prediction, None), item.labels)
-        progress(done)
     assert tallies, "every process has an image: the others wait for its counts"
     return {name: tally.scores() for name, tally in tallies.items()}
 

@@ -199,7 +199,7 @@ def _downloaded(cache: Path, url: str, integrity: str) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".incoming-", dir=cache) as work:
             fresh = Path(work) / RUNTIME_ARCHIVE
-            fetch(url, fresh, expected_sha256=None)
+            fetch(url, fresh)
             _verify(fresh, integrity, named=url)
             fresh.replace(archive)
     except DataError as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from segdistill.errors import RunFolderError
+from segdistill.errors import RunFolderError, first_line
 from segdistill.files import write_atomically
 
 FORMAT = 1
@@ -28,18 +28,25 @@ def save_checkpoint(path: Path, *, state: dict[str, Any], config: str, versions:
     write_atomically(path, write)
 
 
-def load_checkpoint(path: Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Load with `weights_only=True`: no code of the file is run.
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Load to the CPU, with `weights_only=True`: no code of the file is run.
 
     Raises:
         RunFolderError: if the file is missing, damaged or of another format.
     """
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise RunFolderError(f"there is no checkpoint {path}; is it the folder of a run?") from None
+        raise RunFolderError(
+            f"there is no checkpoint {path}; is it the folder of a run, and has that been evaluated once?"
+        ) from None
     except Exception as error:  # torch.load raises many kinds for a damaged file
-        raise RunFolderError(f"the checkpoint {path} cannot be read: {error}") from None
+        raise RunFolderError(
+            f"the checkpoint {path} cannot be read ({first_line(error)}); start the run anew by --overwrite"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RunFolderError(f"{path} is not a checkpoint of this version of segdistill (format {FORMAT})")
+        raise RunFolderError(
+            f"{path} is not a checkpoint of this version of segdistill (format {FORMAT}); use the version that "
+            "made it, which its summary.json names, or start the run anew by --overwrite"
+        )
     return content

@@ -218,7 +218,7 @@ def test_paired_files_are_samples(tmp_path: Path) -> None:
     assert (len(files), files.name(0), files.taxonomy) == (1, "a", CAMVID)
     np.testing.assert_array_equal(files.load(0).image, RGB)
     np.testing.assert_array_equal(files.load(0).mask, LABELS)
-    np.testing.assert_array_equal(CachedSamples.of(files).load(0).mask, LABELS)
+    np.testing.assert_array_equal(CachedSamples(files, (files.load(0),)).load(0).mask, LABELS)
 
 
 def test_a_mask_changed_since_the_check_is_told(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_evaluation_leaves_the_labels_as_they_are(workers: int) -> None:
 
 def test_cached_samples_are_decoded_once() -> None:
     source = Noise(4)
-    cached = CachedSamples.of(source)
+    cached = CachedSamples(source, tuple(map(source.load, range(4))))
     assert source.loaded == [0, 1, 2, 3]
     assert (len(cached), cached.name(2), cached.taxonomy) == (4, "noise 2", CAMVID)
     np.testing.assert_array_equal(cached.load(3).image, Noise(4).load(3).image)
