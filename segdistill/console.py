@@ -13,3 +13,12 @@ def new_console(**options: Any) -> Console:
 def warn(console: Console, message: str) -> None:
     """Print what does not stop the program but has to be seen."""
     console.print(message, style="yellow")
+
+
+def duration(seconds: float) -> str:
+    """`3 h 05 min`, `12 min 40 s`, `8 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

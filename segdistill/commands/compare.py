@@ -14,7 +14,7 @@ from segdistill.commands.step_cost import seconds_per_step
 from segdistill.commands.study_plan import MeasuredCost, Study, StudyFolder, is_finished, plan_study
 from segdistill.config import Config
 from segdistill.config_io import load_config
-from segdistill.console import new_console, warn
+from segdistill.console import duration, new_console, warn
 from segdistill.errors import ConfigError, RunFolderError, UserError, first_line
 from segdistill.files import alone_in, write_json, write_text
 from segdistill.report.html import comparison_page
@@ -30,7 +30,6 @@ from segdistill.study.results import (
 )
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Failure, PlannedRun, Runner, seconds_left
-from segdistill.training.run_log import duration
 
 
 def compare(

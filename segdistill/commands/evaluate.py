@@ -30,12 +30,11 @@ from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import DataError, EvaluationError
 from segdistill.evaluation.evaluator import Labelling, Watcher, evaluate_images, score_classes
-from segdistill.evaluation.metrics import Scores
+from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.files import write_json
 from segdistill.processes import in_turn, launched
 from segdistill.report.confusion import confusion_csv, confusion_picture
-from segdistill.training.run_log import miou_by_stream
 
 
 @dataclass(frozen=True)

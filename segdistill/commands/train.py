@@ -42,7 +42,7 @@ from segdistill.data.loading import (
 )
 from segdistill.errors import ConfigError, ExportError, ParityError
 from segdistill.evaluation.evaluator import evaluate
-from segdistill.evaluation.metrics import Scores
+from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.evaluation.predictors import EnsemblePredictor
 from segdistill.export.weights import Deployed, save_deployed
 from segdistill.files import write_json
@@ -53,7 +53,7 @@ from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.host_memory import keep_freed_memory
 from segdistill.training.loop import fit
-from segdistill.training.run_log import RunLog, miou_by_stream
+from segdistill.training.run_log import RunLog
 from segdistill.training.state import TrainState
 
 _TO_SAVE_MEMORY = (

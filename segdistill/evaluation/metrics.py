@@ -1,6 +1,7 @@
 """The standard segmentation scores, from counts over a whole split."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from segdistill.evaluation.boundary import Boundary
 from segdistill.evaluation.calibration import Calibration
+from segdistill.streams import ENSEMBLE, PRIMARY
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,13 @@ def confusion_metric(*, num_classes: int, ignore_index: int) -> MulticlassConfus
     """Counts pixels in int64 and sums over processes. Validation is off: it costs more than the counting,
     and the labels were checked before training."""
     return MulticlassConfusionMatrix(num_classes, ignore_index=ignore_index, validate_args=False)
+
+
+def miou_by_stream(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """`{primary, branches: {...}, ensemble}`; null where there is no such stream or no score."""
+    values = {name: None if math.isnan(one.miou) else one.miou for name, one in scores.items()}
+    return {
+        "primary": values.get(PRIMARY),
+        "branches": {name: value for name, value in values.items() if name not in (PRIMARY, ENSEMBLE)},
+        "ensemble": values.get(ENSEMBLE),
+    }

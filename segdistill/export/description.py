@@ -8,6 +8,7 @@ from typing import Any, Literal
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.transforms import Normalisation
 from segdistill.errors import ExportError
+from segdistill.export.feed import from_values, to_values
 
 Input = Literal["tensor", "image"]
 Layout = Literal["nchw", "nhwc"]
@@ -18,6 +19,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 NORMALIZED_IMAGE, LOGITS = "normalized_image", "logits"
 RGB_IMAGE, CLASS_INDEX, CONFIDENCE = "rgb_image", "class_index", "confidence"
 
+_FEED = ("class_names", "class_colours", "ignore_index", "mean", "std")
 TASK = "semantic segmentation"
 
 
@@ -95,11 +97,7 @@ class Description:
             "task": TASK,
             "input_description": self.inputs_in_words,
             "output_description": self.outputs_in_words,
-            "class_names": self.taxonomy.names,
-            "class_colours": self.taxonomy.colours,
-            "ignore_index": self.taxonomy.ignore_index,
-            "mean": self.normalisation.mean,
-            "std": self.normalisation.std,
+            **to_values(self.taxonomy, self.normalisation),
         }
         del values["taxonomy"], values["normalisation"]
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
@@ -111,9 +109,8 @@ class Description:
             if texts["task"] != TASK:
                 raise ValueError(f"its task is {texts['task']!r}")
             height, width = json.loads(texts["size"])
-            names, colours = json.loads(texts["class_names"]), json.loads(texts["class_colours"])
-            if len(names) != len(colours):
-                raise ValueError(f"it has {len(names)} class names and {len(colours)} colours")
+            of_feed = {key: json.loads(texts[key]) for key in _FEED}
+            taxonomy, normalisation = from_values(of_feed)
             return cls(
                 input=_one_of(texts, "input", ("tensor", "image")),
                 layout=_one_of(texts, "layout", ("nchw", "nhwc")),
@@ -121,14 +118,8 @@ class Description:
                 confidence=json.loads(texts["confidence"]),
                 stream=texts["stream"],
                 precision=_one_of(texts, "precision", ("fp32", "fp16", "int8")),
-                taxonomy=Taxonomy(
-                    tuple(names),
-                    tuple((red, green, blue) for red, green, blue in colours),
-                    json.loads(texts["ignore_index"]),
-                ),
-                normalisation=Normalisation(
-                    tuple(json.loads(texts["mean"])), tuple(json.loads(texts["std"]))
-                ),
+                taxonomy=taxonomy,
+                normalisation=normalisation,
                 size=(height, width),
                 stride=json.loads(texts["stride"]),
                 network=json.loads(texts["network"]),

@@ -15,6 +15,7 @@ from torch import nn
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.transforms import Normalisation
 from segdistill.errors import RunFolderError, first_line
+from segdistill.export.feed import from_values, to_values
 from segdistill.files import write_atomically
 
 
@@ -48,11 +49,7 @@ def save_deployed(path: Path, primary: nn.Module, deployed: Deployed) -> None:
     metadata = {
         "arch": deployed.arch,
         "keywords": dict(deployed.keywords),
-        "class_names": deployed.taxonomy.names,
-        "class_colours": deployed.taxonomy.colours,
-        "ignore_index": deployed.taxonomy.ignore_index,
-        "mean": deployed.normalisation.mean,
-        "std": deployed.normalisation.std,
+        **to_values(deployed.taxonomy, deployed.normalisation),
         "size": deployed.size,
         "multiple": deployed.multiple,
     }
@@ -79,23 +76,25 @@ def load_deployed(path: Path) -> tuple[nn.Module, Deployed]:
         with safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}
         values = {key: json.loads(text) for key, text in texts.items()}
+        taxonomy, normalisation = from_values(values)
         deployed = Deployed(
             arch=values["arch"],
             keywords=values["keywords"],
-            taxonomy=Taxonomy(
-                tuple(values["class_names"]),
-                tuple((red, green, blue) for red, green, blue in values["class_colours"]),
-                values["ignore_index"],
-            ),
-            normalisation=Normalisation(tuple(values["mean"]), tuple(values["std"])),
+            taxonomy=taxonomy,
+            normalisation=normalisation,
             size=(values["size"][0], values["size"][1]),
             multiple=values["multiple"],
         )
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise RunFolderError(f"{path} is not a network deployed by segdistill: {error!r}") from None
+        raise RunFolderError(
+            f"{path} is not a network deployed by segdistill ({error!r}); make it anew by --resume of its run"
+        ) from None
     model = deployed.rebuild()
     try:
         model.load_state_dict(load_file(path), strict=True)
     except RuntimeError as error:
-        raise RunFolderError(f"{path} does not fit its own description: {first_line(error)}") from None
+        raise RunFolderError(
+            f"{path} does not fit its own description ({first_line(error)}); was it made with other versions of smp "
+            "and timm, which the run's summary.json names?"
+        ) from None
     return model.eval(), deployed

@@ -1,7 +1,6 @@
 """What a run writes while it goes on: progress bar, one line an epoch, `metrics.jsonl`, TensorBoard."""
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,22 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from segdistill.evaluation.metrics import Scores
+from segdistill.console import duration
+from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.files import whole_lines, write_text
-from segdistill.streams import ENSEMBLE, PRIMARY
+from segdistill.streams import PRIMARY
 from segdistill.training.diagnostics import COSINE, GRADIENT
 from segdistill.training.state import Position
 from segdistill.training.step_log import StepValues
-
-
-def miou_by_stream(scores: Mapping[str, Scores]) -> dict[str, Any]:
-    """`{primary, branches: {...}, ensemble}`; null where there is no such stream or no score."""
-    values = {name: None if math.isnan(one.miou) else one.miou for name, one in scores.items()}
-    return {
-        "primary": values.get(PRIMARY),
-        "branches": {name: value for name, value in values.items() if name not in (PRIMARY, ENSEMBLE)},
-        "ensemble": values.get(ENSEMBLE),
-    }
 
 
 class RunLog:
@@ -194,12 +184,3 @@ def _miou_text(miou: Mapping[str, Any]) -> str:
     if others:
         others.append(f"ensemble {percent(miou['ensemble'])}")
     return f"mIoU {percent(miou['primary'])}" + (f" ({', '.join(others)})" if others else "")
-
-
-def duration(seconds: float) -> str:
-    """`3 h 05 min`, `12 min 40 s`, `8 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
