@@ -1,12 +1,10 @@
 """`segdistill train`: configuration in, a deployed network out."""
 
 import os
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
@@ -14,16 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segdistill.build.datasets import (
-    build_eval_dataset,
-    build_image_shares,
-    build_train_dataset,
-    size_note,
     training_size,
-    worker_count,
 )
 from segdistill.build.network import build_deployed
-from segdistill.build.splits import build_splits, data_hash
 from segdistill.build.training import build_fabric, build_loop_settings, build_state
+from segdistill.build.training_data import TrainingData, build_training_data
 from segdistill.commands.export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
 from segdistill.commands.run_folder import RunFolder, differences, in_their_order, settings_without_effect
@@ -32,15 +25,7 @@ from segdistill.commands.trained import Trained, score_in, scored_weights
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.console import new_console, warn
-from segdistill.data.loading import (
-    EpochBatches,
-    EvalDataset,
-    TrainDataset,
-    check_batching,
-    eval_loader,
-    train_loader,
-)
-from segdistill.errors import ConfigError, ExportError, ParityError
+from segdistill.errors import ExportError, ParityError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.evaluation.predictors import EnsemblePredictor
@@ -83,7 +68,7 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
 
 def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Console) -> None:
     """In every process; the first one alone speaks and writes."""
-    data = in_turn(fabric, lambda: _data(config, fabric, console=console))
+    data = in_turn(fabric, lambda: build_training_data(config, fabric, console=console))
     state = build_state(config, fabric, total_steps=config.train.epochs * data.batches.steps)
 
     # All have read the folder before the first one writes to it.
@@ -95,75 +80,50 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
             folder.begin(config)
 
         by_first(fabric, begin)
-        say_what_runs(config, state, console=console, images=(len(data.train), len(data.val)))
+        say_what_runs(config, state, console=console, images=(data.training_images, len(data.val)))
         scores = fit_and_score(config, folder, state, data, console=console)
         by_first(fabric, lambda: deploy(config, folder, state, scores, data, console=console))
-
-
-@dataclass(frozen=True)
-class Data:
-    """What is trained on, what is scored on, and in which order this process sees its part of the former."""
-
-    train: TrainDataset
-    val: EvalDataset
-    batches: EpochBatches
-    hash: str  # see `data_hash`
-
-
-def _data(config: Config, fabric: Fabric, *, console: Console) -> Data:
-    splits = build_splits(config, ("train", "val"), console=console)
-    train_set = build_train_dataset(config, splits["train"])
-    if seen_otherwise := size_note(config, splits["train"].samples):
-        warn(console, seen_otherwise)
-    val_set = build_eval_dataset(config, splits["val"].samples)
-    shares = build_image_shares(config, splits["train"])
-    batches = epoch_batches(config, fabric, length=len(train_set), val_length=len(val_set), shares=shares)
-    return Data(train_set, val_set, batches, data_hash(splits))
 
 
 def fit_and_score(
     config: Config,
     folder: RunFolder,
     state: TrainState,
-    data: Data,
+    data: TrainingData,
     *,
     console: Console,
 ) -> dict[str, Scores]:
     """Train to the end, put the weights that are to be deployed into `state.scored_net`, and score them."""
     fabric = state.fabric
-    on_gpu = fabric.device.type == "cuda"
-    workers = worker_count(config, on_gpu=on_gpu, processes=fabric.world_size)
     multiple = input_multiple(state.net.primary)
     taxonomy = data.val.samples.taxonomy
-    validation = eval_loader(data.val, workers=workers, rank=fabric.global_rank, world_size=fabric.world_size)
     predictor = EnsemblePredictor(state.scored_net, multiple=multiple, device=fabric.device)
 
     def score() -> dict[str, Scores]:
         share_buffers(state)
-        return evaluate(predictor, validation, taxonomy)
+        return evaluate(predictor, data.val_loader, taxonomy)
 
     checkpoints = folder.checkpoints(config)
-    log = RunLog(
-        folder.path,
-        epochs=config.train.epochs,
-        steps_per_epoch=data.batches.steps,
-        class_names=taxonomy.names,
-        position=state.position,
-        enabled=fabric.is_global_zero,
-        console=console,
-    )
-    try:
+    log = None
+    if fabric.is_global_zero:
+        log = RunLog(
+            folder.path,
+            epochs=config.train.epochs,
+            steps_per_epoch=data.batches.steps,
+            class_names=taxonomy.names,
+            position=state.position,
+            console=console,
+        )
+    with log or nullcontext():
         last_scores = fit(
             state,
             build_loop_settings(config, multiple=multiple),
-            loader=train_loader(data.train, data.batches, workers=workers, pin_memory=on_gpu),
+            loader=data.train_loader,
             batches=data.batches,
             evaluate=score,
             checkpoints=checkpoints,
             log=log,
         )
-    finally:
-        log.close()
     if config.export.weights == "last" and last_scores is not None:
         return dict(last_scores)
     if config.export.weights == "best":
@@ -177,32 +137,6 @@ def share_buffers(state: TrainState) -> None:
     if state.fabric.world_size > 1:
         for buffer in state.scored_net.buffers():
             torch.distributed.broadcast(buffer, src=0)
-
-
-def epoch_batches(
-    config: Config, fabric: Fabric, *, length: int, val_length: int, shares: np.ndarray | None = None
-) -> EpochBatches:
-    """Raises ConfigError if images, batch size and processes do not go together."""
-    batch_size, accumulate = config.train.batch_size, config.train.accumulate
-    if val_length < fabric.world_size:
-        raise ConfigError(
-            f"train.devices={fabric.world_size} is more than the {val_length} validation images; use fewer"
-        )
-    try:
-        check_batching(
-            length=length, batch_size=batch_size, accumulate=accumulate, world_size=fabric.world_size
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return EpochBatches(
-        length=length,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        seed=config.seed,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        shares=shares,
-    )
 
 
 def say_what_runs(config: Config, state: TrainState, *, console: Console, images: tuple[int, int]) -> None:
@@ -249,7 +183,7 @@ def deploy(
     folder: RunFolder,
     state: TrainState,
     scores: dict[str, Scores],
-    data: Data,
+    data: TrainingData,
     *,
     console: Console,
 ) -> None:
@@ -282,7 +216,7 @@ def summary_of(
     scores: dict[str, Scores],
     primary: nn.Module,
     deployed: Deployed,
-    data: Data,
+    data: TrainingData,
 ) -> dict[str, Any]:
     """What `summary.json` says of a run before its network is exported."""
     position = state.position
@@ -306,7 +240,7 @@ def summary_of(
         "versions": in_their_order(position.programs),
         "device": state.fabric.device.type,
         "processes": state.fabric.world_size,
-        "data": {"training_images": len(data.train), "hash": data.hash},
+        "data": {"training_images": data.training_images, "hash": data.hash},
         "protocol": protocol(config, split="val", images=len(data.val)),
     }
 

@@ -4,7 +4,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader
 
 from segdistill.data.loading import Batch, EpochBatches
 from segdistill.errors import InterruptedRunError
@@ -25,7 +24,7 @@ from segdistill.seeds import stream_seed
 from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import save_checkpoint
 from segdistill.training.host_memory import peak_memory_bytes
-from segdistill.training.run_log import RunLog
+from segdistill.training.run_log import EpochResult, RunLog
 from segdistill.training.state import TermSums, TrainState
 from segdistill.training.step_log import StepLog
 from segdistill.training.steps import StepSettings, train_step
@@ -88,13 +87,22 @@ def fit(
     state: TrainState,
     settings: LoopSettings,
     *,
-    loader: "DataLoader[Batch]",
+    loader: Iterable[Batch],
     batches: EpochBatches,
     evaluate: Callable[[], Mapping[str, Scores]],
     checkpoints: Checkpoints,
-    log: RunLog,
+    log: RunLog | None,
 ) -> Mapping[str, Scores] | None:
     """Train from where `state` stands to the last epoch.
+
+    Args:
+        state: changed in place.
+        settings: see `LoopSettings`.
+        loader: of the batches.
+        batches: the order in which it gives them.
+        evaluate: scores of every stream, with the weights as they are; all processes call it.
+        checkpoints: where to save; only the first process does.
+        log: of the first process; None in the others.
 
     Returns:
         The scores of the last epoch; None if there was nothing left to train.
@@ -118,52 +126,38 @@ def fit(
             if position.epoch % settings.eval_every == 0 or position.epoch == settings.epochs:
                 scores = evaluate()
             better = scores is not None and note_best(state, scores[PRIMARY].miou)
-            terms, state.epoch_terms = state.epoch_terms.means(), TermSums()
-            seconds = time.monotonic() - started
-            write = partial(
-                _write_epoch,
-                state,
-                settings,
-                rates,
-                terms=terms,
-                scores=scores,
-                better=better,
-                seconds=seconds,
-            )
-            by_first(state.fabric, partial(write, checkpoints=checkpoints, log=log))
+            result = EpochResult(state.epoch_terms.means(), rates, scores, time.monotonic() - started)
+            state.epoch_terms = TermSums()
+            by_first(state.fabric, partial(_write_epoch, state, settings, result, better, checkpoints, log))
     return scores
 
 
 def _write_epoch(
     state: TrainState,
     settings: LoopSettings,
-    rates: Mapping[str, float],
-    *,
-    terms: Mapping[str, float],
-    scores: Mapping[str, Scores] | None,
+    result: EpochResult,
     better: bool,
-    seconds: float,
     checkpoints: Checkpoints,
-    log: RunLog,
+    log: RunLog | None,
 ) -> None:
     """What is kept of a finished epoch; for the first process alone."""
-    position = state.position
-    log.epoch(position=position, terms=terms, learning_rates=rates, scores=scores, seconds=seconds)
+    assert log, "the first process writes"
+    log.epoch(state.position, result)
     if better:
         checkpoints.save(checkpoints.best, state)
     checkpoints.save(checkpoints.last, state)
-    if position.epoch in settings.keep_epochs:
-        checkpoints.keep(position.epoch)
+    if state.position.epoch in settings.keep_epochs:
+        checkpoints.keep(state.position.epoch)
 
 
 def train_epoch(
     state: TrainState,
     settings: LoopSettings,
     *,
-    loader: "DataLoader[Batch]",
+    loader: Iterable[Batch],
     batches: EpochBatches,
     checkpoints: Checkpoints,
-    log: RunLog,
+    log: RunLog | None,
     stop: threading.Event,
 ) -> dict[str, float]:
     """Go on from the position to the end of its epoch.
@@ -182,7 +176,8 @@ def train_epoch(
     def look() -> None:
         for one in (seen := steps.flush()):
             state.epoch_terms.add(dict(one.values))
-        log.steps(seen, learning_rates=rates)
+        if log:
+            log.steps(seen, learning_rates=rates)
 
     state.net.train()
     batches.start_at(epoch=position.epoch, batch=position.batch)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,25 @@ from segdistill.training.state import Position
 from segdistill.training.step_log import StepValues
 
 
+@dataclass(frozen=True)
+class EpochResult:
+    """What there is to say of a finished epoch.
+
+    Attributes:
+        terms: name -> mean over its steps.
+        learning_rates: of its last step.
+        scores: by stream; None if it was not evaluated.
+        seconds: of training and evaluation.
+    """
+
+    terms: Mapping[str, float]
+    learning_rates: Mapping[str, float]
+    scores: Mapping[str, Scores] | None
+    seconds: float
+
+
 class RunLog:
-    """The rank-zero process's voice. Every other process gets `enabled=False` and stays silent."""
+    """The first process's voice; the others have none."""
 
     def __init__(
         self,
@@ -30,7 +48,6 @@ class RunLog:
         steps_per_epoch: int,
         class_names: tuple[str, ...],
         position: Position,
-        enabled: bool,
         console: Console,
     ) -> None:
         """
@@ -40,20 +57,16 @@ class RunLog:
             steps_per_epoch: optimiser steps.
             class_names: of the classes.
             position: where the run starts or resumes; later lines of an earlier try are dropped.
-            enabled: whether this process writes at all.
             console: for the bar and the lines.
         """
         self.epochs = epochs
         self.total_steps = epochs * steps_per_epoch
         self.class_names = class_names
-        self.enabled = enabled
         self.console = console
         self.metrics_path = folder / "metrics.jsonl"
         self._miou = ""
         self._started = time.monotonic()
         self._first_step = position.step
-        if not enabled:
-            return
         self._keep_lines_before(position.epoch)
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=position.step or None)
         self.progress = Progress(
@@ -74,7 +87,7 @@ class RunLog:
 
     def steps(self, steps: list[StepValues], *, learning_rates: Mapping[str, float]) -> None:
         """Show and store the values of recent steps."""
-        if not (self.enabled and steps):
+        if not steps:
             return
         for one in steps:
             for name, value in one.values.items():
@@ -91,23 +104,14 @@ class RunLog:
             miou=self._miou,
         )
 
-    def epoch(
-        self,
-        *,
-        position: Position,
-        terms: Mapping[str, float],
-        learning_rates: Mapping[str, float],
-        scores: Mapping[str, Scores] | None,
-        seconds: float,
-    ) -> None:
+    def epoch(self, position: Position, result: EpochResult) -> None:
         """Store one finished epoch and say it in a line."""
-        if not self.enabled:
-            return
+        terms, scores = result.terms, result.scores
         row: dict[str, Any] = {
             "epoch": position.epoch,
             "step": position.step,
-            "seconds": round(seconds, 3),
-            "lr": dict(learning_rates),
+            "seconds": round(result.seconds, 3),
+            "lr": dict(result.learning_rates),
             "train": plain_values(terms),
             "encoder": encoder_values(terms),
             "val": None,
@@ -122,17 +126,19 @@ class RunLog:
                 self.writer.add_scalar(f"val_miou/{name}", one.miou, position.step - 1)
             for name, iou in zip(self.class_names, scores[PRIMARY].iou, strict=True):
                 self.writer.add_scalar(f"val_iou/{name}", iou, position.step - 1)
-        line += [f"{seconds:.0f} s", f"{self._time_left(position.step)} left"]
+        line += [f"{result.seconds:.0f} s", f"{self._time_left(position.step)} left"]
         with self.metrics_path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
         self.writer.flush()
         self.console.print("  ".join(line))
 
-    def close(self) -> None:
-        if self.enabled:
-            self.progress.stop()
-            self.writer.close()
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+        self.writer.close()
 
     def _time_left(self, step: int) -> str:
         done = step - self._first_step

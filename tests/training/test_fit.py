@@ -5,6 +5,7 @@ import os
 import signal
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,19 @@ import pytest
 import torch
 from one_step import train_once
 
-from segdistill.build.datasets import build_eval_dataset, build_train_dataset
-from segdistill.build.splits import build_samples, build_splits
 from segdistill.build.training import build_fabric, build_loop_settings, build_state
+from segdistill.build.training_data import build_training_data
 from segdistill.commands.run_folder import RunFolder
-from segdistill.commands.train import epoch_batches
+from segdistill.commands.train import fit_and_score
 from segdistill.config import Config
 from segdistill.console import new_console
-from segdistill.data.loading import Batch, eval_loader, train_loader
+from segdistill.data.loading import Batch
 from segdistill.errors import InterruptedRunError, NonFiniteError, RunFolderError
-from segdistill.evaluation.evaluator import evaluate
-from segdistill.evaluation.predictors import EnsemblePredictor
 from segdistill.losses.maps import StepMaps
 from segdistill.losses.objective import Objective, Schedule, Term
 from segdistill.models.primary import input_multiple
 from segdistill.training import steps
 from segdistill.training.checkpoint import load_checkpoint
-from segdistill.training.loop import fit
-from segdistill.training.run_log import RunLog
 from segdistill.training.state import TrainState
 
 pytestmark = pytest.mark.training
@@ -50,59 +46,28 @@ class WatchedLoader:
 
 
 class Run:
-    """What `segdistill train` does up to the export, with a hook before every batch."""
+    """A training up to the export, with a hook before every batch."""
 
     def __init__(self, config: Config, *, before_batch: Callable[[], None] = lambda: None) -> None:
         self.config = config
         self.folder = RunFolder(config.run_folder)
         fabric = build_fabric(config)
-        split = build_splits(config, ("train",), console=QUIET)["train"]
-        self.batches = epoch_batches(config, fabric, length=len(split.samples), val_length=5)
+        data = build_training_data(config, fabric, console=QUIET)
+        self.batches = data.batches
+        self.seen: list[Batch] = []
+        self.loader: Any = WatchedLoader(data.train_loader, self.seen, before_batch)
+        self.data = replace(data, train_loader=self.loader)
         self.state: TrainState = build_state(
             config, fabric, total_steps=config.train.epochs * self.batches.steps
         )
-        self.seen: list[Batch] = []
-        loader = train_loader(build_train_dataset(config, split), self.batches, workers=0, pin_memory=False)
-
-        self.loader: Any = WatchedLoader(loader, self.seen, before_batch)
-        val = build_samples(config, "val", console=QUIET)
-        validation = eval_loader(build_eval_dataset(config, val), workers=0)
         self.multiple = input_multiple(self.state.net.primary)
-
-        def score() -> Any:
-            predictor = EnsemblePredictor(
-                self.state.scored_net, multiple=self.multiple, device=torch.device("cpu")
-            )
-            return evaluate(predictor, validation, val.taxonomy)
-
-        self.score = score
-        self.names = val.taxonomy.names
+        self.names = data.val.samples.taxonomy.names
 
     def go(self) -> "Run":
         self.folder.check(self.config, overwrite=False)
         self.folder.go_on(self.config, self.state)
         self.folder.begin(self.config)
-        log = RunLog(
-            self.folder.path,
-            epochs=self.config.train.epochs,
-            steps_per_epoch=self.batches.steps,
-            class_names=self.names,
-            position=self.state.position,
-            enabled=True,
-            console=QUIET,
-        )
-        try:
-            fit(
-                self.state,
-                build_loop_settings(self.config, multiple=self.multiple),
-                loader=self.loader,
-                batches=self.batches,
-                evaluate=self.score,
-                checkpoints=self.folder.checkpoints(self.config),
-                log=log,
-            )
-        finally:
-            log.close()
+        fit_and_score(self.config, self.folder, self.state, self.data, console=QUIET)
         return self
 
     def metrics(self) -> list[dict[str, Any]]:
