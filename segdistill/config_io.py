@@ -8,9 +8,12 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.constructor import ConstructorError
 
 from segdistill.config import Config
 from segdistill.errors import ConfigError
+
+_SHOWN = 40  # signs of a value in a message
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -34,6 +37,17 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen[key] = line
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """A value that is not what its tag says, e.g. `!!int abc`, is told with its place like all other mistakes:
+        PyYAML lets Python's own errors through."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError, IndexError):
+            value = node.value if len(node.value) <= _SHOWN else f"{node.value[:_SHOWN]}..."
+            raise ConstructorError(
+                None, None, f"{value!r} cannot be read as {node.tag.rpartition(':')[2]}", node.start_mark
+            ) from None
 
 
 _OWN_RESOLVERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "timestamp")}
@@ -106,6 +120,8 @@ def parse_yaml(text: str, *, source: str) -> Any:
         return loader.get_single_data()
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{source} is nested too deeply; no key needs more than a few levels") from None
     finally:
         loader.dispose()
 
@@ -128,13 +144,12 @@ def _apply(override: str, values: dict[str, Any]) -> None:
     *parents, leaf = key.split(".")
     node = values
     for depth, parent in enumerate(parents):
-        child = node.setdefault(parent, {})
-        if child is None:
-            child = node[parent] = {}
+        child = node.get(parent, {})
         if not isinstance(child, dict):
             raise ConfigError(
-                f"override {override!r}: {'.'.join(parents[: depth + 1])} is {child!r}, not a section with keys"
+                f"override {override!r}: {'.'.join(parents[: depth + 1])} is {child!r}, not {_a_section(child)}"
             )
+        node[parent] = child = {**child}  # other keys may hold the same section by a YAML alias
         node = child
     node[leaf] = parse_yaml(text, source=f"override {override!r}")
 
@@ -153,7 +168,7 @@ def _inline_class_table(values: dict[str, Any]) -> None:
     path = Path(str(data.get("root") or ".")).expanduser() / folder["classes"]
     try:
         table = parse_yaml(path.read_text(encoding="utf-8"), source=str(path))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no text, or a path with a null byte
         raise ConfigError(
             f"data.folder.classes = {folder['classes']!r}: cannot read {path} (relative to data.root): {error}"
         ) from None
@@ -213,7 +228,7 @@ def _explain(error: dict[str, Any]) -> tuple[str, str]:
         case "value_error":
             return subject, str(context["error"])
         case "model_type" | "model_attributes_type":
-            return subject, "should be a section with keys"
+            return subject, f"should be {_a_section(value)}"
         case "string_type":
             return subject, "should be text (in quotes if it looks like a number)"
         case "tuple_type":
@@ -228,6 +243,11 @@ def _explain(error: dict[str, Any]) -> tuple[str, str]:
             return subject, f"should match {context['pattern']}"
         case _:
             return subject, error["msg"].removeprefix("Input ")
+
+
+def _a_section(instead: Any) -> str:
+    """What should stand there `instead`. An empty section is no default: null could as well mean none of it."""
+    return "a section with keys" + ("; leave it out for its defaults" if instead is None else "")
 
 
 def _one_of(value: Any, expected: str) -> str:

@@ -117,12 +117,26 @@ def test_no_keys(refusal: Any, text: str) -> None:
         ("name: a\n---\nname: b\n", 2),
         ("name: a\nout: !!python/object/apply:os.getcwd []\n", 2),
         ("name: a\nseed: *nowhere\n", 2),
+        ("name: a\nseed: !!int abc\n", 2),
+        ("name: a\nseed: !!int ''\n", 2),
+        ("name: a\ndata: {cache: !!bool abc}\n", 2),
+        ("name: a\nout:\n  !!timestamp abc\n", 3),
+        (f"name: a\nseed: {'1' * 5000}\n", 2),
     ],
 )
 def test_broken_yaml_names_file_and_line(refusal: Any, text: str, line: int) -> None:
     message = refusal(text)
     assert "run.yaml is not valid YAML" in message
     assert f"line {line}," in message
+
+
+def test_a_value_that_is_not_what_its_tag_says(refusal: Any) -> None:
+    assert "'abc' cannot be read as int" in refusal("name: a\nseed: !!int abc\n")
+    assert len(refusal(f"name: a\nseed: {'1' * 5000}\n")) < 400, "not all of the digits"
+
+
+def test_nested_too_deeply(refusal: Any) -> None:
+    assert "run.yaml is nested too deeply" in refusal("name: a\nseed: " + "[" * 3000 + "]" * 3000)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +236,8 @@ def test_one_problem_is_counted_as_one(refusal: Any) -> None:
          "value lines"),
         ("name=3", "name = 3: should be text (in quotes if it looks like a number)"),
         ("train=3", "train = 3: should be a section with keys"),
-        ("train.optimizer=null", "train.optimizer = None: should be a section with keys"),
+        ("train.optimizer=null", "train.optimizer = None: should be a section with keys; leave it out for its "
+         "defaults"),
         ("train.optimizer.lr=.nan", "train.optimizer.lr = nan: should be a finite number"),
     ],
 )  # fmt: skip
@@ -235,7 +250,7 @@ def test_messages(refusal: Any, override: str, line: str) -> None:
 
 def test_overrides_in_order(load: Any) -> None:
     config = load(
-        "name: a\ntrain: {epochs: 3, batch_size: 2}\nmethod:\n",
+        "name: a\ntrain: {epochs: 3, batch_size: 2}\n",
         "train.epochs=7",
         "train.optimizer.lr=1e-4",
         "method.logit.ramp=[[0, 0], [0.5, 1]]",
@@ -269,6 +284,21 @@ def test_malformed_override(refusal: Any, override: str) -> None:
 def test_override_into_a_value(refusal: Any) -> None:
     message = refusal("name: a\ntrain: {epochs: 3}\n", "train.epochs.most=4")
     assert message == "override 'train.epochs.most=4': train.epochs is 3, not a section with keys"
+
+
+def test_an_override_changes_no_other_section_with_the_same_anchor(load: Any) -> None:
+    text = "name: a\nmethod: {logit: &soft {weight: 2, ramp: [[0, 1]]}, feature: *soft}\n"
+    method = load(text, "method.logit.weight=4").method
+    assert (method.logit.weight, method.feature.weight) == (4.0, 2.0)
+    assert method.logit.ramp == method.feature.ramp == ((0.0, 1.0),)
+
+
+def test_an_empty_section_is_refused_with_and_without_an_override_in_it(refusal: Any) -> None:
+    remedy = "not a section with keys; leave it out for its defaults"
+    assert refusal("name: a\ntrain:\n").splitlines()[1:] == [
+        f"  train = None: {remedy.replace('not', 'should be')}"
+    ]
+    assert refusal("name: a\ntrain:\n", "train.epochs=3").endswith(f"train is None, {remedy}")
 
 
 def test_override_with_broken_yaml(refusal: Any) -> None:
@@ -368,6 +398,7 @@ def test_a_class_table_by_override(tmp_path: Path) -> None:
     ("table", "folder", "words"),
     [
         ("[]", "classes: none.yaml", ["data.folder.classes = 'none.yaml'", "relative to data.root", "No such file"]),
+        ("[]", r'classes: "a\0b.yaml"', ["data.folder.classes = 'a\\x00b.yaml'", "null byte"]),
         ("clases: []", "classes: classes.yaml", ["classes.yaml: unknown key clases; did you mean 'classes'?"]),
         ("- {name: a, color: [0, 0, 0]}\n- {name: b}", "classes: classes.yaml",
          ["data.folder.classes.0.color: unknown key; did you mean 'colour'? (keys here: name, colour, values)"]),
