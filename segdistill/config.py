@@ -20,6 +20,7 @@ from segdistill.config_types import (
     Share,
     Text,
 )
+from segdistill.files import expanded
 
 Architecture = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet",
@@ -306,7 +307,7 @@ class Config(Section):
 
     @property
     def run_folder(self) -> Path:
-        return self.out.expanduser() if self.out is not None else Path("runs") / self.name
+        return expanded(self.out) if self.out is not None else Path("runs") / self.name
 
 
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)

@@ -12,6 +12,7 @@ from yaml.constructor import ConstructorError
 
 from segdistill.config import Config
 from segdistill.errors import ConfigError
+from segdistill.files import expanded
 
 _SHOWN = 40  # signs of a value in a message
 
@@ -165,7 +166,7 @@ def _inline_class_table(values: dict[str, Any]) -> None:
         or not isinstance(folder.get("classes"), str)
     ):
         return
-    path = Path(str(data.get("root") or ".")).expanduser() / folder["classes"]
+    path = expanded(Path(str(data.get("root") or "."))) / folder["classes"]
     try:
         table = parse_yaml(path.read_text(encoding="utf-8"), source=str(path))
     except (OSError, ValueError) as error:  # no text, or a path with a null byte

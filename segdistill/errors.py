@@ -17,6 +17,10 @@ class ConfigError(UserError):
     """The configuration is not valid; the message lists every problem found."""
 
 
+class PathError(UserError):
+    """A path that leads nowhere on this machine."""
+
+
 class DataError(UserError):
     """The data set is missing or not what it should be; the message lists every problem by file."""
 

@@ -1,4 +1,4 @@
-"""Writing files so that no reader ever sees half of one."""
+"""Where a user's files lie, and writing files so that no reader ever sees half of one."""
 
 import contextlib
 import json
@@ -9,12 +9,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from segdistill.errors import PathError
+
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _SHOWN = 20  # signs of a file's name in its temporary one, which must not be too long where the former is not
+
+
+def expanded(path: Path) -> Path:
+    """With `~` and `~user` replaced by the home folder.
+
+    Raises:
+        PathError: if there is no such user, or nobody knows the home folder.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise PathError(
+            f"{path}: this machine knows no home folder {path.parts[0]}; write the whole path, from / on"
+        ) from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -10,7 +10,9 @@ import full_disk
 import pytest
 import torch
 
-from segdistill.files import whole_lines, write_atomically, write_json, write_text
+import segdistill
+from segdistill.errors import PathError
+from segdistill.files import expanded, whole_lines, write_atomically, write_json, write_text
 from segdistill.training.checkpoint import save_checkpoint
 
 
@@ -19,6 +21,21 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
+
+
+def test_a_home_folder_is_found_or_its_absence_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded(Path("~/data")) == Path("/home/me/data")
+    assert expanded(Path("a/~x")) == Path("a/~x")
+    with pytest.raises(PathError, match=r"~nosuchuser/data: this machine knows no .* write the whole path"):
+        expanded(Path("~nosuchuser/data"))
+
+
+def test_no_path_is_expanded_otherwise() -> None:
+    """pathlib's own expansion ends in a RuntimeError where there is no such user."""
+    package = Path(segdistill.__file__).parent
+    users = [path.name for path in package.rglob("*.py") if "expanduser(" in path.read_text(encoding="utf-8")]
+    assert users == ["files.py"]
 
 
 def test_writes_and_makes_the_folder(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from segdistill.data.statistics import class_statistics, count_pixels
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID, Taxonomy, distinct_colours
 from segdistill.errors import ConfigError, DataError, DataMissingError
+from segdistill.files import expanded
 
 #: Decoded images of a split are kept in memory up to this, unless data.cache says otherwise. CamVid's training
 #: split takes 0.25 GB, that of Cityscapes would take 25.
@@ -229,7 +230,7 @@ def _folder_layout(config: Config) -> folder.FolderLayout:
         raise DataError("data.root is not set: say which folder holds the images and masks by data.root=DIR")
     lists = {split: path for split in folder.SPLITS if (path := getattr(section.lists, split)) is not None}
     return folder.FolderLayout(
-        root=config.data.root.expanduser(),
+        root=expanded(config.data.root),
         images=section.images,
         masks=section.masks,
         image_suffix=section.image_suffix,

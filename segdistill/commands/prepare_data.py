@@ -16,7 +16,7 @@ from segdistill.config_data import DataConfig
 from segdistill.config_io import load_config
 from segdistill.data import cityscapes
 from segdistill.data.statistics import ClassStatistics, class_statistics, count_pixels
-from segdistill.files import write_json
+from segdistill.files import expanded, write_json
 
 _SPLITS = ("train", "val")  # what a training needs
 
@@ -32,7 +32,7 @@ def check_cityscapes(root: Path, *, quick: bool, console: Console) -> None:
     Raises:
         DataError: saying what is missing and where to get it, or what is wrong with which file.
     """
-    console.print(cityscapes.describe_tree(root.expanduser()))
+    console.print(cityscapes.describe_tree(expanded(root)))
     if not quick:
         config = Config(name="cityscapes", data=DataConfig(kind="cityscapes", root=root, cache=False))
         build_splits(config, _SPLITS, console=console)

