@@ -229,6 +229,24 @@ def test_results_inside_the_source_are_no_images_of_it(models: Path, tmp_path: P
         assert written(tmp_path / "photos") == {"a.png", "out/a_mask.png", "out/a_overlay.jpg"}
 
 
+def test_results_may_lie_above_the_source_but_not_fall_back_into_it(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    save(photos / "a.png")
+    save(photos / "deep" / "b.png")
+    for _ in range(2):
+        predict(models / "tiny.onnx", photos, "--out", tmp_path)
+        assert written(photos) == {"a.png", "deep/b.png"}
+        assert {"a_mask.png", "a_overlay.jpg", "deep/b_mask.png", "deep/b_overlay.jpg"} <= written(tmp_path)
+    save(photos / "photos" / "c.png")
+    capsys.readouterr()
+    predict(models / "tiny.onnx", photos, "--out", tmp_path, code=2)
+    told = capsys.readouterr().err
+    assert f"--out {tmp_path}: the results of {photos / 'photos' / 'c.png'} would lie in {photos}" in told
+    assert written(photos) == {"a.png", "deep/b.png", "photos/c.png"}
+
+
 def test_no_two_images_share_their_results(tmp_path: Path) -> None:
     names = ["a.jpg", "a.png", "a.jpg.png", "B.PNG", "b.bmp", "c.png", "deep/a.png", "deep/c.d.webp"]
     for name in [*names, ".hidden.png", ".trash/a.png", "out/a.png", "a.txt"]:

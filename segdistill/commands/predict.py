@@ -111,10 +111,11 @@ def check_places(source: Path, out: Path) -> None:
 
 
 def find_images(source: Path, out: Path) -> dict[Path, Path]:
-    """Image -> path of its results without their endings; no two are equal, and nothing of `out` is an image.
+    """Image -> path of its results without their endings; no two are equal. Results are no images the next time: an
+    `out` inside the source is left out, and of any other place none lies in the source.
 
     Raises:
-        DataError: if `source` is no image, or a folder without one.
+        DataError: if `source` is no image, or a folder without one, or results would lie among the images.
     """
     if source.is_file():
         if source.suffix.lower() not in IMAGE_SUFFIXES:
@@ -124,11 +125,15 @@ def find_images(source: Path, out: Path) -> dict[Path, Path]:
         return {source: out / source.stem}
     results, top = out.resolve(), source.resolve()
     images = [
-        place
-        for path in files_below(source)
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and results not in (top / (place := path.relative_to(source))).parents
+        path.relative_to(source) for path in files_below(source) if path.suffix.lower() in IMAGE_SUFFIXES
     ]
+    if top in results.parents:
+        images = [image for image in images if results not in (top / image).parents]
+    elif fallen := [image for image in images if top in (results / image).parents]:
+        raise DataError(
+            f"--out {out}: the results of {source / fallen[0]} would lie in {source} and be taken for images the next "
+            "time; choose another folder, beside the source or inside it"
+        )
     if not images:
         raise DataError(f"{source}: no image ({_words(IMAGE_SUFFIXES)}) in this folder or below it")
     # Some file systems do not tell a.png from A.png.
