@@ -33,7 +33,7 @@ def expanded(path: Path) -> Path:
         ) from None
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, and only then give it its name.
 
     Args:

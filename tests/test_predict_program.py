@@ -1,10 +1,13 @@
 """`segdistill predict` to the last file: by a run folder and an ONNX file, on images, folders and videos."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import full_disk
 import numpy as np
 import onnx
 import pytest
@@ -17,6 +20,7 @@ from tiny_models import TAXONOMY, convolution, write_deployed, write_onnx
 
 from segdistill.build.network import build_net
 from segdistill.cli import main
+from segdistill.commands import predict as predict_command
 from segdistill.commands.predict import find_images
 from segdistill.config import Config
 from segdistill.config_io import dump_config
@@ -24,6 +28,7 @@ from segdistill.data.files import read_image, read_mask
 from segdistill.data.transforms import EvalTransform, Normalisation
 from segdistill.data.video import Video, write_video
 from segdistill.export.onnx_file import OnnxFile
+from segdistill.files import write_atomically
 from segdistill.report.overlay import legend_entries, with_legend
 from segdistill.training.checkpoint import save_checkpoint
 
@@ -176,19 +181,30 @@ def test_images_of_every_mode(models: Path, tmp_path: Path, mode: str) -> None:
     assert read_mask(tmp_path / "out" / "a_mask.png").shape == (50, 70)
 
 
-def test_masks_have_the_stored_orientation(models: Path, tmp_path: Path) -> None:
+def test_masks_have_the_stored_orientation_and_other_ones_are_told(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     Image.fromarray(patches(50, 70)).save(tmp_path / "a.jpg", exif=exif)
     predict(models / "tiny.onnx", tmp_path / "a.jpg", "--no-legend", "--out", tmp_path / "out")
     assert read_mask(tmp_path / "out" / "a_mask.png").shape == (50, 70)
     assert read_image(tmp_path / "out" / "a_overlay.jpg").shape == (50, 70, 3)
+    told = capsys.readouterr().out
+    assert f"viewers turn or mirror 1 image by their EXIF tag, e.g. {tmp_path / 'a.jpg'}" in told
+    assert "Save them upright" in told
+    save(tmp_path / "b.png")
+    predict(models / "tiny.onnx", tmp_path / "b.png", "--out", tmp_path / "out")
+    assert "EXIF" not in capsys.readouterr().out
 
 
-def test_what_jpeg_cannot_hold_becomes_png(models: Path, tmp_path: Path) -> None:
+def test_what_jpeg_cannot_hold_becomes_png(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save(tmp_path / "a.png", 2, 65501)
     predict(models / "tiny.onnx", tmp_path / "a.png", "--out", tmp_path / "out")
     assert written(tmp_path / "out") == {"a_mask.png", "a_overlay.png"}
+    assert "*_mask.png and *_overlay.png, " in capsys.readouterr().out
     assert read_image(tmp_path / "out" / "a_overlay.png").shape[1] == 65501
 
 
@@ -210,6 +226,47 @@ def test_a_bad_image_does_not_stop_the_others(
     bad = ("b.png", "c.jpg", f"{'c' * 250}.png")
     assert [line.split(":")[0] for line in others] == [f"  {source / name}" for name in bad]
     assert "too long a name" in others[-1]
+
+
+def test_one_result_that_cannot_be_written_does_not_stop_the_others(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "photos", tmp_path / "out"
+    long = "c" * 244  # fits with _mask.png, not with _overlay.jpg
+    for name in ("a", "b", "deep/c", "e", long):
+        save(source / f"{name}.png")
+    (out / "a_mask.png").mkdir(parents=True)
+    (out / "deep").touch()
+
+    def guarded(path: Path, write: Callable[[Path], None]) -> None:
+        if path.name == "b_overlay.jpg":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        write_atomically(path, write)
+
+    monkeypatch.setattr(predict_command, "write_atomically", guarded)
+    predict(models / "tiny.onnx", source, "--out", out, code=2)
+    told = capsys.readouterr()
+    assert told.out.startswith("1 image by ")
+    assert [line.split(":")[0] for line in told.err.splitlines()] == [
+        "error",
+        *(f"  {source / name}.png" for name in ("a", "b", long, "deep/c")),
+    ]
+    assert (
+        f"its results {out / 'a'}_* cannot be written: Is a directory; remove what is in their way"
+        in told.err
+    )
+    assert written(out) == {"a_overlay.jpg", "deep", "e_mask.png", "e_overlay.jpg"}
+
+
+def test_a_full_disk_ends_it_at_once(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        save(tmp_path / "photos" / f"{name}.png")
+    with full_disk.files_of_at_most(100):
+        predict(models / "tiny.onnx", tmp_path / "photos", "--out", tmp_path / "out", code=2)
+    assert "is the disk full?" in capsys.readouterr().err
+    assert written(tmp_path / "out") == set()
 
 
 def test_a_name_that_just_fits_and_brackets_that_are_no_markup(

@@ -1,10 +1,12 @@
 """`segdistill predict`: masks and overlays of images and videos, by a run or an exported file."""
 
 import errno
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from segdistill.build.splits import build_taxonomy
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.subjects import load_predictor
-from segdistill.data.files import IMAGE_SUFFIXES, files_below, read_image
+from segdistill.console import warn
+from segdistill.data.files import IMAGE_SUFFIXES, files_below, read_photo
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.video import Video, write_video
 from segdistill.errors import DataError, ExportError, RunFolderError
@@ -30,6 +33,8 @@ from segdistill.streams import ENSEMBLE, PRIMARY
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _JPEG_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
+#: What keeps one result from its place, and not all of them: a name, or a folder or file in its way.
+_OF_ONE_RESULT = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def predict(
 
     Raises:
         DataError: if there is nothing to segment, or, after all the others, for images that cannot be decoded or
-            segmented, or whose results have too long a name.
+            segmented, or whose results cannot have their place.
         RunFolderError: if the run folder is missing or foreign, or lacks the stream.
         ExportError: if the ONNX file is missing or foreign, or lacks the stream.
     """
@@ -207,23 +212,41 @@ def _predict_images(
 ) -> None:
     watch = Stopwatch()
     problems: list[str] = []
+    turned: list[Path] = []
+    overlays: set[str] = set()
     with _progress(console) as progress:
         for source, target in progress.track(targets.items(), description="images"):
             try:
-                image = read_image(source)
+                image, orientation, _ = read_photo(source)
                 classes = watch.timed(model.segmenter, image)
+                # First what has the longer name, so that one that is too long leaves nothing behind.
+                suffix = _save_overlay(target, _overlay(image, classes, model.taxonomy, style, moving=False))
                 _save_mask(target.with_name(f"{target.name}_mask.png"), classes, model.taxonomy)
-                _save_overlay(target, _overlay(image, classes, model.taxonomy, style, moving=False))
             except (DataError, ExportError) as problem:
                 problems.append(str(problem))
             except OSError as problem:
-                if problem.errno != errno.ENAMETOOLONG:
+                if not _is_of_one_result(problem, out):
                     raise
-                problems.append(f"{source}: its results would have too long a name for {out}")
+                problems.append(
+                    f"{source}: its results {target}_* cannot be written: {problem.strerror}; remove what is in their "
+                    "way, or choose another --out"
+                    if problem.errno != errno.ENAMETOOLONG
+                    else f"{source}: its results would have too long a name for {out}"
+                )
+            else:
+                overlays.add(f"*_overlay{suffix}")
+                turned += [source] if orientation != 1 else []
     if written := len(targets) - len(problems):
         console.print(
-            f"{_count(written, 'image')} by {model.title} -> {out}: *_mask.png and *_overlay.jpg, "
+            f"{_count(written, 'image')} by {model.title} -> {out}: {' and '.join(['*_mask.png', *sorted(overlays)])}, "
             f"{watch.pace('image')}",
+        )
+    if turned:
+        warn(
+            console,
+            f"viewers turn or mirror {_count(len(turned), 'image')} by their EXIF tag, e.g. {turned[0]}; here they "
+            "were segmented as they are stored, and a network takes what lies on its side for something else. Save "
+            "them upright and predict again",
         )
     if problems:
         raise DataError(
@@ -233,18 +256,30 @@ def _predict_images(
         )
 
 
+def _is_of_one_result(problem: OSError, out: Path) -> bool:
+    """Whether others may still be written: not on a full disk, nor where nothing may be written at all."""
+    if isinstance(problem, PermissionError):
+        return os.access(out, os.W_OK)
+    return problem.errno in _OF_ONE_RESULT
+
+
 def _save_mask(path: Path, classes: np.ndarray, taxonomy: Taxonomy) -> None:
     image = mask_image(classes, taxonomy.colours)
     write_atomically(path, lambda temporary: image.save(temporary))
 
 
-def _save_overlay(target: Path, picture: np.ndarray) -> None:
+def _save_overlay(target: Path, picture: np.ndarray) -> str:
+    """Returns the suffix of the format that can hold it."""
     suffix = ".jpg" if max(picture.shape) <= _JPEG_SIDE else ".png"
-    image = Image.fromarray(picture)
+    encoded = BytesIO()  # Pillow does not notice when a full disk takes only a part of a JPEG
+    Image.fromarray(picture).save(
+        encoded, Image.registered_extensions()[suffix], quality=92, subsampling="4:4:4"
+    )
     write_atomically(
         target.with_name(f"{target.name}_overlay{suffix}"),
-        lambda temporary: image.save(temporary, quality=92, subsampling="4:4:4"),
+        lambda temporary: temporary.write_bytes(encoded.getvalue()),
     )
+    return suffix
 
 
 # ---- video
