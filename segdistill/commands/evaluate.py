@@ -119,7 +119,13 @@ def evaluate_masks(
             "--masks reads files, so there is no network for --devices, --size, --window, --scales or --flip"
         )
     subject = mask_subject(
-        model, overrides, split=asked.split, masks=masks, label_ids=label_ids, console=console
+        model,
+        overrides,
+        split=asked.split,
+        submitted=asked.submit is not None,
+        masks=masks,
+        label_ids=label_ids,
+        console=console,
     )
     score(subject, asked, build_fabric(1, accelerator="cpu"), console=console)
 

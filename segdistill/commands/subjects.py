@@ -243,6 +243,7 @@ def mask_subject(
     overrides: Sequence[str],
     *,
     split: str,
+    submitted: bool,
     masks: Path,
     label_ids: bool,
     console: Console,
@@ -253,12 +254,13 @@ def mask_subject(
         model: a configuration or a run folder; only its data count.
         overrides: of the configuration, or where the run's data lie now.
         split: train, val or test.
+        submitted: whether they are wanted for Cityscapes' server, also where there is no label.
         masks: folder of PNG files.
         label_ids: whether they hold Cityscapes' label ids instead of class indexes.
         console: to print on.
     """
     config = RunFolder(model).load_config(overrides) if model.is_dir() else load_config(model, overrides)
-    samples = build_samples(config, split, console=console)
+    samples = _samples(config, split, submitted=submitted, console=console)
     image_suffix = config.data.folder.image_suffix if config.data.kind == "folder" else ""
     found = MaskFolder.matching(masks, samples, label_ids=label_ids, image_suffix=image_suffix)
     place = masks.resolve()

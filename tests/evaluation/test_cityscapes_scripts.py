@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as authors  # noqa: N813
 from cityscapesscripts.helpers.labels import labels as authors_labels
 from PIL import Image
@@ -227,7 +228,7 @@ def test_a_submission_is_what_the_server_scores(tmp_path: Path) -> None:
         picture = Image.open(found)
         assert (picture.mode, picture.size) == ("L", (96, 72))
         assert np.array(picture).tolist() == to_label_ids(prediction).tolist()
-    assert "72x96 pixels" in submission.summary()
+    assert "72x96 pixels" in submission.warning()
     assert "takes 1024x2048" in submission.summary()
     again = MaskFolder.matching(tmp_path / "submitted", frames, label_ids=True)
     read = again.label(2, frames.load(2))["masks"].classes
@@ -297,3 +298,9 @@ def test_a_run_on_cityscapes_is_scored_and_submitted(
     assert "no score" in capsys.readouterr().out
     assert len(list((tmp_path / "test").iterdir())) == 2
     assert not (tmp_path / "c_test.json").exists()
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"name": "c", "data": data}))
+    masks = ["--masks", str(tmp_path / "test"), "--label-ids", "--split", "test"]
+    assert main(["evaluate", str(tmp_path / "c.yaml"), *masks, "--submit", str(tmp_path / "again")]) == 0
+    assert "no score" in capsys.readouterr().out
+    for path in (tmp_path / "test").iterdir():
+        assert np.array_equal(Image.open(tmp_path / "again" / path.name), Image.open(path))
