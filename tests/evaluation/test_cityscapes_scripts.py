@@ -229,7 +229,7 @@ def test_a_submission_is_what_the_server_scores(tmp_path: Path) -> None:
         assert (picture.mode, picture.size) == ("L", (96, 72))
         assert np.array(picture).tolist() == to_label_ids(prediction).tolist()
     assert "72x96 pixels" in submission.warning()
-    assert "takes 1024x2048" in submission.summary()
+    assert "takes 1024x2048" in submission.warning()
     again = MaskFolder.matching(tmp_path / "submitted", frames, label_ids=True)
     read = again.label(2, frames.load(2))["masks"].classes
     assert read.tolist() == frames.pairs[2][0].tolist()
