@@ -33,6 +33,29 @@ def expanded(path: Path) -> Path:
         ) from None
 
 
+def make_room(path: Path, *, option: str) -> None:
+    """Make the folder of a JSON file that ends long work, and refuse now what would fail then.
+
+    Args:
+        path: of the file.
+        option: of the command line that names it.
+
+    Raises:
+        PathError: if it is a folder, or cannot be written.
+    """
+    if path.is_dir():
+        raise PathError(f"{option} {path} is a folder; name a JSON file in it, e.g. {path / 'scores.json'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        os.unlink(probe)
+    except OSError as error:
+        raise PathError(
+            f"{option} {path} cannot be written: {error.strerror}; name a file in a folder that you may write to"
+        ) from None
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, and only then give it its name.
 

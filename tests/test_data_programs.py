@@ -10,6 +10,7 @@ from PIL import Image
 from program import TINY, write_config
 
 from segdistill.cli import main
+from segdistill.commands import prepare_data
 
 CLASSES = {"ground": (0, 0, 0), "tree": (0, 128, 0), "car": (200, 0, 0)}
 VOID = (255, 255, 255)
@@ -62,6 +63,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.parametrize(("out", "told"), [(".", "is a folder"), ("mine.yaml/s.json", "cannot be written")])
+def test_a_file_of_statistics_that_cannot_be_written_is_told_before_the_counting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, out: str, told: str
+) -> None:
+    monkeypatch.setattr(prepare_data, "build_splits", lambda *_, **__: pytest.fail("the data were read"))
+    assert main(["prepare-data", "stats", "mine.yaml", "--out", out]) == 2
+    assert f"--out {out} {told}" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -116,6 +116,27 @@ def test_a_window_that_covers_the_image_changes_nothing_and_a_smaller_one_does(
     assert small["protocol"]["view"].startswith("sliding window 32x64, stride 16x32")
 
 
+def test_other_data_leave_the_runs_own_score_alone(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    write_deployed(run / "primary.safetensors", size=SIZE)
+    for name in ("mine", "yours"):
+        for part, shape in {"val": (64, 96, 3), "valannot": (64, 96)}.items():
+            (tmp_path / name / part).mkdir(parents=True)
+            picture = np.random.default_rng(len(name)).integers(0, 11, shape, np.uint8)
+            Image.fromarray(picture).save(tmp_path / name / part / "a.png")
+    values = TINY | {"data": {"kind": "camvid", "root": str(tmp_path / "mine"), "size": [64, 96]}}
+    (run / "config.yaml").write_text(dump_config(Config.model_validate(values)))
+    for root in (None, tmp_path / "mine", tmp_path / "yours" / ".." / "yours"):
+        assert main(["evaluate", str(run), *([] if root is None else [f"data.root={root}"])]) == 0
+    found = {path.name: json.loads(path.read_text()) for path in run.glob("evaluation_*.json")}
+    assert set(found) == {"evaluation_val_deployed.json", "evaluation_val_deployed_on_yours.json"}
+    own, other = found["evaluation_val_deployed.json"], found["evaluation_val_deployed_on_yours.json"]
+    assert "data_root" not in own["protocol"]
+    assert other["protocol"] == own["protocol"] | {"data_root": str(tmp_path / "yours")}
+    assert other["miou"] != own["miou"]
+
+
 def test_every_stream_of_a_checkpoint_at_several_scales_and_mirrored(folder: Path) -> None:
     net = build_net(CONFIG)
     plain = in_torch(EnsemblePredictor(net, multiple=32, device=torch.device("cpu")))
@@ -228,6 +249,10 @@ MISTAKES = {
     "ids of what": (["RUN", "--label-ids"], ["--masks DIR"]),
     "not Cityscapes": (["RUN", "--submit", "there"], ["19 classes", "sky, building"]),
     "a folder for the scores": (["RUN", "--out", "."], ["--out . is a folder", "scores.json"]),
+    "a file for a folder": (
+        ["RUN", "--out", "image.onnx/a.json"],
+        ["--out image.onnx/a.json cannot be written: ", "exists", "may write to"],
+    ),
     "weights of a file": (["IMAGE", "--weights", "best"], ["--weights", "name the run's folder"]),
     "ids of other data": (["CONFIG", "--masks", ".", "--label-ids"], ["Cityscapes"]),
 }

@@ -86,6 +86,20 @@ def build_samples(config: Config, split: str, *, console: Console, download: boo
     return build_splits(config, (split,), console=console, download=download)[split].samples
 
 
+def data_place(config: Config) -> Path | None:
+    """The folder that the data are read from, whichever way it is named; None of drawn ones, or if none is named."""
+    root = config.data.root
+    match config.data.kind:
+        case "synthetic":
+            return None
+        case "camvid":
+            return camvid.resolve_root(root).resolve()
+        case "cityscapes":
+            return cityscapes.resolve_root(root).resolve()
+        case _:
+            return root and expanded(root).resolve()
+
+
 def build_unlabelled_test(config: Config) -> Samples:
     """Cityscapes' test images, to be predicted: the masks published with them hold no class."""
     assert config.data.kind == "cityscapes", "every other test split has labels"

@@ -32,7 +32,7 @@ from segdistill.errors import DataError, EvaluationError
 from segdistill.evaluation.evaluator import Labelling, Watcher, evaluate_images, score_classes
 from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.export.onnx_file import OnnxFile
-from segdistill.files import write_json
+from segdistill.files import make_room, write_json
 from segdistill.processes import in_turn, launched
 from segdistill.report.confusion import confusion_csv, confusion_picture
 
@@ -147,14 +147,12 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
 
     Raises:
         DataError: listing all masks that cannot be scored.
-        EvaluationError: if the data cannot be submitted, there are more processes than images, or the JSON
-            would take the place of a folder.
+        EvaluationError: if the data cannot be submitted, or there are more processes than images.
+        PathError: if the JSON cannot be written where it is wanted.
     """
+    if asked.out is not None:
+        make_room(asked.out, option="--out")
     target = asked.out or subject.target
-    if target.is_dir():
-        raise EvaluationError(
-            f"--out {target} is a folder; name a JSON file in it, e.g. {target / 'scores.json'}"
-        )
     samples, taxonomy = subject.samples, subject.samples.taxonomy
     if len(samples) < fabric.world_size:
         raise EvaluationError(

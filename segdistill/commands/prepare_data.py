@@ -16,7 +16,7 @@ from segdistill.config_data import DataConfig
 from segdistill.config_io import load_config
 from segdistill.data import cityscapes
 from segdistill.data.statistics import ClassStatistics, class_statistics, count_pixels
-from segdistill.files import expanded, write_json
+from segdistill.files import expanded, make_room, write_json
 
 _SPLITS = ("train", "val")  # what a training needs
 
@@ -52,8 +52,11 @@ def print_statistics(path: Path, overrides: Sequence[str], *, out: Path | None, 
     Raises:
         ConfigError: for a wrong configuration.
         DataError: listing every problem by file.
+        PathError: if `out` cannot be written.
     """
     config = load_config(path, overrides)
+    if out is not None:
+        make_room(out, option="--out")
     # Weights that do not fit the classes are what one comes here for.
     supervised = config.method.supervised.model_copy(update={"class_weights": None})
     method = config.method.model_copy(update={"supervised": supervised})

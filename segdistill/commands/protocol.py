@@ -69,8 +69,9 @@ def in_words(how: Mapping[str, Any]) -> str:
     """One line that may stand beside a score."""
     size = how["input_size"]
     seen = f" at {size if isinstance(size, str) else 'x'.join(map(str, size))}" if size else ""
+    place = f" in {how['data_root']}" if "data_root" in how else ""
     parts = [
-        f"{how['data']} {how['split']}, {how['images']} images",
+        f"{how['data']}{place} {how['split']}, {how['images']} images",
         f"{how['view']}{seen}",
         f"test-time augmentation: {how['test_time_augmentation'] or 'none'}",
         f"scored at {how['scored_at']}, {how['ignored']} ignored",

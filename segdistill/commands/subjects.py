@@ -1,6 +1,7 @@
 """What `evaluate` can score: a run's networks, an exported file, or masks that lie in a folder."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,7 +10,7 @@ import torch
 from rich.console import Console
 
 from segdistill.build.datasets import build_normalisation, worker_count
-from segdistill.build.splits import build_samples, build_unlabelled_test
+from segdistill.build.splits import build_samples, build_unlabelled_test, data_place
 from segdistill.commands.protocol import of_view, protocol, weights_in_words
 from segdistill.commands.run_folder import RunFolder, refuse_what_counts
 from segdistill.commands.trained import load_ensemble, refuse_other_classes
@@ -19,7 +20,7 @@ from segdistill.config import Config
 from segdistill.config_io import load_config, resolve
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.transforms import Normalisation
-from segdistill.errors import EvaluationError
+from segdistill.errors import EvaluationError, PathError
 from segdistill.evaluation.evaluator import Labelling
 from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
 from segdistill.evaluation.views import View, Viewer, Window
@@ -132,16 +133,28 @@ def run_subject(
     """
     folder = RunFolder(path)
     config = folder.load_config(overrides)
+    elsewhere = _other_data(config, folder.load_config())
     predictor, normalisation, words = load_predictor(folder, config, weights=weights, device=device)
     view = wishes.view(config.data.size)
     samples = _samples(config, split, submitted=submitted, console=console)
     return Subject(
         samples=samples,
         label=_looking(Viewer(predictor, view, normalisation=normalisation)),
-        protocol=protocol(config, split=split, images=len(samples), view=view, weights=words),
-        target=path / f"evaluation_{split}_{weights}{wishes.tag}.json",
+        protocol=protocol(config, split=split, images=len(samples), view=view, weights=words)
+        | ({"data_root": str(elsewhere)} if elsewhere else {}),
+        target=path
+        / f"evaluation_{split}_{weights}{wishes.tag}{f'_on_{elsewhere.name}' if elsewhere else ''}.json",
         workers=worker_count(config, on_gpu=device.type == "cuda"),
     )
+
+
+def _other_data(config: Config, own: Config) -> Path | None:
+    """The folder of the data if it is not the run's own: their score stands beside that of the run."""
+    place = data_place(config)
+    with suppress(PathError):  # the run may come from a machine with other users
+        if place == data_place(own):
+            return None
+    return place
 
 
 class Loaded(NamedTuple):
