@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -266,6 +267,20 @@ def test_a_full_disk_ends_it_at_once(
     with full_disk.files_of_at_most(100):
         predict(models / "tiny.onnx", tmp_path / "photos", "--out", tmp_path / "out", code=2)
     assert "is the disk full?" in capsys.readouterr().err
+    assert written(tmp_path / "out") == set()
+
+
+def test_a_terminated_prediction_leaves_nothing_half_written(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "a.png")
+    monkeypatch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        predict(models / "tiny.onnx", tmp_path / "a.png", "--out", tmp_path / "out", code=130)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "as it was"
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert written(tmp_path / "out") == set()
 
 

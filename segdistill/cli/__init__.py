@@ -6,8 +6,12 @@
 import argparse
 import itertools
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from segdistill.cli import compare, evaluate, export, predict, prepare_data, train
 from segdistill.console import new_console
@@ -37,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     console = new_console()
     try:
-        arguments.run(arguments, console)
+        with _termination_as_interruption(arguments):
+            arguments.run(arguments, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -55,6 +60,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ToldByAnotherError:
         return 0  # for another code Fabric would kill the first process, which may not be done with telling
     return 0
+
+
+@contextmanager
+def _termination_as_interruption(arguments: argparse.Namespace) -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, so that it removes what it has half written; but for those that answer
+    to signals themselves."""
+    if arguments.heeds_signals or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -77,6 +100,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """Every command with its arguments."""
     top = argparse.ArgumentParser(prog="segdistill", description=__doc__)
+    top.set_defaults(heeds_signals=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)
