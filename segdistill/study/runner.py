@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segdistill.cores import CORES_VARIABLE, usable_cores
+from segdistill.cores import CORES_VARIABLE, threads_asked_for, usable_cores
 from segdistill.errors import InterruptedRunError, UserError
 from segdistill.files import whole_lines
 from segdistill.study.rungs import Rung
@@ -226,7 +226,8 @@ class Runner:
 
     def _environment(self, slot: int) -> dict[str, str]:
         cores = max(1, usable_cores() // self.jobs)
-        threads = min(cores, max(1, int(os.environ.get("OMP_NUM_THREADS") or sys.maxsize) // self.jobs))
+        asked = threads_asked_for()
+        threads = cores if asked is None else min(cores, max(1, asked // self.jobs))
         own = {CORES_VARIABLE: str(cores), "OMP_NUM_THREADS": str(threads)}
         own |= {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
         if self.gpus and self.jobs > 1:

@@ -308,7 +308,7 @@ def test_threads_and_cores_that_were_dealt_out_by_others_are_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGDISTILL_CORES", "6")
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")  # the second is of nested parallel regions
     run = plan(tmp_path, "a")
     runner(jobs=2).run([run], finished=lambda _: None)
     assert environment(run)["SEGDISTILL_CORES"] == "3"
