@@ -203,6 +203,21 @@ def validate_config(values: dict[str, Any], *, source: str) -> Config:
         raise ConfigError("\n  ".join([f"{count} in the configuration {source}:", *lines])) from None
 
 
+def unknown_key(key: str) -> str:
+    """What to say of a key `a.b.c` that no configuration has; empty if there is such a key."""
+    path = key.split(".")
+    for depth, part in enumerate(path):
+        section = _section_at(path[:depth])
+        if section is not None and part not in section.model_fields:
+            return f"{'.'.join(path[: depth + 1])}: {_unknown(part, section)}"
+    return ""
+
+
+def _unknown(part: str | int, section: type[BaseModel] | None) -> str:
+    names = list(section.model_fields) if section else []
+    return f"unknown key{_did_you_mean(str(part), names)} (keys here: {', '.join(names)})"
+
+
 def _explain(error: dict[str, Any]) -> tuple[str, str]:
     """The key with its value, and what is wrong with it and what would be right."""
     # Union members and validators put their own words into the path; keys and indexes are what users know.
@@ -213,10 +228,7 @@ def _explain(error: dict[str, Any]) -> tuple[str, str]:
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden" | "invalid_key":
-            section = _section_at(path[:-1])
-            names = list(section.model_fields) if section else []
-            close = _did_you_mean(str(path[-1]), names)
-            return f"{key}: ", f"unknown key{close} (keys here: {', '.join(names)})"
+            return f"{key}: ", _unknown(path[-1], _section_at(path[:-1]))
         case "missing" if isinstance(path[-1], int):
             return f"{key}: ", "this list is too short"
         case "missing":

@@ -1,8 +1,12 @@
 """Where overrides may stand on the command line."""
 
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from segdistill.cli import parse
+from segdistill.cli import _TEXT_OPTIONS, parse, parser
 
 
 @pytest.mark.parametrize(
@@ -27,6 +31,34 @@ def test_values_of_options_stay_with_them() -> None:
     arguments = parse(["compare", "c.yaml", "--out", "a=b", "--rung", "wide:x.y=1,z=2", "--seeds", "3", "4"])
     assert (str(arguments.out), arguments.rung, arguments.seeds) == ("a=b", ["wide:x.y=1,z=2"], [3, 4])
     assert arguments.overrides == []
+
+
+def test_paths_that_look_like_overrides_are_paths() -> None:
+    arguments = parse(["predict", "k=v/run", "k=v/a.png", "--out", "a=b"])
+    assert (str(arguments.model), str(arguments.source), str(arguments.out)) == (
+        "k=v/run",
+        "k=v/a.png",
+        "a=b",
+    )
+    assert str(parse(["prepare-data", "cityscapes", "k=v"]).root) == "k=v"
+    arguments = parse(["export", "run", "--web", "a=b", "--web-runtime", "c=d", "data.root=x"])
+    assert (str(arguments.web), str(arguments.web_runtime), arguments.overrides) == (
+        "a=b",
+        "c=d",
+        ["data.root=x"],
+    )
+
+
+def test_every_option_that_names_a_path_may_look_like_an_override() -> None:
+    def options(one: argparse.ArgumentParser) -> Iterator[str]:
+        for action in one._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for below in action.choices.values():
+                    yield from options(below)
+            elif action.type is Path:
+                yield from action.option_strings
+
+    assert set(options(parser())) <= set(_TEXT_OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,12 @@ MISTAKES = {
         ["RUN", "--out", "image.onnx/a.json"],
         ["--out image.onnx/a.json cannot be written: ", "exists", "may write to"],
     ),
+    "two runs": (["RUN", "CONFIG"], ["config.yaml' is no override", "one run or file at a time"]),
+    "misspelt": (
+        ["RUN", "data.rot=x"],
+        ["data.rot: unknown key; did you mean 'root'? (keys here: kind, root"],
+    ),
+    "what the run was made with": (["RUN", "train.epochs=9"], ["train.epochs is a setting that", "stays"]),
     "weights of a file": (["IMAGE", "--weights", "best"], ["--weights", "name the run's folder"]),
     "ids of other data": (["CONFIG", "--masks", ".", "--label-ids"], ["Cityscapes"]),
 }

@@ -26,7 +26,11 @@ _TEXT_OPTIONS = (
     "--rung",
     "--masks",
     "--submit",
+    "--web",
+    "--web-runtime",
 )  # what follows them may look like an override
+#: In words of other commands nothing is looked for: `k=v/a.png` is an image.
+_TAKE_OVERRIDES = (("train",), ("compare",), ("evaluate",), ("export",), ("prepare-data", "stats"))
 #: In the order of the help. Each says which words it takes and, in `_run`, what it does with them; torch takes
 #: seconds to import, so what needs it is imported when the command runs.
 _COMMANDS = (train, compare, evaluate, export, predict, prepare_data)
@@ -82,14 +86,15 @@ def _termination_as_interruption(arguments: argparse.Namespace) -> Iterator[None
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Overrides may stand anywhere, also behind an option or its values, which argparse alone does not allow."""
+    given = list(sys.argv[1:] if argv is None else argv)
     words: list[str] = []
     overrides: list[str] = []
-    for before, word in itertools.pairwise(["", *(sys.argv[1:] if argv is None else argv)]):
-        is_override = _OVERRIDE.match(word) and before not in _TEXT_OPTIONS
+    takes_overrides = any(tuple(given[: len(command)]) == command for command in _TAKE_OVERRIDES)
+    for before, word in itertools.pairwise(["", *given]):
+        is_override = takes_overrides and _OVERRIDE.match(word) and before not in _TEXT_OPTIONS
         (overrides if is_override else words).append(word)
     top = parser()
-    arguments, rest = top.parse_known_args(words)
-    strangers = rest + (overrides if "overrides" not in arguments else [])
+    arguments, strangers = top.parse_known_args(words)
     if strangers:
         top.error(f"unrecognized arguments: {' '.join(strangers)}")
     if overrides:

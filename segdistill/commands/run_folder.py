@@ -13,7 +13,7 @@ from typing import Any
 
 import segdistill
 from segdistill.config import Config, MethodConfig
-from segdistill.config_io import dump_config, load_config
+from segdistill.config_io import dump_config, load_config, unknown_key
 from segdistill.errors import ConfigError, RunFolderError, first_line
 from segdistill.files import alone_in, write_text
 from segdistill.study.runner import TAKEN_OVER
@@ -255,7 +255,14 @@ class RunFolder:
 def refuse_what_counts(overrides: Sequence[str], *, owner: str) -> None:
     """Raises ConfigError for an override that would make something else of what `owner` holds."""
     for override in overrides:
-        if (key := override.partition("=")[0]) not in _ABOUT_DATA:
+        key, equals, _ = override.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"{override!r} is no override of the form key.sub=value; give one run or file at a time"
+            )
+        if key not in _ABOUT_DATA:
+            if unknown := unknown_key(key):
+                raise ConfigError(f"{override}: {unknown}")
             raise ConfigError(
                 f"{override}: {key} is a setting that {owner} was made with, and stays; where the data lie now may be "
                 "said by data.root=DIR"
