@@ -242,9 +242,15 @@ MISTAKES = {
         ["RUN", "--window", "32x32", "--stride", "33x32"],
         ["--stride 33x32", "--window 32x32", "16x16"],
     ),
-    "logits of an image file": (["IMAGE", "--flip"], ["class indexes, not logits", "--input tensor"]),
+    "logits of an image file": (
+        ["IMAGE", "--flip"],
+        ["class indexes, not logits", "--stride", "--input tensor"],
+    ),
     "a network without one": (["CONFIG"], ["names data but no network", "--masks DIR"]),
-    "mirrored masks": (["CONFIG", "--masks", "masks", "--flip"], ["--masks reads files", "--flip"]),
+    "mirrored masks": (
+        ["CONFIG", "--masks", "masks", "--flip"],
+        ["--masks reads files", "--stride", "--flip"],
+    ),
     "no masks there": (["CONFIG", "--masks", "nowhere"], ["--masks nowhere: no such folder"]),
     "ids of what": (["RUN", "--label-ids"], ["--masks DIR"]),
     "not Cityscapes": (["RUN", "--submit", "there"], ["19 classes", "sky, building"]),

@@ -116,7 +116,8 @@ def evaluate_masks(
     """Score stored masks; for the arguments see `mask_subject`."""
     if asked.devices > 1 or asked.wishes != Wishes():
         raise EvaluationError(
-            "--masks reads files, so there is no network for --devices, --size, --window, --scales or --flip"
+            "--masks reads files, so there is no network for --devices, --size, --window, --stride, --scales or "
+            "--flip"
         )
     subject = mask_subject(
         model,

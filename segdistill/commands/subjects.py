@@ -238,8 +238,8 @@ def _check_view(file: OnnxFile, wishes: Wishes) -> View:
     described, fixed = file.description, file.fixed_size
     if described.input == "image" and wishes != Wishes():
         raise EvaluationError(
-            f"{file.path} takes whole images and gives class indexes, not logits, so --size, --window, --scales and "
-            "--flip cannot be had of it; score a file with logits: tools/export.py RUN --input tensor"
+            f"{file.path} takes whole images and gives class indexes, not logits, so --size, --window, --stride, "
+            "--scales and --flip cannot be had of it; score a file with logits: tools/export.py RUN --input tensor"
         )
     view = wishes.view(fixed or described.size)
     sizes = [view.seen_at(scale) for scale in view.scales]

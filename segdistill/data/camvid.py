@@ -22,6 +22,7 @@ from segdistill.errors import DataError, DataMissingError
 from segdistill.files import expanded
 
 ROOT_VARIABLE = "SEGDISTILL_CAMVID"
+_NAMED_BY = f"data.root=DIR (of prepare-data: --root DIR) or {ROOT_VARIABLE}=DIR"
 DEFAULT_ROOT = Path("data/camvid")
 SPLITS = ("train", "val", "test")
 
@@ -187,7 +188,7 @@ def _absent_folders(root: Path, digests: Mapping[str, str]) -> list[str]:
         raise DataError(
             f"{root} holds files that are not CamVid as published{lacking}. Nothing was changed. To use "
             "your own frames, add what is lacking yourself; for CamVid, choose another folder "
-            f"(data.root=DIR or {ROOT_VARIABLE}=DIR) or move these away:\n{listed}"
+            f"({_NAMED_BY}) or move these away:\n{listed}"
         )
     return absent
 
@@ -204,7 +205,7 @@ def _workspace(root: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(
             f"{root}: CamVid cannot be put there: {error}. Choose a folder you may write to, with 500 MB "
-            f"free: data.root=DIR or {ROOT_VARIABLE}=DIR"
+            f"free: {_NAMED_BY}"
         ) from error
     finally:
         if is_new and root.is_dir() and not any(root.iterdir()):
@@ -282,7 +283,7 @@ def _has_content(folder: Path) -> bool:
 def _ways_out(url: str) -> str:
     return (
         "Ways out:\n"
-        f"  - CamVid is elsewhere on this machine: data.root=DIR or {ROOT_VARIABLE}=DIR\n"
+        f"  - CamVid is elsewhere on this machine: {_NAMED_BY}\n"
         f"  - fetch {url} on another machine, then: python tools/prepare_data.py camvid --archive FILE\n"
         "  - no CamVid at hand: run with configs/synthetic_unet.yaml, which needs no data"
     )

@@ -90,7 +90,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_three_ways_out(message: str) -> None:
-    assert "data.root=DIR" in message
+    assert "data.root=DIR (of prepare-data: --root DIR)" in message
     assert "SEGDISTILL_CAMVID=DIR" in message
     assert "python tools/prepare_data.py camvid --archive FILE" in message
     assert "configs/synthetic_unet.yaml" in message
