@@ -1,6 +1,7 @@
 """`evaluate --worst N --confusions`: the page that shows where the IoU is lost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +84,17 @@ def write_error_page(
         found: of every image of the split.
         scores: of the split; the first stream is looked at.
         protocol: of the scores, in words.
-        images: how many of the worst to show; 0 for no such section.
+        images: how many of the worst to show, and of the worst regions; 0 for no such section.
         pairs: how many pairs of mixed-up classes to show; 0 for no such section.
         console: to print on.
     """
     stream, total = next(iter(scores.items()))
     taxonomy = subject.samples.taxonomy
     quietly: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
-    worst = worst_images(found, total.confusion, most=images)
-    shown_images = [
-        _wrong_image(subject, image.index, gain, total.confusion)
-        for image, gain in track(worst, "drawing the worst images", **quietly)
-    ]
+    ranked = worst_images(found, total.confusion, most=len(found) if images else 0)
+    shown_images, regions = worst_of(
+        subject, track(ranked, "drawing the worst images", **quietly), total.confusion, most=images
+    )
     mixes = most_mixed_up(total.confusion, most=pairs)
     shown_pairs = [
         _mixed_pair(subject, found, mix) for mix in track(mixes, "drawing mixed-up classes", **quietly)
@@ -106,12 +106,12 @@ def write_error_page(
             protocol=protocol,
             legend=list(zip(taxonomy.names, taxonomy.colours, strict=True)),
             images=shown_images,
-            regions=images,
+            regions=regions,
             pairs=shown_pairs,
         ),
     )
-    if worst:
-        place, gain = worst[0]
+    if ranked:
+        place, gain = ranked[0]
         console.print(
             f"worst image: {subject.samples.name(place.index)}, {100 * gain:.3f} points of mIoU",
         )
@@ -122,12 +122,37 @@ def write_error_page(
     console.print(f"-> {path}")
 
 
-def _wrong_image(subject: Subject, index: int, gain: float, confusion: Tensor) -> WrongImage:
+def worst_of(
+    subject: Subject, ranked: Iterable[tuple[ImageCounts, float]], confusion: Tensor, *, most: int
+) -> tuple[list[WrongImage], list[tuple[Scene, WrongRegion]]]:
+    """The worst images, and the worst regions of all images.
+
+    No region gains more than its image does, so the images are gone through only until the next one gains no more
+    than the last of the regions found.
+
+    Args:
+        subject: what was scored.
+        ranked: all images that cost anything, with what they cost (0..1), the worst first.
+        confusion: (C, C) int64, of the whole split.
+        most: how many images, and how many regions.
+    """
+    images: list[WrongImage] = []
+    regions: list[tuple[Scene, WrongRegion]] = []
+    for image, gain in ranked:
+        if len(images) == most and len(regions) == most and 100 * gain <= regions[-1][1].gain:
+            break
+        wrong = _wrong_image(subject, image.index, gain, confusion, most=max(most, _REGIONS))
+        regions += [(wrong.scene, region) for region in wrong.regions]
+        regions = sorted(regions, key=lambda one: -one[1].gain)[:most]
+        if len(images) < most:
+            images.append(replace(wrong, regions=wrong.regions[:_REGIONS]))
+    return images, regions
+
+
+def _wrong_image(subject: Subject, index: int, gain: float, confusion: Tensor, *, most: int) -> WrongImage:
     taxonomy = subject.samples.taxonomy
     sample, classes, scene = _scene(subject, index)
-    regions = worst_regions(
-        classes, sample.mask, confusion, ignore_index=taxonomy.ignore_index, most=_REGIONS
-    )
+    regions = worst_regions(classes, sample.mask, confusion, ignore_index=taxonomy.ignore_index, most=most)
     return WrongImage(
         scene,
         100 * gain,

@@ -107,8 +107,7 @@ def worst_regions(
 ) -> list[Region]:
     """Of an image (H, W) uint8, the regions that cost the split the most mIoU, the worst first.
 
-    Mending more never lowers an IoU, so no region gains more than its image: what is found in the worst images
-    are also the worst regions of the split, down to the gain of the last of these images.
+    Mending more never lowers an IoU, so no region gains more than its image.
     """
     wrong = (classes != labels) & (labels != ignore_index)
     size = len(confusion)

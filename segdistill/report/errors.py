@@ -17,8 +17,9 @@ _STYLE = """
 .four figure, .crops figure { margin: 0 }
 .four img { width: 100%; height: auto; display: block }
 .crops { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem }
-.crops .three { display: flex; gap: 2px }
-.crops img { height: 11rem; width: auto; max-width: 21rem; object-fit: contain; display: block }
+.crops figure { max-width: 100% }
+.crops .three { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 2px }
+.crops img { max-height: 11rem; max-width: min(21rem, 100%); width: auto; height: auto; display: block }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; list-style: none; font-size: .9rem }
 .swatch { display: inline-block; width: .9em; height: .9em; border: 1px solid #8f979f; border-radius: 3px;
   margin-right: .4em; vertical-align: -.08em }
@@ -100,7 +101,7 @@ def error_page(
     protocol: str,
     legend: Sequence[tuple[str, Colour]],
     images: Sequence[WrongImage],
-    regions: int,
+    regions: Sequence[tuple[Scene, WrongRegion]],
     pairs: Sequence[MixedPair],
 ) -> str:
     """
@@ -109,12 +110,9 @@ def error_page(
         protocol: how.
         legend: names and colours of the classes.
         images: the worst first; empty if they were not asked for.
-        regions: how many of the worst regions of all these images stand together.
+        regions: with the images that they are in, the worst first.
         pairs: the most mixed up first; empty if they were not asked for.
     """
-    ranked = sorted(
-        ((image, region) for image in images for region in image.regions), key=lambda one: -one[1].gain
-    )[:regions]
     parts = [
         paragraph(protocol, "note"),
         _legend(legend),
@@ -133,19 +131,19 @@ def error_page(
         section(
             "The regions that cost the most",
             paragraph(
-                "Ranked by what the split's mIoU would gain if the region alone were right. From left to right: "
+                "Ranked by what the split's mIoU would gain if the region alone were right. The pictures: "
                 "image, label, prediction; the region in question is outlined.",
                 "note",
             ),
-            f'<div class="crops">{"".join(_region(image, region) for image, region in ranked)}</div>',
+            f'<div class="crops">{"".join(_region(scene, region) for scene, region in regions)}</div>',
         )
-        if ranked
+        if regions
         else "",
         section(
             "The classes most often mixed up",
             paragraph(
-                "Ranked by the share of the true class's pixels that is given to the other class. From left to "
-                "right: image, label, prediction.",
+                "Ranked by the share of the true class's pixels that is given to the other class. The "
+                "pictures: image, label, prediction.",
                 "note",
             ),
             *(_pair(place, pair) for place, pair in enumerate(pairs, 1)),
@@ -196,9 +194,9 @@ def _image(place: int, wrong: WrongImage) -> str:
     )
 
 
-def _region(wrong: WrongImage, region: WrongRegion) -> str:
-    caption = f"{region.words}: {region.gain:.3f} points, {region.pixels} px, {wrong.scene.name}"
-    return _crops(wrong.scene, region.box, caption)
+def _region(scene: Scene, region: WrongRegion) -> str:
+    caption = f"{region.words}: {region.gain:.3f} points, {region.pixels} px, {scene.name}"
+    return _crops(scene, region.box, caption)
 
 
 def _pair(place: int, pair: MixedPair) -> str:

@@ -45,7 +45,7 @@ def page(**changes: object) -> str:
         "protocol": "val, 5 images",
         "legend": LEGEND,
         "images": [wrong_image()],
-        "regions": 1,
+        "regions": [(scene(), wrong_image().regions[0])],
         "pairs": [MixedPair("sky taken for tree", 0.4, 123, ((scene(), (10, 30, 20, 50)),))],
     }
     return error_page("Errors of <primary>", **(values | changes))  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_the_page_says_what_was_found_and_is_escaped() -> None:
 
 def test_sections_that_were_not_asked_for_are_not_there() -> None:
     assert "mixed up" not in page(pairs=[])
-    only_pairs = page(images=[])
+    only_pairs = page(images=[], regions=[])
     assert "cost the most" not in only_pairs
     assert len(pictures(only_pairs)) == 3
 
