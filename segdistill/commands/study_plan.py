@@ -15,6 +15,7 @@ from segdistill.commands.shared_beginning import with_beginnings
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError, RunFolderError
+from segdistill.files import expanded
 from segdistill.study.results import REFERENCES
 from segdistill.study.rungs import ADDED, DEEP_SUPERVISION, LADDER, SELF_DISTILL, Rung
 from segdistill.study.runner import PlannedRun
@@ -150,7 +151,7 @@ def plan_study(
     refuse_what_a_study_decides("the overrides", overrides, _STUDYS_OWN)
     for rung in rungs:
         refuse_what_a_study_decides(f"rung {rung.name}", rung.overrides, (*_STUDYS_OWN, *_ONE_FOR_ALL))
-    folder = StudyFolder((out or Path("runs") / f"{base.name}_compare").expanduser())
+    folder = StudyFolder(expanded(out or Path("runs") / f"{base.name}_compare"))
     plans = [plan(config_path, overrides, rung, seed, folder=folder) for seed in seeds for rung in ladder]
     twins = equal_rungs([(run.rung, config) for run, config in plans if run.seed == seeds[0]])
     for rung in twins:
