@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segdistill.data.loading import Batch
 from segdistill.losses.maps import JudgedMaps, StepMaps
 from segdistill.losses.objective import Needs, Objective, Summands
+from segdistill.models.ensemble import MultiBranchNet
 from segdistill.resolution import pad_to_multiple
 from segdistill.seeds import stream_seed
 from segdistill.streams import PRIMARY
@@ -19,6 +20,7 @@ from segdistill.training.state import TrainState
 
 #: Logged values of a step that are no loss terms.
 GRADIENT_NORM = "gradient_norm"
+BRANCH_GRADIENT_NORM = "branch_gradient_norm"
 DISCRIMINATOR_LOSS = "discriminator"
 DISCRIMINATOR_ACCURACY = "discriminator_accuracy"
 
@@ -31,7 +33,7 @@ class StepSettings:
         multiple: what height and width are padded to.
         ignore_index: of the labels, and of their padding.
         grid_stride: pixels per cell where sub-models are compared.
-        clip_norm: largest norm of the ensemble's gradient, or None.
+        clip_norm: largest gradient norm of the primary, and of what is there only while training; or None.
     """
 
     multiple: int
@@ -61,11 +63,11 @@ def train_step(
         move.learn(batch, place, last=place == len(batches), diagnose=diagnose and place == 1).logged
         for place, batch in enumerate(batches, 1)
     ]
-    norm = gradient_norm(state, settings.clip_norm)
+    norms = clip_gradients(state.net, settings.clip_norm)
     state.ensemble.optimizer.step()
     state.ensemble.optimizer.zero_grad(set_to_none=True)
     values = {name: torch.stack([one[name] for one in logged]).mean() for name in logged[0]}
-    values |= {GRADIENT_NORM: norm}
+    values |= norms
     if move.judged:
         values |= discriminator_step(state, move.judged)
     if state.ema:
@@ -183,12 +185,25 @@ def forward(state: TrainState, batch: Batch, settings: StepSettings, *, needs: N
     )
 
 
-def gradient_norm(state: TrainState, clip_norm: float | None) -> Tensor:
-    """L2 norm of the ensemble's gradient before clipping; clips it if asked to."""
+def clip_gradients(net: MultiBranchNet, clip_norm: float | None) -> dict[str, Tensor]:
+    """Clip the gradient of the primary and, by itself, that of branches and adapters: else a primary with branches
+    would take shorter steps than one without.
+
+    Returns:
+        L2 norms before clipping; the second one only with branches.
+    """
+    primary = list(net.primary.parameters())
+    known = set(primary)
+    parts = {
+        GRADIENT_NORM: primary,
+        BRANCH_GRADIENT_NORM: [one for one in net.parameters() if one not in known],
+    }
     limit = clip_norm if clip_norm is not None else float("inf")
-    return torch.nn.utils.clip_grad_norm_(
-        state.ensemble.module.parameters(), limit, error_if_nonfinite=False
-    ).detach()
+    return {
+        name: torch.nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=False).detach()
+        for name, parameters in parts.items()
+        if parameters
+    }
 
 
 def discriminator_step(state: TrainState, judged: Sequence[JudgedMaps]) -> dict[str, Tensor]:

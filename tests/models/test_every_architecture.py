@@ -44,7 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 LOGGED = {
     *("primary", "branches", "logit", "feature", "adversarial", "total"),
-    *("gradient_norm", "teacher_right", "discriminator", "discriminator_accuracy"),
+    *("gradient_norm", "branch_gradient_norm", "teacher_right", "discriminator", "discriminator_accuracy"),
 }
 #: Parameters the networks of smp hold and never use.
 UNUSED = {

@@ -187,6 +187,23 @@ def test_all_kinds_see_the_same_batches_and_start_from_the_same_primary(
             assert torch.equal(one.labels, other.labels)
 
 
+def test_branches_that_keep_their_gradient_leave_the_primary_to_itself(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """To the bit, also where gradients are clipped: what teaches later is then all that differs from the baseline."""
+
+    def trained(**method: Any) -> Run:
+        config = tiny_config(method=method, train={"epochs": 2, "clip_norm": 0.5})
+        return Run(config.model_copy(update={"out": tmp_path / method["kind"]})).go()
+
+    plain = trained(kind="baseline")
+    beside = trained(kind="deep_supervision", branches={"encoder_gradient": 0.0})
+    assert plain.metrics()[1]["train"]["gradient_norm"] > 0.5, "clipped"
+    assert beside.metrics()[1]["train"]["branch_gradient_norm"] > 0.5, "clipped"
+    ours, theirs = beside.state.net.primary.state_dict(), plain.state.net.primary.state_dict()
+    assert_same_tensors(dict(ours), dict(theirs))
+
+
 def test_a_baseline_is_plain_training_with_torch_and_smp_alone(tiny_config: Callable[..., Config]) -> None:
     config = tiny_config(
         method={"kind": "baseline", "supervised": {"dice_weight": 0.0}},
@@ -248,7 +265,13 @@ def test_an_epoch_row_holds_every_term_every_stream_and_every_class(
     rows = run.metrics()
     assert [row["epoch"] for row in rows] == [1, 2]
     terms = {"primary", "branches", "logit", "views", "feature", "adversarial", "total"}
-    notes = {"gradient_norm", "discriminator", "discriminator_accuracy", "teacher_right"}
+    notes = {
+        "gradient_norm",
+        "branch_gradient_norm",
+        "discriminator",
+        "discriminator_accuracy",
+        "teacher_right",
+    }
     assert terms | notes == set(rows[1]["train"])
     assert 0 < rows[1]["train"]["teacher_right"] < 1
     total = 2 * run.batches.steps
