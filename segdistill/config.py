@@ -257,9 +257,8 @@ class TrainConfig(Section):
     accumulate: PositiveInt = 1  # batches per optimiser step
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    clip_norm: PositiveFloat | None = (
-        5.0  # largest gradient norm, of the primary and of the branches; null: any
-    )
+    # Largest gradient norm, of the primary and of the branches each by itself; null: no clipping.
+    clip_norm: PositiveFloat | None = 5.0
     ema_decay: Annotated[Float, Field(gt=0, lt=1)] | None = (
         None  # per step; then the average is what is deployed
     )
