@@ -87,7 +87,7 @@ class Comparison:
             if what in _ABOUT_DATA and str(value).startswith(_DIFFERS)
         ]
         found = [
-            f"These runs are not of the same data ({'; '.join(differing)}), so they are no pairs."
+            f"Not all of these runs had the same data ({'; '.join(differing)}), so some are no pairs."
         ] * bool(differing)
         for result in self.results:
             for reference, against in result.against.items():

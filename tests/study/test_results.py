@@ -166,7 +166,8 @@ def test_runs_on_other_data_are_told(tmp_path: Path) -> None:
     ]
     (caveat,) = Comparison("x", common_protocol(protocols), (), missing=()).caveats
     assert (
-        caveat == "These runs are not of the same data (data hash differs: abc / def), so they are no pairs."
+        caveat
+        == "Not all of these runs had the same data (data hash differs: abc / def), so some are no pairs."
     )
     assert Comparison("x", common_protocol(protocols[::2]), (), missing=()).caveats == []
     longer = common_protocol([{"epochs": 80}, {"epochs": 160}])
