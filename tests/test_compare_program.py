@@ -236,7 +236,7 @@ def test_late_losses_go_on_from_what_deep_supervision_has_trained(
     own = ("seed=3", "method.kind=self_distill", "out=alone", "export.weights=last")
     run("train", *settings, *own, cwd=workplace)
     shared, alone = workplace / "shared" / "self_distill" / "seed3", workplace / "alone"
-    assert "did for others, equal until there: self_distill 2." in out
+    assert "did, equal until there: self_distill 2 (by deep_supervision)." in out
     rows = [
         [
             {key: value for key, value in json.loads(line).items() if key != "seconds"}

@@ -130,7 +130,9 @@ def main_grid(comparison: Comparison) -> Grid:
         sources = ", ".join(
             sorted({run.shared_with for one in comparison.results for run in one.runs} - {""})
         )
-        note += f" Epochs that another run did for others, equal until there: {counted} (by {sources})."
+        note += (
+            f" Epochs that another rung of the same seed did, equal until there: {counted} (by {sources})."
+        )
     return Grid("mIoU in percent", note, tuple(columns), tuple(rows), strong=(SELF_DISTILL,))
 
 
