@@ -175,6 +175,7 @@ def write_results(study: Study) -> Comparison | None:
 
 
 def print_results(comparison: Comparison, folder: StudyFolder, *, console: Console) -> None:
+    """Tables, protocol, what to mind, the verdict, and where it all lies."""
     for table in comparison_tables(comparison, console):
         console.print(table)
     console.print(protocol_line(comparison))

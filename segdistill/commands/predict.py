@@ -10,40 +10,24 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from segdistill.build.splits import build_taxonomy
-from segdistill.commands.run_folder import RunFolder
-from segdistill.commands.subjects import load_predictor
+from segdistill.commands.segmenting_model import Model, load_model
 from segdistill.console import warn
 from segdistill.data.files import IMAGE_SUFFIXES, files_below, read_photo
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.video import Video, write_video
-from segdistill.errors import DataError, ExportError, RunFolderError
-from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
-from segdistill.export.onnx_file import OnnxFile
-from segdistill.export.segmenter import Segmenter, TorchSegmenter
-from segdistill.export.weights import load_deployed
+from segdistill.errors import DataError, ExportError
+from segdistill.export.segmenter import Segmenter
 from segdistill.files import write_atomically
 from segdistill.report.overlay import blend, largest_first, legend_entries, mask_image, outlined, with_legend
-from segdistill.streams import ENSEMBLE, PRIMARY
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _JPEG_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 #: What keeps one result from its place, and not all of them: a name, or a folder or file in its way.
 _OF_ONE_RESULT = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A loaded network: what runs it, what its classes mean, and which stream of which file it is."""
-
-    segmenter: Segmenter
-    taxonomy: Taxonomy
-    title: str
 
 
 @dataclass(frozen=True)
@@ -102,7 +86,7 @@ def predict(
         _predict_images(loaded, targets, out, style, console=console)
 
 
-# ---- what, and by what
+# ---- where from, where to
 
 
 def check_places(source: Path, out: Path) -> None:
@@ -154,54 +138,6 @@ def find_images(source: Path, out: Path) -> dict[Path, Path]:
 
 def _words(suffixes: tuple[str, ...]) -> str:
     return " ".join(suffix.removeprefix(".") for suffix in suffixes)
-
-
-def load_model(path: Path, *, stream: str | None) -> Model:
-    """A stream of a run folder or of an ONNX file; None for the deployed one, or the one that the file holds."""
-    if path.suffix.lower() == ".onnx":
-        file = OnnxFile(path)
-        held = file.description.stream
-        if stream not in (None, held):
-            raise ExportError(
-                f"{path} holds the stream {held!r} and not {stream!r}; leave --stream out, or name the run's folder"
-            )
-        return Model(file, file.description.taxonomy, f"{path} ({held})")
-    if path.is_file():
-        raise RunFolderError(f"{path} is neither the folder of a run nor an ONNX file (.onnx)")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    load = _load_deployed if stream in (None, PRIMARY) else _load_from_checkpoint
-    return load(RunFolder(path), stream or PRIMARY, device)
-
-
-def _load_deployed(folder: RunFolder, stream: str, device: torch.device) -> Model:
-    if not folder.primary.is_file():
-        folder.load_config()
-        raise RunFolderError(
-            f"{folder.path} has no {folder.primary.name}: its run is not finished. Go on with it by "
-            f"tools/train.py {folder.config} --resume"
-        )
-    primary, deployed = load_deployed(folder.primary)
-    predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)
-    segmenter = TorchSegmenter(
-        predictor, stream=stream, size=deployed.size, normalisation=deployed.normalisation
-    )
-    return Model(segmenter, deployed.taxonomy, f"{folder.path} ({stream})")
-
-
-def _load_from_checkpoint(folder: RunFolder, stream: str, device: torch.device) -> Model:
-    """Of the epoch whose weights are deployed."""
-    config = folder.load_config()
-    predictor, normalisation, weights = load_predictor(
-        folder, config, weights=config.export.weights, device=device
-    )
-    assert isinstance(predictor, EnsemblePredictor)
-    submodels = predictor.net.submodels
-    streams = (*submodels, ENSEMBLE) if len(submodels) > 1 else submodels
-    if stream not in streams:
-        raise RunFolderError(f"{folder.path} has no stream {stream!r}; it has {', '.join(streams)}")
-    segmenter = TorchSegmenter(predictor, stream=stream, size=config.data.size, normalisation=normalisation)
-    shown = stream if folder.scored else f"{stream}, {weights}"
-    return Model(segmenter, build_taxonomy(config), f"{folder.path} ({shown})")
 
 
 # ---- images

@@ -142,8 +142,8 @@ def plan_study(
         ConfigError: naming the rung or option and the remedy.
     """
     base = load_config(config_path, overrides)
-    silent_ones = [rung for rung in LADDER if kinds is None and silent(rung, base)]
-    own = [rung for rung in LADDER if (rung not in silent_ones if kinds is None else rung.name in kinds)]
+    off = [rung for rung in LADDER if kinds is None and silent(rung, base)]
+    own = [rung for rung in LADDER if (rung not in off if kinds is None else rung.name in kinds)]
     ladder = [*own, *rungs]
     for what, names in (("--rung", [rung.name for rung in ladder]), ("--seeds", seeds)):
         if twice := sorted({str(name) for name in names if list(names).count(name) > 1}):
@@ -164,14 +164,14 @@ def plan_study(
     every = folder.remembered(ladder)
     earlier: list[PlannedRun] = []
     foreign: list[str] = []
-    for run_rung, seed in folder.finished_runs(every):
-        if run_rung in ladder and seed in seeds:
+    for rung, seed in folder.finished_runs(every):
+        if rung in ladder and seed in seeds:
             continue
         try:
-            earlier.append(plan(config_path, overrides, run_rung, seed, folder=folder)[0])
+            earlier.append(plan(config_path, overrides, rung, seed, folder=folder)[0])
         except ConfigError:
-            foreign.append(f"{run_rung.name} seed {seed}")
-    nothing = [f"{rung.name} ({ADDED[rung.name]}=0)" for rung in silent_ones]
+            foreign.append(f"{rung.name} seed {seed}")
+    nothing = [f"{rung.name} ({ADDED[rung.name]}=0)" for rung in off]
     nothing += [f"{rung.name} (equal to {twin.name})" for rung, twin in twins.items()]
     reasons = {"for it would add nothing": nothing, "trained with other settings than these": foreign}
     return Study(

@@ -43,7 +43,7 @@ class Description:
         network: `arch` and `encoder`.
         score: `miou` (0..1), `of` this file or of the network in torch that it was made from, and its `protocol`.
         data: the configuration's section on data, without paths.
-        config_hash: SHA-256 of the run's settings, but for names and places.
+        config_hash: SHA-256 of the run's settings, but for names, places and what its kind of training ignores.
         versions: of the packages that made the file.
         licence: a note on the rights in weights and data.
     """

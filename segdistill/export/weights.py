@@ -87,7 +87,8 @@ def load_deployed(path: Path) -> tuple[nn.Module, Deployed]:
         )
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise RunFolderError(
-            f"{path} is not a network deployed by segdistill ({error!r}); make it anew by --resume of its run"
+            f"{path} is not a network deployed by segdistill ({error!r}); to make it anew remove the "
+            "summary.json beside it and --resume the run"
         ) from None
     model = deployed.rebuild()
     try:

@@ -41,9 +41,8 @@ class Against:
 
     miou: PairedDifference
     classes: dict[str, PairedDifference]  # of the IoU; seeds in which the class has a score in both
-    unpaired: tuple[
-        str, ...
-    ]  # classes that have a score in one of two paired runs alone, which the mIoU counts
+    #: Classes that have a score in one of two paired runs alone, in whose mIoU they count.
+    unpaired: tuple[str, ...]
     submodels: dict[
         str, PairedDifference
     ]  # of the mIoU; the rung's branches and ensemble minus the reference's primary
@@ -81,23 +80,27 @@ class Comparison:
     @property
     def caveats(self) -> list[str]:
         """What makes a difference something else than one between methods; empty as a rule."""
+        return [*self._of_data(), *self._of_classes()]
+
+    def _of_data(self) -> list[str]:
         differing = [
             f"{what.replace('_', ' ')} {value}"
             for what, value in self.protocol.items()
             if what in _ABOUT_DATA and str(value).startswith(_DIFFERS)
         ]
-        found = [
-            f"Not all of these runs had the same data ({'; '.join(differing)}), so some are no pairs."
-        ] * bool(differing)
-        for result in self.results:
-            for reference, against in result.against.items():
-                if against.unpaired:
-                    found.append(
-                        f"The mIoU of {result.rung.name} and of {reference} are means over different classes "
-                        f"({', '.join(against.unpaired)}: not in the labels, and predicted by one of the two alone, "
-                        "which counts as an IoU of 0)."
-                    )
-        return found
+        if not differing:
+            return []
+        return [f"Not all of these runs had the same data ({'; '.join(differing)}), so some are no pairs."]
+
+    def _of_classes(self) -> list[str]:
+        return [
+            f"The mIoU of {result.rung.name} and of {reference} are means over different classes "
+            f"({', '.join(against.unpaired)}: not in the labels, and predicted by one of the two alone, which counts "
+            "as an IoU of 0)."
+            for result in self.results
+            for reference, against in result.against.items()
+            if against.unpaired
+        ]
 
     @property
     def words(self) -> list[str]:

@@ -1,15 +1,19 @@
 """The report of comparisons whose numbers were computed by hand."""
 
+import io
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pytest
 
+from segdistill.commands.compare import print_results
+from segdistill.commands.study_plan import StudyFolder
 from segdistill.console import new_console
 from segdistill.report import rows
 from segdistill.report.figures import class_differences, learning_curves, paired_differences, spread_out
@@ -315,6 +319,22 @@ def test_the_verdict_on_self_distillation_comes_first(three_seeds: Comparison) -
     assert lead.startswith("self_distill against baseline cannot be told from noise with 3 seeds: +2.00")
     assert others[0].startswith("self_distill against deep_supervision")
     assert sorted([lead, *others]) == sorted(study.words)
+
+
+def test_what_makes_a_pair_none_stands_before_the_verdict() -> None:
+    runs = [
+        (BASELINE, [run(0, 0.5, iou={"sky": 0.5, "rare": None})]),
+        (DISTILL, [run(0, 0.26, iou={"sky": 0.52, "rare": 0.0})]),
+    ]
+    study = comparison(runs, protocol={**PROTOCOL, "data_hash": "differs: abc / def"})
+    data, classes = study.caveats
+    page = text_of(comparison_page(study))
+    lead, _ = rows.verdict(study)
+    assert page.index("Not all of these runs") < page.index("different classes (rare") < page.index(lead)
+    said = io.StringIO()
+    print_results(study, StudyFolder(Path("there")), console=new_console(file=said))
+    lines = said.getvalue().splitlines()
+    assert lines.index(data) < lines.index(classes) < lines.index(lead)
 
 
 # The terminal
