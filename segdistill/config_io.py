@@ -1,5 +1,6 @@
 """YAML files and `key.sub=value` overrides to a `Config`, or one `ConfigError` that lists every problem."""
 
+import copy
 import difflib
 import re
 from collections.abc import Hashable, Sequence
@@ -103,7 +104,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def resolve(values: dict[str, Any], overrides: Sequence[str], *, source: str) -> Config:
-    """Apply `key.sub=value` overrides to plain values, in place, and validate them."""
+    """Plain values with `key.sub=value` overrides, validated."""
+    values = copy.deepcopy(values)
     for override in overrides:
         _apply(override, values)
     _inline_class_table(values)

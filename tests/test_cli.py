@@ -49,6 +49,18 @@ def test_paths_that_look_like_overrides_are_paths() -> None:
     )
 
 
+def test_what_is_there_is_the_run_though_it_looks_like_an_override(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=1e-3").mkdir()
+    for command, name in (("evaluate", "model"), ("export", "run_folder"), ("train", "config")):
+        arguments = parse([command, "lr=1e-3", "seed=1"])
+        assert (str(getattr(arguments, name)), arguments.overrides) == ("lr=1e-3", ["seed=1"])
+    arguments = parse(["evaluate", "run", "lr=1e-3"])
+    assert (str(arguments.model), arguments.overrides) == ("run", ["lr=1e-3"])
+
+
 def test_every_option_that_names_a_path_may_look_like_an_override() -> None:
     def options(one: argparse.ArgumentParser) -> Iterator[str]:
         for action in one._actions:

@@ -116,15 +116,21 @@ def test_a_window_that_covers_the_image_changes_nothing_and_a_smaller_one_does(
     assert small["protocol"]["view"].startswith("sliding window 32x64, stride 16x32")
 
 
-def test_other_data_leave_the_runs_own_score_alone(folder: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    write_deployed(run / "primary.safetensors", size=SIZE)
+@pytest.fixture
+def two_sets(tmp_path: Path) -> Path:
+    """A folder with two CamVids of one random image, `mine` and `yours`."""
     for name in ("mine", "yours"):
         for part, shape in {"val": (64, 96, 3), "valannot": (64, 96)}.items():
             (tmp_path / name / part).mkdir(parents=True)
             picture = np.random.default_rng(len(name)).integers(0, 11, shape, np.uint8)
             Image.fromarray(picture).save(tmp_path / name / part / "a.png")
+    return tmp_path
+
+
+def test_other_data_leave_the_runs_own_score_alone(two_sets: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    write_deployed(run / "primary.safetensors", size=SIZE)
     values = TINY | {"data": {"kind": "camvid", "root": str(tmp_path / "mine"), "size": [64, 96]}}
     (run / "config.yaml").write_text(dump_config(Config.model_validate(values)))
     for root in (None, tmp_path / "mine", tmp_path / "yours" / ".." / "yours"):
@@ -134,6 +140,23 @@ def test_other_data_leave_the_runs_own_score_alone(folder: Path, tmp_path: Path)
     own, other = found["evaluation_val_deployed.json"], found["evaluation_val_deployed_on_yours.json"]
     assert "data_root" not in own["protocol"]
     assert other["protocol"] == own["protocol"] | {"data_root": str(tmp_path / "yours")}
+    assert other["miou"] != own["miou"]
+
+
+def test_other_data_leave_the_score_of_a_file_alone(
+    two_sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file does not know where its data lay: its own are those that are found by default."""
+    monkeypatch.setenv("SEGDISTILL_CAMVID", str(two_sets / "mine"))
+    data = {"kind": "camvid", "size": [64, 96]}
+    file = write_onnx(tmp_path / "conv.onnx", convolution(11), size=SIZE, taxonomy=CAMVID, data=data)
+    for root in (None, two_sets / "mine", two_sets / "yours"):
+        assert main(["evaluate", str(file), *([] if root is None else [f"data.root={root}"])]) == 0
+    found = {path.name: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert set(found) == {"conv_val.json", "conv_val_on_yours.json"}
+    own, other = found["conv_val.json"], found["conv_val_on_yours.json"]
+    assert "data_root" not in own["protocol"]
+    assert other["protocol"] == own["protocol"] | {"data_root": str(two_sets / "yours")}
     assert other["miou"] != own["miou"]
 
 

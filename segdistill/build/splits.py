@@ -28,7 +28,7 @@ from segdistill.files import expanded
 #: Decoded images of a split are kept in memory up to this, unless data.cache says otherwise. CamVid's training
 #: split takes 0.25 GB, that of Cityscapes would take 25.
 CACHE_BYTES = 2 * 10**9
-_DARK = 1 << 14  # of 16 bits: below this a camera has stored 10, 12 or 14 bits as they are
+_DARK = 64  # of the upper 8 of 16 bits: below this a camera has stored 10, 12 or 14 bits as they are
 _IGNORED = 255  # in the masks of a folder, once they are read
 
 
@@ -201,11 +201,10 @@ def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
             "on what a viewer shows, save these images upright",
         )
     if checked.wide and checked.brightest < _DARK:
-        levels = (checked.brightest >> 8) + 1
         warn(
             console,
-            f"{split}: {checked.wide} grey images of 16 bits go up to {checked.brightest} of 65535; "
-            f"their upper 8 bits, which are used, know {levels} levels. Scale them to 16 bits, or save them with 8",
+            f"{split}: {checked.wide} images of 16 bits go up to {checked.brightest} of 255 in their upper 8 bits, "
+            "which are used: they are dark. Scale them to 16 bits, or save them with 8",
         )
     if config.data.cache is None and checked.decoded is None:
         console.print(

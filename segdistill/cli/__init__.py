@@ -4,13 +4,13 @@
 """
 
 import argparse
-import itertools
 import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from segdistill.cli import compare, evaluate, export, predict, prepare_data, train
@@ -89,9 +89,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     given = list(sys.argv[1:] if argv is None else argv)
     words: list[str] = []
     overrides: list[str] = []
-    takes_overrides = any(tuple(given[: len(command)]) == command for command in _TAKE_OVERRIDES)
-    for before, word in itertools.pairwise(["", *given]):
-        is_override = takes_overrides and _OVERRIDE.match(word) and before not in _TEXT_OPTIONS
+    command = next((names for names in _TAKE_OVERRIDES if tuple(given[: len(names)]) == names), None)
+    for place, word in enumerate(given):
+        is_override = (
+            command is not None
+            and _OVERRIDE.match(word)
+            and given[place - 1] not in _TEXT_OPTIONS
+            and not (place == len(command) and Path(word).exists())  # a run may be called lr=1e-3
+        )
         (overrides if is_override else words).append(word)
     top = parser()
     arguments, strangers = top.parse_known_args(words)

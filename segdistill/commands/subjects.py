@@ -141,20 +141,29 @@ def run_subject(
         samples=samples,
         label=_looking(Viewer(predictor, view, normalisation=normalisation)),
         protocol=protocol(config, split=split, images=len(samples), view=view, weights=words)
-        | ({"data_root": str(elsewhere)} if elsewhere else {}),
-        target=path
-        / f"evaluation_{split}_{weights}{wishes.tag}{f'_on_{elsewhere.name}' if elsewhere else ''}.json",
+        | _told(elsewhere),
+        target=path / f"evaluation_{split}_{weights}{wishes.tag}{_tag(elsewhere)}.json",
         workers=worker_count(config, on_gpu=device.type == "cuda"),
     )
 
 
 def _other_data(config: Config, own: Config) -> Path | None:
-    """The folder of the data if it is not the run's own: their score stands beside that of the run."""
+    """The folder of the data if it is not the network's own: their score stands beside the score on those."""
     place = data_place(config)
-    with suppress(PathError):  # the run may come from a machine with other users
+    with suppress(PathError):  # the network may come from a machine with other users
         if place == data_place(own):
             return None
     return place
+
+
+def _told(elsewhere: Path | None) -> dict[str, str]:
+    """What the protocol says of other data."""
+    return {"data_root": str(elsewhere)} if elsewhere else {}
+
+
+def _tag(elsewhere: Path | None) -> str:
+    """What names of result files say of other data."""
+    return f"_on_{elsewhere.name}" if elsewhere else ""
 
 
 class Loaded(NamedTuple):
@@ -209,6 +218,8 @@ def file_subject(
     view = _check_view(file, wishes)
     known = {"name": described.stream, "data": {**described.data, "cache": False}}
     config = resolve(known, overrides, source=str(path))
+    # A file says nothing of where its data lay, so own to it is where data of the kind lie by default.
+    elsewhere = _other_data(config, resolve(known, [], source=str(path)))
     samples = _samples(config, split, submitted=submitted, console=console)
     how = dict(described.score.get("protocol", {})) | {
         "data": config.data.kind,
@@ -227,8 +238,8 @@ def file_subject(
     return Subject(
         samples=samples,
         label=label,
-        protocol=how,
-        target=path.with_name(f"{path.stem}_{split}{wishes.tag}.json"),
+        protocol=how | _told(elsewhere),
+        target=path.with_name(f"{path.stem}_{split}{wishes.tag}{_tag(elsewhere)}.json"),
         workers=worker_count(config, on_gpu=False),
     )
 

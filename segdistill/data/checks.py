@@ -63,8 +63,8 @@ class Checked:
         pixels: (N, C + 1) int64, pixels of each class in each sample; the last column counts ignored ones.
         decoded_bytes: that all samples together take in memory.
         turned: images that a viewer shows turned or mirrored, although their size does not tell.
-        wide: number of grey images of 16 bits.
-        brightest: largest value of all these, 0..65535.
+        wide: number of images of 16 bits.
+        brightest: largest value of all these in their upper 8 bits, 0..255.
     """
 
     decoded: tuple[LabelledImage, ...] | None
@@ -116,7 +116,7 @@ class _Finding:
     pixels: np.ndarray | None
     problems: tuple[tuple[Kind, str], ...]
     turned: Path | None = None
-    brightest: int | None = None  # of a grey image of 16 bits
+    brightest: int | None = None  # of an image of 16 bits, in its upper 8
     levels: _Levels = field(default_factory=_Levels)
 
 

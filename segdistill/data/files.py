@@ -112,7 +112,7 @@ class Photo(NamedTuple):
     Attributes:
         pixels: (H, W, 3) uint8.
         orientation: how a viewer turns or mirrors it by its EXIF or TIFF tag: 1 (not at all) to 8.
-        brightest: largest value, 0..65535, of a grey image of 16 bits; None of any other.
+        brightest: largest value, 0..255, that an image of 16 bits has in its upper 8; None of any other.
     """
 
     pixels: np.ndarray
@@ -122,9 +122,9 @@ class Photo(NamedTuple):
 
 def read_photo(path: Path) -> Photo:
     """`read_image`, with what it leaves out."""
-    image, orientation = _decode(path)
-    brightest = int(np.array(image).max()) if _is_wide(image) else None
-    return Photo(_rgb(image, path), orientation, brightest)
+    image, orientation, halved = _decode(path)
+    pixels = _rgb(image, path)
+    return Photo(pixels, orientation, int(pixels.max()) if halved or _is_wide(image) else None)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -137,7 +137,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, damaged, cut short, has several pages, or holds 32-bit numbers.
     """
-    return _rgb(_decode(path)[0], path)
+    return _rgb(_decode(path).image, path)
 
 
 def _is_wide(image: Image.Image) -> bool:
@@ -178,7 +178,13 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
         DataError: the file is missing, damaged, cut short or has several pages.
         MaskFormError: it is partly transparent, or cannot be read in this form.
     """
-    image = _opaque(_decode(path)[0], path, form)
+    stored = _decode(path)
+    if stored.halved:
+        raise MaskFormError(
+            f"{path}: several channels of 16 bits, of which the lower 8 would be lost, and small class numbers with "
+            "them; save the mask with 8 bits per channel, or as one channel of class numbers"
+        )
+    image = _opaque(stored.image, path, form)
     wide = image.mode.startswith("I")
     if form == "rgb" and not wide:
         return _colours(image)
@@ -212,7 +218,7 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
 def shown_colours(path: Path) -> np.ndarray | None:
     """A mask as a viewer shows it, whatever its numbers are: (H, W, 3) uint8, transparency dropped; None if they have
     more than 8 bits, of which nobody knows how they are shown."""
-    image = _decode(path)[0]
+    image = _decode(path).image
     return None if image.mode.startswith(("I", "F")) else _colours(image)
 
 
@@ -237,13 +243,28 @@ def _opaque(image: Image.Image, path: Path, form: MaskForm) -> Image.Image:
     return image.convert(image.mode.removesuffix("A")) if image.mode in ("LA", "RGBA") else image
 
 
-def _decode(path: Path) -> tuple[Image.Image, int]:
-    """Every pixel of an image file as it is stored, and its orientation. Only PIL's full load() notices a file that
-    was cut short."""
+class _Stored(NamedTuple):
+    """An image file, decoded.
+
+    Attributes:
+        image: every pixel as it is stored.
+        orientation: as in `Photo`.
+        halved: whether it has several channels of 16 bits, of which Pillow keeps the upper 8.
+    """
+
+    image: Image.Image
+    orientation: int
+    halved: bool
+
+
+def _decode(path: Path) -> _Stored:
+    """Only PIL's full load() notices a file that was cut short."""
     orientation = 1
     try:
         # By its path, Pillow (13.0) maps an uncompressed TIFF into memory with width and height of what it has turned.
         with path.open("rb") as file, Image.open(file) as image:
+            # How the file stores a pixel; empty once it is loaded.
+            halved = image.mode in ("RGB", "RGBA", "LA") and ";16" in str(image.tile)
             with contextlib.suppress(Exception):  # whatever is wrong with the tags, the pixels may be there
                 orientation = int(image.getexif().get(_ORIENTATION, 1))
             # Other formats with several frames (an MPO photo with its preview) begin with the picture itself.
@@ -262,5 +283,5 @@ def _decode(path: Path) -> tuple[Image.Image, int]:
     if pages > 1:
         raise DataError(f"{path}: holds {pages} pages; save each as a file of its own")
     if image.format == "TIFF" and orientation in _UNDONE:
-        return image.transpose(_UNDONE[orientation]), orientation
-    return image, orientation
+        image = image.transpose(_UNDONE[orientation])
+    return _Stored(image, orientation, halved)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -213,15 +214,18 @@ def test_a_palette_of_other_colours_is_read_by_its_numbers(make_pair: MakePair) 
     assert check_files(coloured(pair)).pixels[0, :3].tolist() == [1600, 1600, 1600]
 
 
-@pytest.mark.parametrize(("top", "wide"), [(4095, 1), (65535, 1)])
-def test_how_much_of_16_bits_is_used_is_told(make_pair: MakePair, top: int, wide: int) -> None:
-    dark, colour = make_pair("dark"), make_pair("colour")
-    grey = np.zeros(SIZE, np.uint16)
-    grey[3, 4] = top
-    Image.fromarray(grey).save(dark.image)
-    checked = check_files(camvid(dark, colour))
-    assert (checked.wide, checked.brightest) == (wide, top)
-    assert check_files(camvid(colour)).wide == 0
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("top", "upper"), [(4095, 15), (65535, 255)])
+def test_how_much_of_16_bits_is_used_is_told(
+    make_pair: MakePair, top: int, upper: int, channels: int
+) -> None:
+    dark, usual = make_pair("dark"), make_pair("usual")
+    pixels = np.zeros((*SIZE, channels), np.uint16)
+    pixels[3, 4] = top
+    cv2.imwrite(str(dark.image), pixels)
+    checked = check_files(camvid(dark, usual))
+    assert (checked.wide, checked.brightest) == (1, upper)
+    assert check_files(camvid(usual)).wide == 0
 
 
 def greys(*pairs: Pair, form: MaskForm = "auto", either: tuple[int, ...] = ()) -> PairedFiles:

@@ -12,7 +12,7 @@ from segdistill.data.files import Pair, PairedFiles, files_below, read_image, re
 from segdistill.data.mask_code import MaskCode
 from segdistill.data.samples import CachedSamples, Samples
 from segdistill.data.taxonomy import CAMVID
-from segdistill.errors import DataError
+from segdistill.errors import DataError, MaskFormError
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -150,6 +150,20 @@ def test_wide_grey_mask_with_large_labels(tmp_path: Path) -> None:
     Image.fromarray(large.astype(np.int32) + 1).save(tmp_path / "m.tif")
     with pytest.raises(DataError, match=r"m\.tif: labels go from 1 to 65536"):
         read_mask(tmp_path / "m.tif")
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.tif"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_mask_of_16_bit_colours_is_refused(tmp_path: Path, name: str, channels: int) -> None:
+    """Its upper halves, which are all that Pillow gives, are 0 for every small class number."""
+    wide = np.repeat(LABELS.astype(np.uint16)[..., None], channels, axis=-1)
+    wide[..., 3:] = 65535
+    cv2.imwrite(str(tmp_path / name), wide)
+    for form in ("index", "rgb", "auto"):
+        with pytest.raises(MaskFormError, match="several channels of 16 bits"):
+            read_mask(tmp_path / name, form)
+    cv2.imwrite(str(tmp_path / name), wide[..., :3].astype(np.uint8))
+    np.testing.assert_array_equal(read_mask(tmp_path / name), LABELS)
 
 
 def test_a_grey_mask_saved_as_colour(tmp_path: Path) -> None:
