@@ -49,10 +49,6 @@ class ExportError(UserError):
     """An exported file could not be made or failed its check."""
 
 
-class ParityError(ExportError):
-    """An exported file does not compute what the network does."""
-
-
 class EvaluationError(UserError):
     """A scoring was asked for what the network, the file or the data cannot give."""
 

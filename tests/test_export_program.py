@@ -11,16 +11,25 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import NORMALISATION
 from PIL import Image
-from program import run, write_config
+from program import TINY, run, write_config
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from segdistill.build.splits import build_samples
 from segdistill.cli import main
+from segdistill.commands.export import Split
+from segdistill.commands.train import export_of_some_size
+from segdistill.commands.trained import Trained
+from segdistill.config import Config
+from segdistill.console import new_console
 from segdistill.data.synthetic import SyntheticStreets
+from segdistill.data.taxonomy import CAMVID
 from segdistill.export.description import Description
 from segdistill.export.onnx_file import OnnxFile
+from segdistill.export.weights import Deployed
 
 pytestmark = pytest.mark.training
 FIXED = ("--batch", "1", "--size", "64x96")  # exported several times as fast as free shapes
@@ -259,3 +268,30 @@ def test_without_the_data_the_file_keeps_the_trainings_score(finished: Path, wor
     assert "not an image" in err, "what is there is not called absent"
     assert not (workplace / "named.onnx").exists()
     assert not (workplace / "damaged.onnx").exists()
+
+
+class OfOneSize(nn.Module):
+    """Gives every pixel its colour for 11 logits, and takes images of 64x96 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 11, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        heights = {64: 1.0}  # [bold]64[/bold] alone: of any height there is none to look up
+        return heights[image.shape[-2]] * self.head(image)
+
+
+def test_a_network_for_one_size_is_exported_for_that_size_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Config.model_validate(TINY)
+    deployed = Deployed("unet", {}, CAMVID, NORMALISATION, (64, 96), 32)
+    trained = Trained("primary", OfOneSize().eval(), deployed, config, {"miou": 0.5, "protocol": {}})
+    split = Split(build_samples(config, "val", console=new_console(quiet=True)), scored=False)
+    file = tmp_path / "primary.onnx"
+    exported = export_of_some_size(file, trained, split, console=new_console())
+    assert OnnxFile(file).fixed_size == (64, 96)
+    assert exported.check.holds
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "so primary.onnx is exported for images of 64x96 alone" in printed

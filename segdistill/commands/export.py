@@ -20,7 +20,7 @@ from segdistill.config import Config
 from segdistill.console import warn
 from segdistill.data.samples import Samples
 from segdistill.data.synthetic import SyntheticStreets
-from segdistill.errors import DataMissingError, ExportError, ParityError, first_line
+from segdistill.errors import DataMissingError, ExportError, first_line
 from segdistill.export.check import Check, batches_of, compare
 from segdistill.export.description import Description
 from segdistill.export.half import to_half
@@ -201,6 +201,11 @@ def export_checked(
         single, candidate = Path(folder) / "fp32.onnx", Path(folder) / path.name
         with console.status(f"exporting {trained.name} to ONNX (about half a minute)"):
             cost = export_onnx(single, graph, description, interface)
+        images = list(batches_of(spread(split.samples, PARITY_IMAGES), description, interface))
+        if wanted.precision == "int8":  # of which nothing is asked image by image
+            refuse_unless(
+                Check("fp32", compare(graph, OnnxFile(single), images)), path, wanted, console=console
+            )
         reference = torch_miou(trained, wanted, split.samples, console=console) if split.scored else None
         quantised = None
         match wanted.precision:
@@ -217,13 +222,8 @@ def export_checked(
         miou = quantised.score if quantised else None
         if split.scored and not quantised:
             miou = file_miou(file, split.samples, console=console)
-        images = batches_of(spread(split.samples, PARITY_IMAGES), description, interface)
         check = Check(wanted.precision, compare(graph, file, images), miou, reference)
-        if not check.holds:
-            console.print(check_table(check))
-            older = "; the file of that name is an earlier one" if path.exists() else ""
-            what = "it scores otherwise than" if check.computes_the_same else "it is not"
-            raise ParityError(f"{path} was not written, {what} the trained network: {check.failures}{older}")
+        refuse_unless(check, path, wanted, console=console)
         if miou is not None:
             protocol = protocol_of(trained, wanted, images=len(split.samples))
             score = {"miou": miou, "of": "this file", "protocol": protocol}
@@ -238,6 +238,22 @@ def export_checked(
     if note:
         console.print(note)
     return Exported(path, cost, check)
+
+
+def refuse_unless(check: Check, path: Path, wanted: Wanted, *, console: Console) -> None:
+    """Raise ExportError, with the table of the check, if it does not hold for what would be the file at `path`."""
+    if check.holds:
+        return
+    console.print(check_table(check))
+    if check.computes_the_same:
+        difference = "it scores otherwise than the trained network"
+    elif wanted.size:
+        difference = "it is not the trained network"
+    else:
+        advice = "; export it with --size HxW if it holds for one"
+        difference = f"it is not the trained network at every size that was tried{advice}"
+    older = "; the file of that name is an earlier one" if path.exists() else ""
+    raise ExportError(f"{path} was not written, {difference}: {check.failures}{older}")
 
 
 def _in_words(path: Path, check: Check, *, speed: float | None, kept_float: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from segdistill.commands.trained import Trained, score_in, scored_weights
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.console import new_console, warn
-from segdistill.errors import ExportError, ParityError
+from segdistill.errors import ExportError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.evaluation.predictors import EnsemblePredictor
@@ -249,8 +249,6 @@ def export_of_some_size(file: Path, trained: Trained, split: Split, *, console: 
     """For images of any size or, where the network cannot be exported so, for those of the trained size."""
     try:
         return export_checked(file, trained, Wanted(), split, console=console)
-    except ParityError:  # a fixed size would not change that
-        raise
     except ExportError as error:
         height, width = trained.deployed.size
         warn(

@@ -282,6 +282,5 @@ def _decode(path: Path) -> _Stored:
         raise DataError(f"{path}: cannot be decoded: {error}") from error
     if pages > 1:
         raise DataError(f"{path}: holds {pages} pages; save each as a file of its own")
-    if image.format == "TIFF" and orientation in _UNDONE:
-        image = image.transpose(_UNDONE[orientation])
-    return _Stored(image, orientation, halved)
+    turned = image.format == "TIFF" and orientation in _UNDONE
+    return _Stored(image.transpose(_UNDONE[orientation]) if turned else image, orientation, halved)

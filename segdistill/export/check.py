@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from segdistill.data.transforms import EvalTransform
+from segdistill.errors import ExportError, first_line
 from segdistill.export.description import CLASS_INDEX, LOGITS, Description, Precision
 from segdistill.export.graphs import ImageGraph, TensorGraph
 from segdistill.export.onnx import Interface
@@ -163,12 +164,15 @@ def compare(graph: TensorGraph | ImageGraph, file: OnnxFile, batches: Iterable[n
         graph: what the file was made from, on the CPU.
         file: under ONNX Runtime.
         batches: of the dtype and layout that the file's description names.
+
+    Raises:
+        ExportError: if one of the two cannot take a batch.
     """
     gives_logits = file.description.input == "tensor"
     graph.eval()
     largest_difference, largest, equal, pixels, images = 0.0, 0.0, 0, 0, 0
     for batch in batches:
-        ours = graph.logits(torch.from_numpy(batch)).numpy()
+        ours = _logits(graph, batch)
         theirs = file.run(batch)
         finite = np.isfinite(ours)
         largest = max(largest, float(np.abs(ours[finite]).max(initial=0.0)))
@@ -186,10 +190,24 @@ def compare(graph: TensorGraph | ImageGraph, file: OnnxFile, batches: Iterable[n
     return Parity(images, equal / pixels, largest_difference if gives_logits else None, largest)
 
 
+def _logits(graph: TensorGraph | ImageGraph, batch: np.ndarray) -> np.ndarray:
+    try:
+        return graph.logits(torch.from_numpy(batch)).numpy()
+    except Exception as error:  # whatever the network raises
+        shape = "x".join(map(str, batch.shape))
+        raise ExportError(
+            f"the network cannot be run on a batch of {shape} ({type(error).__name__}: {first_line(error)}); if it "
+            "holds for one size of image only, export it with --size HxW"
+        ) from error
+
+
 def batches_of(
     images: Sequence[np.ndarray], description: Description, interface: Interface
 ) -> Iterator[np.ndarray]:
-    """Real images as a file takes them: singly, one of an odd size, two at once, as far as its shapes are free.
+    """Real images as a file takes them: singly, one of another size, two at once, as far as its shapes are free.
+
+    The other size is odd and more than a stride larger, mirrored at its ends: a size within the stride is padded to
+    that of the others, so a network that holds for one size alone would not be noticed.
 
     Args:
         images: (H, W, 3) uint8, RGB; of large ones a part is enough, for a file of free size gives a photo's logits at
@@ -200,7 +218,8 @@ def batches_of(
     images = [*images, *images][: max(2, len(images))]  # two at once even of one
     prepared = [_prepared(_part(image), description, interface) for image in images]
     if interface.size is None:
-        prepared[-1] = prepared[-1][:-7, :-3]
+        more = description.stride + 1
+        prepared[-1] = np.pad(prepared[-1], ((0, more), (0, more), (0, 0)), mode="symmetric")
     if interface.batch is not None:
         alike = [np.stack([one] * interface.batch) for one in prepared]
     else:

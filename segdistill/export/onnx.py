@@ -1,7 +1,6 @@
 """A graph as one ONNX file."""
 
 import logging
-import math
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from segdistill.files import write_atomically
 
 #: torch's exporter writes no older one.
 OLDEST_OPSET = 18
-#: Numbers in a graph that are no weights, at most.
-_CONSTANTS = 1000
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def export_onnx(path: Path, graph: nn.Module, description: Description, interfac
     if interface.simplify:
         model = onnxslim.slim(model)
     cost = Cost(_parameters(program), _macs(program, description, interface))
-    refuse_foreign_weights(model, program, cost.parameters)
+    refuse_idle_weights(model.graph)
     without_traces(model)
     onnx.helper.set_model_props(model, description.to_metadata())
     model.producer_name, model.producer_version = "segdistill", __version__
@@ -95,32 +92,33 @@ def export_onnx(path: Path, graph: nn.Module, description: Description, interfac
     return cost
 
 
-def refuse_foreign_weights(model: onnx.ModelProto, program: torch.onnx.ONNXProgram, parameters: int) -> None:
-    """Nothing of other branches or of the discriminator may be in a file: it holds no more numbers than the stream.
+def refuse_idle_weights(graph: onnx.GraphProto) -> None:
+    """Nothing of other branches or of the discriminator may be in a file: whatever it holds leads to an output.
 
-    They are counted and not looked for by name, for a network's own layers may be called `branches` (HRNet's are).
-
-    Args:
-        model: to be searched.
-        program: it was made from.
-        parameters: of the stream's layers.
+    Weights are not looked for by name, for a network's own layers may be called `branches` (HRNet's are), nor counted,
+    for what a network computes from its weights alone is stored beside them (Swin's biases of relative positions).
 
     Raises:
-        ExportError: if the floating-point numbers in it are more than parameters, batch-norm statistics and a few
-            constants, such as colour statistics.
+        ExportError: naming some of the weights that no output depends on.
     """
-    exported = program.exported_program
-    assert exported is not None
-    names = exported.graph_signature.inputs_to_buffers
-    used = {names[node.name] for node in exported.graph.nodes if node.name in names and node.users}
-    statistics = sum(tensor.numel() for name, tensor in exported.named_buffers() if name in used)
-    floats = (one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT)
-    inside = sum(math.prod(one.dims) for one in floats)
-    if inside > parameters + statistics + _CONSTANTS:
+    needed = {output.name for output in graph.output}
+    for node in reversed(graph.node):  # every node stands behind those whose outputs it reads
+        if needed & set(node.output):
+            needed |= _read_by(node)
+    if idle := [weight.name for weight in graph.initializer if weight.name not in needed]:
+        shown = ", ".join(idle[:3]) + (" ..." if len(idle) > 3 else "")
         raise ExportError(
-            f"the graph holds {inside} numbers, the network only {parameters + statistics}: there is something in it "
-            "that does not belong to the deployed network, so no file was written"
+            f"the graph holds {len(idle)} tensors that no output depends on ({shown}), which do not belong to the "
+            "deployed network, so no file was written"
         )
+
+
+def _read_by(node: onnx.NodeProto) -> set[str]:
+    """Names of its inputs, and of what the graphs in its attributes (of an If, a Loop) read."""
+    names = set(node.input)
+    for inner in (attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH):
+        names |= {output.name for output in inner.output}.union(*map(_read_by, inner.node))
+    return names
 
 
 def without_traces(model: onnx.ModelProto) -> None:

@@ -22,7 +22,7 @@ from segdistill.data.taxonomy import CAMVID
 from segdistill.errors import ExportError
 from segdistill.export.check import LIMITS, Check, compare
 from segdistill.export.graphs import BranchStream, ImageGraph, TensorGraph
-from segdistill.export.onnx import Cost, Interface, export_onnx
+from segdistill.export.onnx import Cost, Interface, export_onnx, refuse_idle_weights
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.models.ensemble import BranchSpec, MultiBranchNet
 from segdistill.models.taps import survey
@@ -328,3 +328,37 @@ def test_a_failed_save_leaves_nothing_half_written(tmp_path: Path, monkeypatch: 
         export_onnx(tmp_path / "model.onnx", graph, described(), Interface())
     assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_bytes() == b"the old one"
+
+
+def graph_with_an_if() -> onnx.GraphProto:
+    """y = x + used, or x + inner, as `flag` says; both weights are read by a graph inside the node."""
+    tensor = onnx.TensorProto
+    one = np.ones(1, np.float32)
+    branches = {
+        f"{name}_branch": onnx.helper.make_graph(
+            [onnx.helper.make_node("Add", ["x", weight], [f"{name}_sum"])],
+            name,
+            [],
+            [onnx.helper.make_tensor_value_info(f"{name}_sum", tensor.FLOAT, [1])],
+        )
+        for name, weight in (("then", "used"), ("else", "inner"))
+    }
+    return onnx.helper.make_graph(
+        [onnx.helper.make_node("If", ["flag"], ["y"], **branches)],
+        "tiny",
+        [
+            onnx.helper.make_tensor_value_info("x", tensor.FLOAT, [1]),
+            onnx.helper.make_tensor_value_info("flag", tensor.BOOL, []),
+        ],
+        [onnx.helper.make_tensor_value_info("y", tensor.FLOAT, [1])],
+        [onnx.numpy_helper.from_array(one, name) for name in ("used", "inner")],
+    )
+
+
+def test_weights_that_lead_to_no_output_are_refused() -> None:
+    graph = graph_with_an_if()
+    refuse_idle_weights(graph)
+    graph.initializer.append(onnx.numpy_helper.from_array(np.ones(3, np.float32), "foreign"))
+    graph.node.append(onnx.helper.make_node("Add", ["x", "foreign"], ["nowhere"]))
+    with pytest.raises(ExportError, match=r"1 tensors that no output depends on \(foreign\)"):
+        refuse_idle_weights(graph)
