@@ -24,6 +24,13 @@ class PathError(UserError):
 class DataError(UserError):
     """The data set is missing or not what it should be; the message lists every problem by file."""
 
+    def __init__(self, message: str) -> None:
+        """A loader's error reaches the main process as one of its type whose message is the worker's traceback, at the
+        end of which stands the worker's own message."""
+        if message.startswith("Caught "):
+            message = message.rpartition(f"{__name__}.{type(self).__name__}: ")[2].strip()
+        super().__init__(message)
+
 
 class DataMissingError(DataError):
     """The data set, or a split of it, is not where it should be."""

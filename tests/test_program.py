@@ -116,7 +116,7 @@ def test_a_setting_without_effect_is_told_before_the_training(workplace: Path) -
     settings = ("method.kind=deep_supervision", "method.reparam.copies=1")
     config = load_config(workplace / "tiny.yaml", settings)
     state = build_state(config, build_fabric(config), total_steps=1)
-    RunFolder(workplace / "idle").go_on(config, state)
+    RunFolder(workplace / "idle").go_on(config, state, data_hash="")
 
     say_what_runs(config, state, console=new_console(file=said), images=(14, 5))
 
@@ -338,6 +338,11 @@ MISTAKES = {
         ["model.encoder_weights=nowhere.safetensors", "out=x5"],
         ["nowhere.safetensors", "model.encoder_weights=none"],
     ),
+    "logits of another size": (
+        ["model.arch=fpn", "model.options={upsampling: 1}", "out=x15"],
+        ["model.options", "logits of 16x24 for images of 64x96", "`upsampling` has to be 4 times"],
+    ),
+    "no name of a transform": (["data.augment.custom=[{name: [a]}]", "out=x16"], ["entry 0", "['a']"]),
     "unknown smp option": (
         ["model.options={decoder_chanels: [1]}", "out=x6"],
         ["decoder_chanels"],

@@ -8,7 +8,7 @@ import pytest
 
 from segdistill.commands.run_folder import RunFolder, code_hash, settings_without_effect, versions
 from segdistill.config import Config
-from segdistill.config_io import validate_config
+from segdistill.config_io import dump_config, validate_config
 from segdistill.errors import ConfigError, RunFolderError
 
 
@@ -141,3 +141,24 @@ def test_another_working_copy_is_another_version(tmp_path: Path) -> None:
     named, code = versions()["segdistill"].split("+code.")
     assert named == importlib.metadata.version("segdistill")
     assert len(code) == 10
+
+
+def test_a_folder_that_was_being_cleared_may_be_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = config("baseline", resume=False).model_copy(update={"out": tmp_path / "run"})
+    folder = RunFolder(tmp_path / "run")
+    (folder.path / "checkpoints").mkdir(parents=True)
+    (folder.path / "metrics.jsonl").touch()
+    folder.config.write_text(dump_config(new))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder.begin(new)
+    folder.check(new, overwrite=True)
+    folder.begin(new)
+    assert sorted(one.name for one in folder.path.iterdir()) == ["config.yaml"]

@@ -2,6 +2,7 @@
 
 import re
 
+import cv2
 import numpy as np
 
 from segdistill.build.splits import CheckedSplit
@@ -78,7 +79,8 @@ def size_note(config: Config, samples: Samples) -> str:
     return (
         f"data.augment.custom resizes nothing: training cuts its crops out of images of {stored[1]}x{stored[0]} pixels "
         f"as they are stored, and they are scored at {width}x{height} (data.size). To train at that scale, begin with "
-        f"{{name: Resize, height: {height}, width: {width}}}"
+        f"{{name: Resize, height: {height}, width: {width}, interpolation: {cv2.INTER_AREA}, "
+        f"mask_interpolation: {cv2.INTER_NEAREST_EXACT}}}"
     )
 
 

@@ -68,6 +68,12 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
         tap_map = survey(primary, tuple(paths), height=height, width=width)
     except (RuntimeError, AssertionError) as error:
         raise _wrong_size(config, "crop" if config.data.crop else "size", (height, width), error) from None
+    if tap_map.logits != (height, width):
+        rows, columns = tap_map.logits
+        raise ConfigError(
+            f"model.options = {dict(config.model.options)}: {config.model.arch} gives logits of {rows}x{columns} for "
+            f"images of {height}x{width}; its option `upsampling` has to be {height / rows:g} times what it is now"
+        )
     whole = _padded(primary, config.data.size)
     if whole != (height, width):
         try:

@@ -37,9 +37,9 @@ _FREE_KEYS = frozenset(
         "train.keep_epochs",
     }
 )
-#: What runs, evaluations and exports leave in the folder; `--overwrite` touches nothing else.
+#: What runs, evaluations and exports leave in the folder; `--overwrite` touches nothing else. The configuration is not
+#: among it, but replaced: it says that the folder is a run's, also if a run is killed while it clears the folder.
 _WRITTEN = (
-    "config.yaml",
     "metrics.jsonl",
     "summary.json",
     TAKEN_OVER,
@@ -215,11 +215,17 @@ class RunFolder:
         with alone_in(self.path, otherwise=taken):
             yield
 
-    def go_on(self, config: Config, state: TrainState) -> None:
+    def go_on(self, config: Config, state: TrainState, *, data_hash: str) -> None:
         """Bring `state` to where the run stopped, if it is one to be resumed and has a checkpoint by now.
 
+        Args:
+            config: of the run.
+            state: changed in place.
+            data_hash: of the data as they are now.
+
         Raises:
-            RunFolderError: if the checkpoint is damaged, or of a version of the program with other networks.
+            RunFolderError: if the checkpoint is damaged, of a version of the program with other networks, or of other
+                data: the number of images decides where in its schedule a step is.
         """
         last = self.checkpoints(config).last
         now = versions()
@@ -234,6 +240,13 @@ class RunFolder:
                     f"({first_line(error)}); it was made with {makers}. Resume with those, or start anew by --overwrite"
                 ) from None
             state.position.programs = state.position.programs or [saved["versions"]]
+            if state.position.data_hash not in (None, data_hash):
+                raise RunFolderError(
+                    f"{self.path} was trained on other data (hash {state.position.data_hash}, now {data_hash}): images "
+                    "or labels were added, removed or changed since. Put them back (data.root=DIR says where they lie "
+                    "now), or start anew by --overwrite or out=DIR"
+                )
+        state.position.data_hash = data_hash
         if now not in state.position.programs[-1:]:
             state.position.programs.append(now)
 

@@ -72,7 +72,7 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
     state = build_state(config, fabric, total_steps=config.train.epochs * data.batches.steps)
 
     # All have read the folder before the first one writes to it.
-    in_turn(fabric, lambda: folder.go_on(config, state))
+    in_turn(fabric, lambda: folder.go_on(config, state, data_hash=data.hash))
     with ExitStack() as until_the_end:
 
         def begin() -> None:

@@ -284,7 +284,7 @@ def _named_transform(place: int, arguments: dict[str, Any], *, ignore_index: int
         and issubclass(value, BasicTransform)
         and value.__module__.startswith("albumentations.augmentations")
     }
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         close = difflib.get_close_matches(str(name), known, 1)
         hint = f"did you mean {close[0]!r}?" if close else "see the list in Albumentations' documentation"
         raise ValueError(f"entry {place}: Albumentations has no transform named {name!r}; {hint}")

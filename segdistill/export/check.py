@@ -215,7 +215,7 @@ def batches_of(
         description: of the file.
         interface: of the file.
     """
-    images = [*images, *images][: max(2, len(images))]  # two at once even of one
+    images = (list(images) * 3)[: max(3, len(images))]  # two at once and one of another size, even of one
     prepared = [_prepared(_part(image), description, interface) for image in images]
     if interface.size is None:
         more = description.stride + 1

@@ -78,9 +78,10 @@ def decoder_map_path(primary: SegmentationModel, *, stride: int, height: int, wi
     paths = tuple(
         f"decoder.{name}".rstrip(".") for name, _ in primary.get_submodule("decoder").named_modules()
     )
+    captured, _ = _trial(primary, paths, height=height, width=width)
     outputs = {
         path: output
-        for path, output in _trial(primary, paths, height=height, width=width).modules.items()
+        for path, output in captured.modules.items()
         if isinstance(output, Tensor) and output.ndim == 4
     }
     strides = {path: round(height / output.shape[-2]) for path, output in outputs.items()}
@@ -90,14 +91,16 @@ def decoder_map_path(primary: SegmentationModel, *, stride: int, height: int, wi
 
 
 @torch.no_grad()
-def _trial(primary: SegmentationModel, module_paths: tuple[str, ...], *, height: int, width: int) -> Captured:
-    """What an empty image leaves on its way through the network, which is not changed by it."""
+def _trial(
+    primary: SegmentationModel, module_paths: tuple[str, ...], *, height: int, width: int
+) -> tuple[Captured, Tensor]:
+    """What an empty image leaves on its way through the network, which is not changed by it, and its logits."""
     was_training = primary.training
     primary.eval()
     with capture(primary, module_paths) as seen:
-        primary(torch.zeros(1, 3, height, width, device=next(primary.parameters()).device))
+        logits = primary(torch.zeros(1, 3, height, width, device=next(primary.parameters()).device))
     primary.train(was_training)
-    return read_captured(seen)
+    return read_captured(seen), logits
 
 
 class TapMap(NamedTuple):
@@ -105,6 +108,7 @@ class TapMap(NamedTuple):
 
     encoder: tuple[MapInfo, ...]  # by depth, from depth 1; channels 0 where the encoder has no such stage
     modules: dict[str, MapInfo]
+    logits: tuple[int, int]  # height, width
 
 
 def survey(primary: SegmentationModel, module_paths: tuple[str, ...], *, height: int, width: int) -> TapMap:
@@ -123,7 +127,7 @@ def survey(primary: SegmentationModel, module_paths: tuple[str, ...], *, height:
     for path in module_paths:
         if path not in known:
             raise ValueError(f"there is no module {path!r} in the primary stream")
-    captured = _trial(primary, module_paths, height=height, width=width)
+    captured, logits = _trial(primary, module_paths, height=height, width=width)
 
     def info(maps: Any, path: str) -> MapInfo:
         if not isinstance(maps, Tensor) or maps.ndim != 4:
@@ -133,4 +137,5 @@ def survey(primary: SegmentationModel, module_paths: tuple[str, ...], *, height:
     return TapMap(
         encoder=tuple(info(maps, f"encoder depth {d}") for d, maps in enumerate(captured.encoder, 1)),
         modules={path: info(captured.modules.get(path), path) for path in module_paths},
+        logits=(logits.shape[-2], logits.shape[-1]),
     )

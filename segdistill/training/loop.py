@@ -25,7 +25,7 @@ from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import save_checkpoint
 from segdistill.training.host_memory import peak_memory_bytes
 from segdistill.training.run_log import EpochResult, RunLog
-from segdistill.training.state import TermSums, TrainState
+from segdistill.training.state import Position, TermSums, TrainState
 from segdistill.training.step_log import StepLog
 from segdistill.training.steps import StepSettings, train_step
 
@@ -113,6 +113,8 @@ def fit(
     """
     position = state.position
     scores: Mapping[str, Scores] | None = None
+    # A run may have been killed just before.
+    by_first(state.fabric, partial(_keep_if_wanted, position, settings, checkpoints))
     with stop_requested() as stop:
         while position.epoch < settings.epochs:
             started = time.monotonic()
@@ -146,8 +148,14 @@ def _write_epoch(
     if better:
         checkpoints.save(checkpoints.best, state)
     checkpoints.save(checkpoints.last, state)
-    if state.position.epoch in settings.keep_epochs:
-        checkpoints.keep(state.position.epoch)
+    _keep_if_wanted(state.position, settings, checkpoints)
+
+
+def _keep_if_wanted(position: Position, settings: LoopSettings, checkpoints: Checkpoints) -> None:
+    """Of an epoch that is done, if `last` is of its end and its copies are not there by now."""
+    wanted = position.epoch in settings.keep_epochs and not position.batch
+    if wanted and not checkpoints.kept(position.epoch).last.is_file():
+        checkpoints.keep(position.epoch)
 
 
 def train_epoch(

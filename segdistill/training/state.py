@@ -48,6 +48,7 @@ class Position:
     memory_bytes: int | None = None  # peak, over all processes in turn that trained this run
     best_miou: float | None = None  # of the primary, on val
     best_epoch: int | None = None
+    data_hash: str | None = None  # of what it was trained on; None in a run of an older version
     programs: list[dict[str, str]] = field(
         default_factory=list
     )  # versions of those that trained it, in their order

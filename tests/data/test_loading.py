@@ -23,6 +23,7 @@ from segdistill.data.loading import (
 from segdistill.data.samples import CachedSamples, LabelledImage
 from segdistill.data.taxonomy import CAMVID, Taxonomy
 from segdistill.data.transforms import EvalTransform, Normalisation, TrainTransform, train_transforms
+from segdistill.errors import DataError
 
 SIZE = (16, 24)
 NORMALISATION = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -284,3 +285,21 @@ def test_check_batching() -> None:
         ValueError, match=r"train\.batch_size=4 times train\.accumulate=2 is more than the 7 training"
     ):
         check_batching(length=7, batch_size=4, accumulate=2, world_size=1)
+
+
+@dataclass
+class Broken(Noise):
+    """Its second sample cannot be read."""
+
+    def load(self, index: int) -> LabelledImage:
+        if index:
+            raise DataError("b.png: cannot be decoded: Error: cut short\n  c.png: no such file")
+        return super().load(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_is_told_in_the_same_words_by_a_worker(workers: int) -> None:
+    dataset = EvalDataset(Broken(2), EvalTransform(size=SIZE, normalisation=NORMALISATION))
+    with pytest.raises(DataError) as caught:
+        list(eval_loader(dataset, workers=workers))
+    assert str(caught.value) == "b.png: cannot be decoded: Error: cut short\n  c.png: no such file"

@@ -244,7 +244,7 @@ def test_branch_names() -> None:
 
 
 def test_tap_info() -> None:
-    empty_first = TapMap((MapInfo(0, 2), MapInfo(8, 4)), {"a.b": MapInfo(7, 16)})
+    empty_first = TapMap((MapInfo(0, 2), MapInfo(8, 4)), {"a.b": MapInfo(7, 16)}, (64, 64))
     assert tap_info(empty_first, 2) == MapInfo(8, 4)
     assert tap_info(empty_first, "a.b") == MapInfo(7, 16)
     for tap in (-1, 0, 1, 3):
@@ -264,12 +264,12 @@ def test_tap_info() -> None:
     ],
 )
 def test_lateral_depths(strides: tuple[int, ...], below: int, out: int, depths: tuple[int, ...]) -> None:
-    tap_map = TapMap(tuple(MapInfo(8, stride) for stride in strides), {})
+    tap_map = TapMap(tuple(MapInfo(8, stride) for stride in strides), {}, (64, 64))
     assert lateral_depths(tap_map, below_stride=below, out_stride=out) == depths
 
 
 def test_an_empty_stage_is_no_lateral() -> None:
-    tap_map = TapMap((MapInfo(0, 2), MapInfo(8, 4), MapInfo(8, 8)), {})
+    tap_map = TapMap((MapInfo(0, 2), MapInfo(8, 4), MapInfo(8, 8)), {}, (64, 64))
     assert lateral_depths(tap_map, below_stride=8, out_stride=2) == (2,)
 
 

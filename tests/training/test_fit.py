@@ -26,6 +26,7 @@ from segdistill.losses.objective import Objective, Schedule, Term
 from segdistill.models.primary import input_multiple
 from segdistill.training import steps
 from segdistill.training.checkpoint import load_checkpoint
+from segdistill.training.loop import Checkpoints
 from segdistill.training.state import TrainState
 
 pytestmark = pytest.mark.training
@@ -65,7 +66,7 @@ class Run:
 
     def go(self) -> "Run":
         self.folder.check(self.config, overwrite=False)
-        self.folder.go_on(self.config, self.state)
+        self.folder.go_on(self.config, self.state, data_hash=self.data.hash)
         self.folder.begin(self.config)
         fit_and_score(self.config, self.folder, self.state, self.data, console=QUIET)
         return self
@@ -132,12 +133,44 @@ def test_a_run_stopped_inside_an_epoch_resumes_to_the_bit_equal_end(
     assert stopped.state.position.epoch == 1
     assert 0 < stopped.state.position.batch < stopped.batches.batches, "stopped in the middle of an epoch"
 
-    resumed = Run(cut.model_copy(update={"train": cut.train.model_copy(update={"resume": True})})).go()
+    second = Run(resumed(cut)).go()
 
-    assert_same_tensors(resumed.state.state_dict(), whole.state.state_dict())
-    assert resumed.metrics() == whole.metrics()
-    for one, other in zip(stopped.seen + resumed.seen, whole.seen, strict=False):
+    assert_same_tensors(second.state.state_dict(), whole.state.state_dict())
+    assert second.metrics() == whole.metrics()
+    for one, other in zip(stopped.seen + second.seen, whole.seen, strict=False):
         assert torch.equal(one.images, other.images)
+
+
+def resumed(config: Config) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update={"resume": True})})
+
+
+def test_a_run_is_not_resumed_on_other_data(tiny_config: Callable[..., Config], tmp_path: Path) -> None:
+    config = tiny_config(train={"epochs": 1}).model_copy(update={"out": tmp_path / "run"})
+    Run(config).go()
+    again = Run(resumed(config))
+    with pytest.raises(RunFolderError, match=r"trained on other data \(hash .*, now other\).*--overwrite"):
+        again.folder.go_on(again.config, again.state, data_hash="other")
+    again.folder.go_on(again.config, again.state, data_hash=again.data.hash)
+    assert again.state.position.epoch == 1
+
+
+def test_what_a_kill_kept_from_being_put_aside_is_when_resumed(
+    tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(train={"keep_epochs": [1]}).model_copy(update={"out": tmp_path / "run"})
+    assert config.train.epochs > 1
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "keep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Run(config).go()
+    Run(resumed(config)).go()
+    kept = load_checkpoint(tmp_path / "run" / "checkpoints" / "epoch1" / "last.pt")
+    assert kept["state"]["position"]["epoch"] == 1
 
 
 @pytest.mark.parametrize("place", ["loss", "gradient"])
