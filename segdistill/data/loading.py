@@ -61,6 +61,7 @@ class TrainDataset(Dataset[Batch]):
         sample = self.samples.load(place.index)
         try:
             image, mask = self.transform(sample, epoch=place.epoch, index=place.index, visit=place.visit)
+            self._refuse_other_labels(mask)
         except Exception as error:  # of any type: it may be a transform of the user's choice
             raise DataError(
                 f"data.augment: the transforms fail on {self.samples.name(place.index)} "
@@ -68,6 +69,13 @@ class TrainDataset(Dataset[Batch]):
                 + (" (give it pad_if_needed: true)" if isinstance(error, CropSizeError) else "")
             ) from error
         return Batch(to_tensor(image), torch.from_numpy(mask.astype(np.int64)))
+
+    def _refuse_other_labels(self, mask: np.ndarray) -> None:
+        found = np.bincount(mask.ravel()).nonzero()[0].tolist()
+        if strangers := sorted({*found} - {*self.samples.taxonomy.allowed_values()}):
+            raise ValueError(
+                f"they give labels {strangers[:5]}, which are no classes (check their fill_mask)"
+            )
 
 
 @dataclass(frozen=True)

@@ -245,6 +245,9 @@ def crop_to(size: tuple[int, int], *, ignore_index: int) -> list[BasicTransform]
     ]
 
 
+_KEEPING_LABELS = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
+
+
 class StillAnImage(A.ImageOnlyTransform):
     """Refuses what transforms of the user's choice may have made of an image, if it cannot be normalised any more."""
 
@@ -288,6 +291,11 @@ def _named_transform(place: int, arguments: dict[str, Any], *, ignore_index: int
         close = difflib.get_close_matches(str(name), known, 1)
         hint = f"did you mean {close[0]!r}?" if close else "see the list in Albumentations' documentation"
         raise ValueError(f"entry {place}: Albumentations has no transform named {name!r}; {hint}")
+    if (way := arguments.get("mask_interpolation")) not in (None, *_KEEPING_LABELS):
+        raise ValueError(
+            f"entry {place}: {name} with mask_interpolation={way} would mix class numbers into other ones; use "
+            f"{cv2.INTER_NEAREST} (nearest) or {cv2.INTER_NEAREST_EXACT} (nearest, exact)"
+        )
     parameter = inspect.signature(known[name]).parameters.get("fill_mask")
     # Albumentations pads masks with 0, which is a class.
     pads = parameter is not None and parameter.default == 0

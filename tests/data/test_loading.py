@@ -22,7 +22,13 @@ from segdistill.data.loading import (
 )
 from segdistill.data.samples import CachedSamples, LabelledImage
 from segdistill.data.taxonomy import CAMVID, Taxonomy
-from segdistill.data.transforms import EvalTransform, Normalisation, TrainTransform, train_transforms
+from segdistill.data.transforms import (
+    EvalTransform,
+    Normalisation,
+    TrainTransform,
+    named_transforms,
+    train_transforms,
+)
 from segdistill.errors import DataError
 
 SIZE = (16, 24)
@@ -303,3 +309,12 @@ def test_a_bad_file_is_told_in_the_same_words_by_a_worker(workers: int) -> None:
     with pytest.raises(DataError) as caught:
         list(eval_loader(dataset, workers=workers))
     assert str(caught.value) == "b.png: cannot be decoded: Error: cut short\n  c.png: no such file"
+
+
+def test_a_transform_that_fills_masks_with_no_class_is_named_with_its_sample() -> None:
+    transforms = named_transforms(
+        [{"name": "Rotate", "limit": (45, 45), "p": 1.0, "fill_mask": 200}], ignore_index=11
+    )
+    dataset = TrainDataset(Noise(1), TrainTransform(transforms, seed=0))
+    with pytest.raises(DataError, match=r"fail on noise 0 .*labels \[200\], which are no classes"):
+        dataset[Place(epoch=0, index=0)]

@@ -339,6 +339,8 @@ def test_the_entries_are_not_changed() -> None:
         ({"name": "Rotate", "limt": 3}, "entry 1: Rotate does not accept {'limt': 3}: Argument(s) 'limt'"),
         ({"name": "HorizontalFlip", "p": 2}, "entry 1: HorizontalFlip does not accept {'p': 2}: "),
         ({"name": "RandomCrop"}, "entry 1: RandomCrop does not accept {}: "),
+        ({"name": ["a"]}, "entry 1: Albumentations has no transform named ['a']"),
+        ({"name": "Rotate", "mask_interpolation": 1}, "mask_interpolation=1 would mix class numbers"),
     ],
 )
 def test_bad_entries_are_named(entry: dict[str, object], words: str) -> None:
