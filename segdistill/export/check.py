@@ -206,8 +206,8 @@ def batches_of(
 ) -> Iterator[np.ndarray]:
     """Real images as a file takes them: singly, one of another size, two at once, as far as its shapes are free.
 
-    The other size is odd and more than a stride larger, mirrored at its ends: a size within the stride is padded to
-    that of the others, so a network that holds for one size alone would not be noticed.
+    The other size is a pixel more than the others are padded to, mirrored at its ends, so that the network's maps have
+    one cell more: a network that holds for one size alone is noticed, and one that holds for an even number of cells.
 
     Args:
         images: (H, W, 3) uint8, RGB; of large ones a part is enough, for a file of free size gives a photo's logits at
@@ -218,8 +218,8 @@ def batches_of(
     images = (list(images) * 3)[: max(3, len(images))]  # two at once and one of another size, even of one
     prepared = [_prepared(_part(image), description, interface) for image in images]
     if interface.size is None:
-        more = description.stride + 1
-        prepared[-1] = np.pad(prepared[-1], ((0, more), (0, more), (0, 0)), mode="symmetric")
+        rows, columns = (-side % description.stride + 1 for side in prepared[-1].shape[:2])
+        prepared[-1] = np.pad(prepared[-1], ((0, rows), (0, columns), (0, 0)), mode="symmetric")
     if interface.batch is not None:
         alike = [np.stack([one] * interface.batch) for one in prepared]
     else:

@@ -19,7 +19,8 @@ def python_snippet(file: OnnxFile) -> str:
     ]
     wanted = file.fixed_size or (described.size if described.input == "tensor" else None)
     if wanted:
-        lines.append(f"photo = photo.resize(({wanted[1]}, {wanted[0]}))")
+        # As it is scored: a large photo is reduced by the mean over each pixel's area.
+        lines.append(f"photo = photo.resize(({wanted[1]}, {wanted[0]}), Image.Resampling.BOX)")
     axes = ".transpose(2, 0, 1)" if described.layout == "nchw" else ""
     batch = f"np.stack({file.fixed_batch} * [image{axes}])" if file.fixed_batch else f"image{axes}[None]"
     if described.input == "image":

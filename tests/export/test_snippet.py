@@ -12,7 +12,7 @@ from networks import described
 from onnx import TensorProto, helper
 from PIL import Image
 
-from segdistill.export.description import Description
+from segdistill.export.description import LOGITS, Description
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.snippet import python_snippet
 
@@ -75,6 +75,17 @@ def test_it_runs_without_the_package(kind: str, batch: int | None, tmp_path: Pat
     expected = np.repeat([0, 1, 2], 10)[None].repeat(20, 0)
     assert np.array_equal(classes, expected)
     assert np.array_equal(OnnxFile(path).predict(colours).classes, expected)
+
+
+def test_a_large_photo_is_reduced_as_it_is_scored(tmp_path: Path) -> None:
+    tensor_file(tmp_path / "a.onnx", batch=None)
+    file = OnnxFile(tmp_path / "a.onnx")
+    height, width = file.fixed_size or file.description.size
+    noise = np.random.default_rng(0).integers(0, 256, (4 * height, 4 * width, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photo.png")
+    classes = classes_of(python_snippet(file).replace("photo.jpg", "photo.png"), tmp_path)
+    expected = file.run(file.batch_of(noise))[LOGITS][0].argmax(0)
+    assert (classes == expected).mean() > 0.97  # the two round half a grey level differently
 
 
 def classes_of(snippet: str, folder: Path) -> np.ndarray:
