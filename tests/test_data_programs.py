@@ -126,7 +126,8 @@ def test_the_exported_file_finds_its_data_again(
     if not moved.exists():
         moved.symlink_to(workplace / "mydata")
     assert main(["evaluate", str(run / "primary.onnx"), "data.root=moved"]) == 0
-    scores = json.loads((run / "primary_val.json").read_text())
+    scores = json.loads((run / "primary_val_on_mydata.json").read_text())
+    assert scores["protocol"]["data_root"] == str((workplace / "mydata").resolve())
     summary = json.loads((run / "summary.json").read_text())
     assert scores["protocol"]["images"] == 2
     assert scores["miou"]["primary"] == pytest.approx(summary["miou"]["primary"], abs=0.01)
