@@ -245,28 +245,6 @@ def test_fixed_shapes_and_padding(net: MultiBranchNet, tmp_path: Path) -> None:
     assert file.predict(photos(1, 100, 140)[0].numpy()).classes.shape == (100, 140)
 
 
-class WithMore(nn.Module):
-    """A network beside which other numbers reach the output."""
-
-    def __init__(self, network: nn.Module, count: int) -> None:
-        super().__init__()
-        self.network = network
-        self.more = torch.rand(count)  # no parameter of it
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images) + (self.more * images.mean()).mean()
-
-
-def test_more_numbers_than_the_network_has_are_refused(tmp_path: Path) -> None:
-    network = nn.Conv2d(3, 4, 3, padding=1)
-    target = tmp_path / "model.onnx"
-    export_onnx(target, TensorGraph(WithMore(network, 900), stride=32), described(), Interface())
-    target.unlink()
-    with pytest.raises(ExportError, match=r"holds 51\d\d numbers, the network only 112"):
-        export_onnx(target, TensorGraph(WithMore(network, 5000), stride=32), described(), Interface())
-    assert not target.exists()
-
-
 def test_a_branch_is_a_smaller_network(net: MultiBranchNet, tmp_path: Path) -> None:
     stream = BranchStream(net, "branch3")
     cost = export_onnx(
