@@ -1,6 +1,7 @@
 """Data of one's own and Cityscapes through the whole program: stats, training, export, scores, pictures."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from program import TINY, write_config
 
 from segdistill.cli import main
 from segdistill.commands import prepare_data
+from segdistill.export.onnx_file import OnnxFile
 
 CLASSES = {"ground": (0, 0, 0), "tree": (0, 128, 0), "car": (200, 0, 0)}
 VOID = (255, 255, 255)
@@ -114,6 +116,21 @@ def test_a_run_tells_its_classes_by_itself(run: Path) -> None:
     assert [one["name"] for one in config["data"]["folder"]["classes"]] == list(CLASSES)
     summary = json.loads((run / "summary.json").read_text())
     assert list(summary["iou"]) == list(CLASSES)
+
+
+@pytest.mark.training
+def test_a_file_that_was_scored_on_other_data_says_so(run: Path, workplace: Path) -> None:
+    """Until it is scored where its data lie by default, or where somebody says."""
+    shutil.copytree(workplace / "mydata", workplace / "others", dirs_exist_ok=True)
+    sides = [str(side) for side in yaml.safe_load((run / "config.yaml").read_text())["data"]["size"]]
+    asked = ["export", str(run), "--size", "x".join(sides), "--batch", "1", "--out", "file.onnx"]
+    for name, told in {"mydata": None, "others": str((workplace / "others").resolve())}.items():
+        assert main([*asked, f"data.root={workplace / name}"]) == 0
+        protocol = OnnxFile(Path("file.onnx")).description.score["protocol"]
+        assert protocol.get("data_root") == told
+    assert main(["evaluate", "file.onnx", f"data.root={workplace / 'mydata'}"]) == 0
+    scores = json.loads(Path("file_val_on_mydata.json").read_text())
+    assert scores["protocol"]["data_root"] == str((workplace / "mydata").resolve())
 
 
 @pytest.mark.training

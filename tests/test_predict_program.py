@@ -199,6 +199,19 @@ def test_masks_have_the_stored_orientation_and_other_ones_are_told(
     assert "EXIF" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("top", "told"), [(4095, True), (65535, False)])
+def test_images_of_16_bits_that_use_few_of_them_are_told(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], top: int, told: bool
+) -> None:
+    for name in "ab":
+        cv2.imwrite(
+            str(tmp_path / f"{name}.png"), np.linspace(0, top, 3500).reshape(50, 70).astype(np.uint16)
+        )
+    predict(models / "tiny.onnx", tmp_path, "--out", tmp_path / "out")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ("images of 16 bits (2) go up to 15 of 255 in their upper 8 bits" in printed) == told
+
+
 def test_what_jpeg_cannot_hold_becomes_png(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

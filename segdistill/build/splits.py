@@ -16,7 +16,7 @@ from segdistill.config_data import IMPLIED_VALUES, FolderConfig, values_of
 from segdistill.console import warn
 from segdistill.data import camvid, cityscapes, folder
 from segdistill.data.checks import check_files
-from segdistill.data.files import Listing, PairedFiles
+from segdistill.data.files import Listing, PairedFiles, dark_in_words
 from segdistill.data.mask_code import MaskCode
 from segdistill.data.samples import CachedSamples, Samples
 from segdistill.data.statistics import class_statistics, count_pixels
@@ -28,7 +28,6 @@ from segdistill.files import expanded
 #: Decoded images of a split are kept in memory up to this, unless data.cache says otherwise. CamVid's training
 #: split takes 0.25 GB, that of Cityscapes would take 25.
 CACHE_BYTES = 2 * 10**9
-_DARK = 64  # of the upper 8 of 16 bits: below this a camera has stored 10, 12 or 14 bits as they are
 _IGNORED = 255  # in the masks of a folder, once they are read
 
 
@@ -200,12 +199,8 @@ def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
             f"e.g. {checked.turned[0]}; here they are used as they are stored. If their masks were drawn "
             "on what a viewer shows, save these images upright",
         )
-    if checked.wide and checked.brightest < _DARK:
-        warn(
-            console,
-            f"{split}: {checked.wide} images of 16 bits go up to {checked.brightest} of 255 in their upper 8 bits, "
-            "which are used: they are dark. Scale them to 16 bits, or save them with 8",
-        )
+    if dark := dark_in_words(checked.peaks):
+        warn(console, f"{split}: {dark}")
     if config.data.cache is None and checked.decoded is None:
         console.print(
             f"{split}: images are decoded again each time they are used; all of them would take "

@@ -12,6 +12,7 @@ from rich.table import Table
 from segdistill.build.splits import build_samples
 from segdistill.commands.export_int8 import INT8_SPEED, quantise, slow_note, speed_up
 from segdistill.commands.file_scores import PARITY_IMAGES, file_miou, spread, torch_miou
+from segdistill.commands.protocol import other_data
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.tables import check_table, percent
 from segdistill.commands.trained import ALL, Trained, trained_streams
@@ -62,10 +63,12 @@ class Split:
     Attributes:
         samples: labelled images.
         scored: whether file and network are also scored on all of them.
+        elsewhere: the folder of the data if they are others than the training's.
     """
 
     samples: Samples
     scored: bool
+    elsewhere: Path | None = None
 
 
 def export_run(
@@ -100,7 +103,7 @@ def export_run(
         ready_for_page(web.folder, runtime=web.runtime, cache=cache_folder())
     streams = trained_streams(folder, config, stream)
     named = any(override.startswith("data.root=") for override in overrides)
-    split = split_at_hand(config, streams[0].deployed, named=named, console=console)
+    split = split_at_hand(config, folder.load_config(), streams[0].deployed, named=named, console=console)
     exported = []
     for one in streams:
         target = target_of(folder, out, wanted.file_name(one.name), several=stream == ALL)
@@ -158,11 +161,12 @@ def target_of(folder: RunFolder, out: Path | None, name: str, *, several: bool) 
     return out
 
 
-def split_at_hand(config: Config, deployed: Deployed, *, named: bool, console: Console) -> Split:
+def split_at_hand(config: Config, own: Config, deployed: Deployed, *, named: bool, console: Console) -> Split:
     """The run's validation images, or synthetic ones if they are not on this machine; nothing is downloaded.
 
     Args:
-        config: of the run.
+        config: of the run, with the place of the data as it was said just now.
+        own: of the run, as it was trained.
         deployed: how its networks are fed.
         named: whether it was said just now where the images lie; then they have to be there.
         console: to print on.
@@ -171,7 +175,8 @@ def split_at_hand(config: Config, deployed: Deployed, *, named: bool, console: C
         DataError: there are images, but something is wrong with them; or they were named and are not there.
     """
     try:
-        return Split(build_samples(config, "val", console=console, download=False), scored=True)
+        samples = build_samples(config, "val", console=console, download=False)
+        return Split(samples, scored=True, elsewhere=other_data(config, own))
     except DataMissingError as error:
         if named:
             raise
@@ -225,7 +230,7 @@ def export_checked(
         check = Check(wanted.precision, compare(graph, file, images), miou, reference)
         refuse_unless(check, path, wanted, console=console)
         if miou is not None:
-            protocol = protocol_of(trained, wanted, images=len(split.samples))
+            protocol = protocol_of(trained, wanted, images=len(split.samples), elsewhere=split.elsewhere)
             score = {"miou": miou, "of": "this file", "protocol": protocol}
             score |= {"float_layers": kept_float} if quantised else {}
             set_metadata(candidate, replace(description, score=score))

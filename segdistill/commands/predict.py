@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segdistill.commands.segmenting_model import Model, load_model
 from segdistill.console import warn
-from segdistill.data.files import IMAGE_SUFFIXES, files_below, read_photo
+from segdistill.data.files import IMAGE_SUFFIXES, dark_in_words, files_below, read_photo
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.video import Video, write_video
 from segdistill.errors import DataError, ExportError
@@ -149,11 +149,12 @@ def _predict_images(
     watch = Stopwatch()
     problems: list[str] = []
     turned: list[Path] = []
+    peaks: list[int] = []  # of images of 16 bits
     overlays: set[str] = set()
     with _progress(console) as progress:
         for source, target in progress.track(targets.items(), description="images"):
             try:
-                image, orientation, _ = read_photo(source)
+                image, orientation, brightest = read_photo(source)
                 classes = watch.timed(model.segmenter, image)
                 # First what has the longer name, so that one that is too long leaves nothing behind.
                 suffix = _save_overlay(target, _overlay(image, classes, model.taxonomy, style, moving=False))
@@ -172,6 +173,7 @@ def _predict_images(
             else:
                 overlays.add(f"*_overlay{suffix}")
                 turned += [source] if orientation != 1 else []
+                peaks += [] if brightest is None else [brightest]
     if written := len(targets) - len(problems):
         console.print(
             f"{_count(written, 'image')} by {model.title} -> {out}: {' and '.join(['*_mask.png', *sorted(overlays)])}, "
@@ -184,6 +186,8 @@ def _predict_images(
             "were segmented as they are stored, and a network takes what lies on its side for something else. Save "
             "them upright and predict again",
         )
+    if dark := dark_in_words(peaks):
+        warn(console, dark)
     if problems:
         raise DataError(
             problems[0]

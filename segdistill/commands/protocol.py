@@ -1,9 +1,13 @@
 """How scores came about; a number without it cannot be compared."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from segdistill.build.splits import data_place
 from segdistill.config import Config
+from segdistill.errors import PathError
 from segdistill.evaluation.boundary import DIAGONAL_SHARE
 from segdistill.evaluation.calibration import BINS
 from segdistill.evaluation.metrics import Scores
@@ -51,6 +55,20 @@ def weights_in_words(config: Config, which: str, *, so_far: int | None = None) -
     decay = config.train.ema_decay
     progress = "" if so_far is None else f" so far ({so_far} of {config.train.epochs})"
     return f"{which} epoch{progress}" + (f", running average (EMA {decay:g})" if decay else "")
+
+
+def other_data(config: Config, own: Config) -> Path | None:
+    """The folder of the data if it is not the network's own: their score stands beside the score on those."""
+    place = data_place(config)
+    with suppress(PathError):  # the network may come from a machine with other users
+        if place == data_place(own):
+            return None
+    return place
+
+
+def told(elsewhere: Path | None) -> dict[str, str]:
+    """What the protocol says of other data."""
+    return {"data_root": str(elsewhere)} if elsewhere else {}
 
 
 def of_measures(scores: Scores) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What `evaluate` can score: a run's networks, an exported file, or masks that lie in a folder."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,8 +9,8 @@ import torch
 from rich.console import Console
 
 from segdistill.build.datasets import build_normalisation, worker_count
-from segdistill.build.splits import build_samples, build_unlabelled_test, data_place
-from segdistill.commands.protocol import of_view, protocol, weights_in_words
+from segdistill.build.splits import build_samples, build_unlabelled_test
+from segdistill.commands.protocol import of_view, other_data, protocol, told, weights_in_words
 from segdistill.commands.run_folder import RunFolder, refuse_what_counts
 from segdistill.commands.trained import load_ensemble, refuse_other_classes
 from segdistill.commands.wanted_file import SCORED_AT, seen_size
@@ -20,7 +19,7 @@ from segdistill.config import Config
 from segdistill.config_io import load_config, resolve
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.transforms import Normalisation
-from segdistill.errors import EvaluationError, PathError
+from segdistill.errors import EvaluationError
 from segdistill.evaluation.evaluator import Labelling
 from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
 from segdistill.evaluation.views import View, Viewer, Window
@@ -133,7 +132,7 @@ def run_subject(
     """
     folder = RunFolder(path)
     config = folder.load_config(overrides)
-    elsewhere = _other_data(config, folder.load_config())
+    elsewhere = other_data(config, folder.load_config())
     predictor, normalisation, words = load_predictor(folder, config, weights=weights, device=device)
     view = wishes.view(config.data.size)
     samples = _samples(config, split, submitted=submitted, console=console)
@@ -141,24 +140,10 @@ def run_subject(
         samples=samples,
         label=_looking(Viewer(predictor, view, normalisation=normalisation)),
         protocol=protocol(config, split=split, images=len(samples), view=view, weights=words)
-        | _told(elsewhere),
+        | told(elsewhere),
         target=path / f"evaluation_{split}_{weights}{wishes.tag}{_tag(elsewhere)}.json",
         workers=worker_count(config, on_gpu=device.type == "cuda"),
     )
-
-
-def _other_data(config: Config, own: Config) -> Path | None:
-    """The folder of the data if it is not the network's own: their score stands beside the score on those."""
-    place = data_place(config)
-    with suppress(PathError):  # the network may come from a machine with other users
-        if place == data_place(own):
-            return None
-    return place
-
-
-def _told(elsewhere: Path | None) -> dict[str, str]:
-    """What the protocol says of other data."""
-    return {"data_root": str(elsewhere)} if elsewhere else {}
 
 
 def _tag(elsewhere: Path | None) -> str:
@@ -219,9 +204,10 @@ def file_subject(
     known = {"name": described.stream, "data": {**described.data, "cache": False}}
     config = resolve(known, overrides, source=str(path))
     # A file says nothing of where its data lay, so own to it is where data of the kind lie by default.
-    elsewhere = _other_data(config, resolve(known, [], source=str(path)))
+    elsewhere = other_data(config, resolve(known, [], source=str(path)))
     samples = _samples(config, split, submitted=submitted, console=console)
-    how = dict(described.score.get("protocol", {})) | {
+    scored = {key: value for key, value in described.score.get("protocol", {}).items() if key != "data_root"}
+    how = scored | {
         "data": config.data.kind,
         "split": split,
         "images": len(samples),
@@ -238,7 +224,7 @@ def file_subject(
     return Subject(
         samples=samples,
         label=label,
-        protocol=how | _told(elsewhere),
+        protocol=how | told(elsewhere),
         target=path.with_name(f"{path.stem}_{split}{wishes.tag}{_tag(elsewhere)}.json"),
         workers=worker_count(config, on_gpu=False),
     )

@@ -1,8 +1,10 @@
 """What kind of ONNX file is asked for, and the graph and description that follow from it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from segdistill.commands.protocol import told
 from segdistill.commands.run_folder import settings_hash, versions
 from segdistill.commands.trained import Trained
 from segdistill.export.calibration import Method
@@ -118,9 +120,15 @@ def seen_size(
     return list(fixed or trained)
 
 
-def protocol_of(trained: Trained, wanted: Wanted, *, images: int) -> dict[str, Any]:
-    """How the file was scored: on the training's split, of which so many images are there now, but as the file prepares
-    images."""
+def protocol_of(trained: Trained, wanted: Wanted, *, images: int, elsewhere: Path | None) -> dict[str, Any]:
+    """How the file was scored: on the training's split, but as the file prepares images.
+
+    Args:
+        trained: what the file was made from.
+        wanted: kind of file.
+        images: of the split that are there now.
+        elsewhere: the folder of the data if they are others than the training's.
+    """
     size = seen_size(wanted, wanted.size, trained=trained.deployed.size)
     runtime = f"{wanted.precision} {wanted.input} file under ONNX Runtime"
     scored_at = SCORED_AT[wanted.input]
@@ -130,4 +138,5 @@ def protocol_of(trained: Trained, wanted: Wanted, *, images: int) -> dict[str, A
         "input_size": size,
         "scored_at": scored_at,
         "weights": runtime,
+        **told(elsewhere),
     }

@@ -63,16 +63,14 @@ class Checked:
         pixels: (N, C + 1) int64, pixels of each class in each sample; the last column counts ignored ones.
         decoded_bytes: that all samples together take in memory.
         turned: images that a viewer shows turned or mirrored, although their size does not tell.
-        wide: number of images of 16 bits.
-        brightest: largest value of all these in their upper 8 bits, 0..255.
+        peaks: `brightest` of each image of 16 bits.
     """
 
     decoded: tuple[LabelledImage, ...] | None
     pixels: np.ndarray
     decoded_bytes: int
     turned: tuple[Path, ...] = ()
-    wide: int = 0
-    brightest: int = 0
+    peaks: tuple[int, ...] = ()
 
 
 @dataclass
@@ -176,8 +174,7 @@ def check_files(
         pixels,
         decoded_bytes,
         turned=tuple(turned),
-        wide=len(peaks),
-        brightest=max(peaks, default=0),
+        peaks=tuple(peaks),
     )
 
 

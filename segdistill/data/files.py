@@ -3,6 +3,7 @@
 import contextlib
 import os
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,7 @@ _UNDONE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
+_DARK = 64  # of the upper 8 of 16 bits: below this a camera has stored 10, 12 or 14 bits as they are
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
@@ -118,6 +120,20 @@ class Photo(NamedTuple):
     pixels: np.ndarray
     orientation: int
     brightest: int | None
+
+
+def dark_in_words(peaks: Sequence[int]) -> str:
+    """What to say of images of 16 bits if they are dark once 8 are left; "" if they are not.
+
+    Args:
+        peaks: `Photo.brightest` of each.
+    """
+    if not peaks or max(peaks) >= _DARK:
+        return ""
+    return (
+        f"images of 16 bits ({len(peaks)}) go up to {max(peaks)} of 255 in their upper 8 bits, which are used: they are "
+        "dark. Scale them to 16 bits, or save them with 8"
+    )
 
 
 def read_photo(path: Path) -> Photo:

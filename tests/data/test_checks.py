@@ -223,9 +223,8 @@ def test_how_much_of_16_bits_is_used_is_told(
     pixels = np.zeros((*SIZE, channels), np.uint16)
     pixels[3, 4] = top
     cv2.imwrite(str(dark.image), pixels)
-    checked = check_files(camvid(dark, usual))
-    assert (checked.wide, checked.brightest) == (1, upper)
-    assert check_files(camvid(usual)).wide == 0
+    assert check_files(camvid(dark, usual)).peaks == (upper,)
+    assert check_files(camvid(usual)).peaks == ()
 
 
 def greys(*pairs: Pair, form: MaskForm = "auto", either: tuple[int, ...] = ()) -> PairedFiles:
