@@ -328,7 +328,18 @@ MISTAKES = {
     ),
     "one image at a time": (
         ["model.arch=deeplabv3", "model.options={}", "train.batch_size=1", "out=x11"],
-        ["train.batch_size=1", "deeplabv3 cannot be trained on one"],
+        ["train.batch_size=1", "deeplabv3 and its branches cannot be trained on one of 64x96"],
+    ),
+    "one image at a time for a branch that ends in one cell": (
+        ["train.batch_size=1", "data.size=[32, 32]", "method.branches.taps=[5]", "out=x17"],
+        ["train.batch_size=1", "unet and its branches cannot be trained on one of 32x32"],
+    ),
+    "patches of 14 pixels": (
+        [
+            *("model.arch=dpt", "model.encoder=tu-eva02_tiny_patch14_224", "model.options={}"),
+            *("data.size=[224, 224]", "method.kind=baseline", "out=x18"),
+        ],
+        ["model.encoder", "14 pixels per cell", "patches of 16"],
     ),
     "weights of another net": (
         ["model.encoder_weights=bundled"],

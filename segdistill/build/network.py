@@ -67,7 +67,9 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
             paths.append(feature_path)
         tap_map = survey(primary, tuple(paths), height=height, width=width)
     except (RuntimeError, AssertionError) as error:
-        raise _wrong_size(config, "crop" if config.data.crop else "size", (height, width), error) from None
+        raise _wrong_size(
+            config, primary, "crop" if config.data.crop else "size", (height, width), error
+        ) from None
     if tap_map.logits != (height, width):
         rows, columns = tap_map.logits
         raise ConfigError(
@@ -79,13 +81,22 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
         try:
             survey(primary, (), height=whole[0], width=whole[1])
         except (RuntimeError, AssertionError) as error:
-            raise _wrong_size(config, "size", whole, error) from None
+            raise _wrong_size(config, primary, "size", whole, error) from None
     return tap_map, feature_path
 
 
-def _wrong_size(config: Config, key: str, size: tuple[int, int], error: Exception) -> ConfigError:
+def _wrong_size(
+    config: Config, primary: SegmentationModel, key: str, size: tuple[int, int], error: Exception
+) -> ConfigError:
     # timm's vision transformers assert the size of their images, in some cases without a word.
     height, width = size
+    stride = int(primary.encoder.output_stride)
+    if stride & (stride - 1):
+        return ConfigError(
+            f"model.encoder = {config.model.encoder}: its deepest map has {stride} pixels per cell, and "
+            f"{config.model.arch}, which doubles maps, does not come back to the image from there "
+            f"({first_line(error)}); choose an encoder of 8, 16 or 32, e.g. with patches of 16"
+        )
     one_size = f"model.options={{img_size: [{height}, {width}]}}"
     if config.data.crop:
         one_size += " and data.crop=null, since it is evaluated at data.size"

@@ -5,7 +5,6 @@ import copy
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, Strategy
-from segmentation_models_pytorch.base import SegmentationModel
 
 from segdistill.build.datasets import build_normalisation, training_size
 from segdistill.build.network import build_net
@@ -14,7 +13,7 @@ from segdistill.build.splits import build_taxonomy, check_class_weights
 from segdistill.config import Config, ViewsConfig
 from segdistill.data.transforms import Normalisation
 from segdistill.data.views import StrongViews
-from segdistill.errors import ConfigError
+from segdistill.errors import ConfigError, first_line
 from segdistill.losses.terms import Adversarial
 from segdistill.models.ensemble import MultiBranchNet
 from segdistill.models.primary import input_multiple
@@ -103,7 +102,7 @@ def _checked_net(config: Config, *, processes: int) -> MultiBranchNet:
     """Raises ConfigError if something is wrong with the network or its losses."""
     net = build_net(config)
     if config.train.batch_size == processes:
-        _refuse_single_images(config, net.primary)
+        _refuse_single_images(config, net)
     check_class_weights(config)
     return net
 
@@ -120,16 +119,18 @@ def _build_views(section: ViewsConfig, normalisation: Normalisation) -> StrongVi
     )
 
 
-def _refuse_single_images(config: Config, primary: SegmentationModel) -> None:
+def _refuse_single_images(config: Config, net: MultiBranchNet) -> None:
     """Raises ConfigError if the network cannot be trained on one image at a time."""
-    image = pad_to_multiple(torch.zeros(1, 3, *training_size(config)), input_multiple(primary))
+    image = pad_to_multiple(torch.zeros(1, 3, *training_size(config)), input_multiple(net.primary))
     try:
         with torch.no_grad():
-            copy.deepcopy(primary).train()(image)
-    except ValueError as error:  # batch norm after a pooling of the whole image
+            copy.deepcopy(net).train()(image)
+    except ValueError as error:  # batch norm after a pooling of the whole image, or on a map of one cell
+        height, width = image.shape[-2:]
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} gives every process one image at a time, and "
-            f"{config.model.arch} cannot be trained on one ({error}); use at least two for each process"
+            f"{config.model.arch} {'and its branches ' if net.branches else ''}cannot be trained on one of "
+            f"{height}x{width} ({first_line(error)}); use at least two for each process"
         ) from None
 
 

@@ -131,8 +131,8 @@ def dark_in_words(peaks: Sequence[int]) -> str:
     if not peaks or max(peaks) >= _DARK:
         return ""
     return (
-        f"images of 16 bits ({len(peaks)}) go up to {max(peaks)} of 255 in their upper 8 bits, which are used: they are "
-        "dark. Scale them to 16 bits, or save them with 8"
+        f"images of 16 bits ({len(peaks)}) go up to {max(peaks)} of 255 in their upper 8 bits, which are used: they "
+        "are dark. Scale them to 16 bits, or save them with 8"
     )
 
 

@@ -192,6 +192,9 @@ def train_epoch(
     for group in groups_of(iter(loader), settings.accumulate):
         # Dropout and views are functions of the position, too: nothing random has to be saved.
         torch.manual_seed(stream_seed(settings.seed, "step", position.step, state.fabric.global_rank))
+        # Here and not after the step, so that a checkpoint holds the rate of the last one.
+        if (scheduler := state.ensemble.scheduler) and scheduler.last_epoch < position.step:
+            scheduler.step()
         rates = learning_rates(state)
         values = train_step(
             state,
@@ -200,8 +203,6 @@ def train_epoch(
             progress=position.step / total_steps,
             diagnose=diagnosed and position.batch == 0,
         )
-        if state.ensemble.scheduler and position.step + 1 < total_steps:
-            state.ensemble.scheduler.step()
         steps.add(epoch=position.epoch, step=position.step, values=values)
         position.step += 1
         position.batch += len(group)

@@ -111,19 +111,23 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    ("setting", "last_step"), [*((setting, False) for setting in SETTINGS), ("one_cycle", True)]
+)
 def test_a_run_stopped_inside_an_epoch_resumes_to_the_bit_equal_end(
-    tiny_config: Callable[..., Config], tmp_path: Path, setting: str
+    tiny_config: Callable[..., Config], tmp_path: Path, setting: str, last_step: bool
 ) -> None:
+    """Also if it stops after the epoch's last step, before the epoch is scored."""
     config = tiny_config(**SETTINGS[setting])
     whole = Run(config.model_copy(update={"out": tmp_path / "whole"})).go()
 
     batches_seen = 0
+    into_epoch = whole.batches.batches if last_step else config.train.accumulate + 1
 
     def stop_in_second_epoch() -> None:
         nonlocal batches_seen
         batches_seen += 1
-        if batches_seen == whole.batches.batches + config.train.accumulate + 1:
+        if batches_seen == whole.batches.batches + into_epoch:
             os.kill(os.getpid(), signal.SIGTERM)
 
     cut = config.model_copy(update={"out": tmp_path / "cut"})
@@ -131,7 +135,8 @@ def test_a_run_stopped_inside_an_epoch_resumes_to_the_bit_equal_end(
     with pytest.raises(InterruptedRunError):
         stopped.go()
     assert stopped.state.position.epoch == 1
-    assert 0 < stopped.state.position.batch < stopped.batches.batches, "stopped in the middle of an epoch"
+    assert 0 < stopped.state.position.batch <= stopped.batches.batches
+    assert (stopped.state.position.batch == stopped.batches.batches) == last_step
 
     second = Run(resumed(cut)).go()
 
