@@ -1,7 +1,8 @@
 """`segdistill export`: a trained stream as ONNX, checked before anybody can use it."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -202,8 +203,8 @@ def export_checked(
     opset = wanted.opset or trained.config.export.opset
     interface = Interface(wanted.batch, wanted.size, opset, wanted.simplify)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".unchecked-{path.name}-") as folder:
-        single, candidate = Path(folder) / "fp32.onnx", Path(folder) / path.name
+    with _unchecked(path) as folder:
+        single, candidate = folder / "fp32.onnx", folder / path.name
         with console.status(f"exporting {trained.name} to ONNX (about half a minute)"):
             cost = export_onnx(single, graph, description, interface)
         images = list(batches_of(spread(split.samples, PARITY_IMAGES), description, interface))
@@ -217,7 +218,7 @@ def export_checked(
             case "fp32":
                 candidate = single
             case "fp16":
-                to_half(single, candidate)
+                to_half(single, candidate, images)
             case "int8":
                 quantised = quantise(
                     single, candidate, trained, wanted, split.samples, reference=reference, console=console
@@ -243,6 +244,19 @@ def export_checked(
     if note:
         console.print(note)
     return Exported(path, cost, check)
+
+
+@contextmanager
+def _unchecked(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for files that may become it; what is wrong with them is told of `path`."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".unchecked-{path.name}-") as folder:
+        try:
+            yield Path(folder)
+        except ExportError as error:
+            message = str(error)
+            for name in ("fp32.onnx", path.name):
+                message = message.replace(str(Path(folder) / name), str(path))
+            raise ExportError(message) from error
 
 
 def refuse_unless(check: Check, path: Path, wanted: Wanted, *, console: Console) -> None:

@@ -1,6 +1,7 @@
 """fp16: weights and arithmetic of the network in half precision, all that is around it in single."""
 
 import graphlib
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from segdistill.files import write_atomically
 #: Operations with weights: the network is what lies between the first and the last of them.
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
+_LARGEST = float(np.finfo(np.float16).max)
 
-def to_half(source: Path, target: Path) -> None:
+
+def to_half(source: Path, target: Path, batches: Iterable[np.ndarray]) -> None:
     """Convert an fp32 file to fp16: half its size, and faster on devices that compute in fp16.
 
     ONNX Runtime's CPU kernels do not, on x86: there it computes the rounded weights in fp32.
@@ -24,13 +27,16 @@ def to_half(source: Path, target: Path) -> None:
     Args:
         source: a file of segdistill.
         target: gets the same inputs, outputs, opset and metadata.
+        batches: images as the file takes them, at least one.
 
     Raises:
-        ExportError: if a weight is beyond fp16's range, or ONNX Runtime refuses the result.
+        ExportError: if a weight, or a map of one of the images, is beyond fp16's range, or ONNX Runtime refuses the
+            result.
     """
     model = load_named(source)
     _require_in_range(model.graph, source)
     network = network_nodes(model.graph)
+    _require_maps_in_range(model, network, batches, source)
     converted = convert_float_to_float16(
         model,
         keep_io_types=True,
@@ -66,6 +72,18 @@ def network_nodes(graph: GraphProto) -> set[str]:
             if weighted or after.intersection(node.input):
                 inside.add(node.name)
     return inside
+
+
+def float_tensors(graph: GraphProto, nodes: Collection[str]) -> list[str]:
+    """Activations in and out of the nodes."""
+    weights = {tensor.name for tensor in graph.initializer}
+    floats = {
+        value.name
+        for value in (*graph.value_info, *graph.input, *graph.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    used = {name: None for node in graph.node if node.name in nodes for name in (*node.input, *node.output)}
+    return [name for name in used if name in floats - weights]
 
 
 def save_converted(model: ModelProto, target: Path, *, like: ModelProto) -> None:
@@ -104,15 +122,38 @@ def session_of(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def _require_in_range(graph: GraphProto, source: Path) -> None:
-    largest = float(np.finfo(np.float16).max)
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
             continue
         values = onnx.numpy_helper.to_array(tensor)
-        if not (np.abs(values) <= largest).all():
+        if not (np.abs(values) <= _LARGEST).all():
             raise ExportError(
                 f"{source}: {tensor.name} has a value of {values.flat[np.abs(values).argmax()]:.3g}, beyond fp16's "
-                f"{largest:.0f}; export the network in fp32"
+                f"{_LARGEST:.0f}; export the network in fp32"
+            )
+
+
+def _require_maps_in_range(
+    model: ModelProto, network: Collection[str], batches: Iterable[np.ndarray], source: Path
+) -> None:
+    """A CPU that computes in fp32 does not notice what becomes infinite on a device."""
+    observed = onnx.shape_inference.infer_shapes(model)
+    inputs = {value.name for value in observed.graph.input}
+    maps = [name for name in float_tensors(observed.graph, network) if name not in inputs]
+    peaks = {name: f"{name}__peak" for name in maps}
+    for name, peak in peaks.items():
+        observed.graph.node.append(onnx.helper.make_node("Abs", [name], [f"{name}__abs"]))
+        observed.graph.node.append(onnx.helper.make_node("ReduceMax", [f"{name}__abs"], [peak], keepdims=0))
+        observed.graph.output.append(onnx.helper.make_tensor_value_info(peak, TensorProto.FLOAT, ()))
+    session = session_of(observed.SerializeToString())
+    name = session.get_inputs()[0].name
+    for batch in batches:
+        found = dict(zip(maps, session.run(list(peaks.values()), {name: batch}), strict=True))
+        worst = max(found, key=lambda name: found[name])
+        if found[worst] > _LARGEST:
+            raise ExportError(
+                f"{source}: {worst} reaches {found[worst]:.3g} on the images it is checked on, beyond fp16's "
+                f"{_LARGEST:.0f}, and would be infinite on a device; export the network in fp32"
             )
 
 

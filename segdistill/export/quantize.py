@@ -17,7 +17,7 @@ from onnxruntime.quantization.calibrate import TensorsData
 
 from segdistill.errors import ExportError, first_line
 from segdistill.export.calibration import Feed, Method, calibrated
-from segdistill.export.half import WEIGHTED, load_named, network_nodes, save_converted
+from segdistill.export.half import WEIGHTED, float_tensors, load_named, network_nodes, save_converted
 
 #: What ONNX Runtime computes in int8 on a CPU. Softmax and normalisations are left out: 8 bits ruin them.
 QUANTISED = WEIGHTED | {
@@ -58,7 +58,7 @@ class Quantizer:
         self.reduce_range = reduce_range
         self._model, self.groups = _prepared(source)
         inside = {name for names in self.groups.values() for name in names}
-        self.ranges = calibrated(self._model, _float_tensors(self._model.graph, inside), feeds, method)
+        self.ranges = calibrated(self._model, float_tensors(self._model.graph, inside), feeds, method)
 
     def write(self, target: Path, *, keep_float: Collection[str] = ()) -> None:
         """Quantise all groups but some.
@@ -116,18 +116,6 @@ def needs_reduce_range() -> bool:
 
 
 # ---- the graph made ready
-
-
-def _float_tensors(graph: GraphProto, nodes: Collection[str]) -> list[str]:
-    """Activations in and out of the nodes."""
-    weights = {tensor.name for tensor in graph.initializer}
-    floats = {
-        value.name
-        for value in (*graph.value_info, *graph.input, *graph.output)
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT
-    }
-    used = {name: None for node in graph.node if node.name in nodes for name in (*node.input, *node.output)}
-    return [name for name in used if name in floats - weights]
 
 
 def _prepared(source: Path) -> tuple[ModelProto, dict[str, tuple[str, ...]]]:

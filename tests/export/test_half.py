@@ -74,6 +74,13 @@ def write(path: Path, text: str, **tensors: np.ndarray) -> Path:
     return path
 
 
+def photos(text: str) -> list[np.ndarray]:
+    """Two batches as the graph takes them."""
+    if text == IMAGE:
+        return [np.full((1, 16, 16, 3), value, np.uint8) for value in (7, 255)]
+    return [np.full((1, 3, 16, 16), value, np.float32) for value in (0.5, 2)]
+
+
 def run(path: Path, batch: np.ndarray) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
@@ -91,7 +98,7 @@ def casts(model: ModelProto) -> list[int]:
 @pytest.mark.parametrize("text", [TENSOR, IMAGE])
 def test_interface_and_metadata_survive(tmp_path: Path, text: str) -> None:
     source, target = write(tmp_path / "fp32.onnx", text), tmp_path / "fp16.onnx"
-    to_half(source, target)
+    to_half(source, target, photos(text))
     assert sorted(one.name for one in tmp_path.iterdir()) == ["fp16.onnx", "fp32.onnx"]
     before, after = onnx.load(str(source)), onnx.load(str(target), load_external_data=False)
     assert list(after.graph.input) == list(before.graph.input)
@@ -106,7 +113,7 @@ def test_interface_and_metadata_survive(tmp_path: Path, text: str) -> None:
 def test_weights_take_half_the_bytes(tmp_path: Path) -> None:
     large = np.random.default_rng(0).standard_normal((512, 3, 9, 9)).astype(np.float32)
     source = write(tmp_path / "fp32.onnx", TENSOR, stem=large, head=np.ones((5, 512, 1, 1), np.float32))
-    to_half(source, tmp_path / "fp16.onnx")
+    to_half(source, tmp_path / "fp16.onnx", photos(TENSOR))
     assert (tmp_path / "fp16.onnx").stat().st_size < 0.51 * source.stat().st_size
     model = onnx.load(str(tmp_path / "fp16.onnx"))
     assert types(model) == {"stem": TensorProto.FLOAT16, "head": TensorProto.FLOAT16}
@@ -119,7 +126,7 @@ def test_weights_are_rounded_to_eleven_bits(tmp_path: Path) -> None:
     head = np.zeros((5, 16, 1, 1), np.float32)
     head[2, 0] = 1
     source = write(tmp_path / "fp32.onnx", TENSOR, stem=stem, head=head)
-    to_half(source, tmp_path / "fp16.onnx")
+    to_half(source, tmp_path / "fp16.onnx", photos(TENSOR))
     images = np.zeros((2, 3, 4, 6), np.float32)
     images[:, 0] = 3
     expected = np.zeros((2, 5, 4, 6), np.float32)
@@ -130,7 +137,7 @@ def test_weights_are_rounded_to_eleven_bits(tmp_path: Path) -> None:
 
 def test_work_on_images_stays_in_single_precision(tmp_path: Path) -> None:
     source, target = write(tmp_path / "fp32.onnx", IMAGE), tmp_path / "fp16.onnx"
-    to_half(source, target)
+    to_half(source, target, photos(IMAGE))
     model = onnx.load(str(target))
     assert types(model) == {
         "mean": TensorProto.FLOAT,
@@ -163,8 +170,24 @@ def test_weights_beyond_the_range_are_told(tmp_path: Path, value: float) -> None
     stem[3, 1] = value
     source = write(tmp_path / "fp32.onnx", TENSOR, stem=stem)
     with pytest.raises(ExportError, match=rf"stem has a value of {value:.3g}".replace("+", r"\+")):
-        to_half(source, tmp_path / "fp16.onnx")
+        to_half(source, tmp_path / "fp16.onnx", photos(TENSOR))
     assert [one.name for one in tmp_path.iterdir()] == ["fp32.onnx"]
+
+
+@pytest.mark.parametrize(("weight", "fits"), [(60000 / 54, True), (70000 / 54, False), (-70000 / 54, False)])
+def test_maps_beyond_the_range_are_told(tmp_path: Path, weight: float, fits: bool) -> None:
+    """Inside the image a 3x3 sum over three channels of 2 is 54; a head of zeros brings the logits back."""
+    stem, head = np.full((16, 3, 3, 3), weight, np.float32), np.zeros((5, 16, 1, 1), np.float32)
+    source, target = write(tmp_path / "fp32.onnx", TENSOR, stem=stem, head=head), tmp_path / "fp16.onnx"
+    if fits:
+        to_half(source, target, photos(TENSOR))
+        assert target.exists()
+    else:
+        with pytest.raises(
+            ExportError, match=r"first reaches 7e\+04 on the images .*; export the network in fp32"
+        ):
+            to_half(source, target, photos(TENSOR))
+        assert not target.exists()
 
 
 def test_a_broken_conversion_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +199,6 @@ def test_a_broken_conversion_leaves_the_old_file(tmp_path: Path, monkeypatch: py
     source, target = write(tmp_path / "fp32.onnx", TENSOR), tmp_path / "fp16.onnx"
     target.write_bytes(b"the old one")
     with pytest.raises(ExportError, match=r"fp16\.onnx: ONNX Runtime refuses the converted network"):
-        to_half(source, target)
+        to_half(source, target, photos(TENSOR))
     assert target.read_bytes() == b"the old one"
     assert len(list(tmp_path.iterdir())) == 2
