@@ -105,6 +105,51 @@ def _dealt(layout: FolderLayout, split: str) -> Listing:
     return Listing(pairs, lonely, note)
 
 
+@dataclass(frozen=True)
+class _Side:
+    """The images of a folder, or its masks.
+
+    Attributes:
+        what: `image` or `mask`.
+        folder: where they lie.
+        suffix: of their names.
+        files: name -> its files; one, if all is well.
+    """
+
+    what: str
+    folder: Path
+    suffix: str
+    files: Mapping[str, list[Path]]
+
+    @classmethod
+    def of(cls, what: str, folder: Path, suffix: str, *, other: tuple[Path, str]) -> "_Side":
+        """`other`: folder and suffix of the other side, whose files do not count here."""
+        beside, foreign = other
+        files = _by_name(
+            folder,
+            suffix,
+            foreign=foreign if beside == folder else "",
+            without=beside if folder in beside.parents else None,
+        )
+        if not files:
+            raise DataError(
+                f"{folder}: has no {what} ({' '.join(IMAGE_SUFFIXES)}) named *{suffix}.*. {_nearest(folder)}"
+            )
+        return cls(what, folder, suffix, files)
+
+    def without(self, other: "_Side") -> list[str]:
+        """A line for each file that has no partner there."""
+        return [
+            f"{path}: has no {other.what} {other.folder / name}{other.suffix}.*"
+            for name in self.files.keys() - other.files.keys()
+            for path in self.files[name]
+        ]
+
+    def twins(self) -> list[str]:
+        """A line for each two files of one name."""
+        return [f"{b}: has the name of {a}, keep one of the two" for a, b, *_ in _twins(self.files)]
+
+
 def _matched(layout: FolderLayout, split: str) -> Listing:
     """Images and masks of equal names, in the folders of a split; "" for undivided ones."""
     image_folder, mask_folder = (
@@ -117,44 +162,17 @@ def _matched(layout: FolderLayout, split: str) -> Listing:
                 f"{folder}: no such folder; the {what} should be there by data.root and data.folder.{what}. "
                 f"{_nearest(folder)}"
             )
-    shared = image_folder == mask_folder
-    if shared and layout.image_suffix == layout.mask_suffix:
+    if image_folder == mask_folder and layout.image_suffix == layout.mask_suffix:
         raise DataError(
             f"{image_folder} is both the folder of images and that of masks (data.folder.images, data.folder.masks), "
             "and nothing in their names tells them apart: give one of the two a suffix by data.folder.mask_suffix or "
             "data.folder.image_suffix, or name both files on each line of data.folder.lists"
         )
-    images = _by_name(
-        image_folder,
-        layout.image_suffix,
-        foreign=layout.mask_suffix if shared else "",
-        without=mask_folder if image_folder in mask_folder.parents else None,
-    )
-    masks = _by_name(
-        mask_folder,
-        layout.mask_suffix,
-        foreign=layout.image_suffix if shared else "",
-        without=image_folder if mask_folder in image_folder.parents else None,
-    )
-    for what, folder, found in (("image", image_folder, images), ("mask", mask_folder, masks)):
-        if not found:
-            raise DataError(
-                f"{folder}: has no {what} ({' '.join(IMAGE_SUFFIXES)}) named "
-                f"*{layout.image_suffix if what == 'image' else layout.mask_suffix}.*. {_nearest(folder)}"
-            )
-    lonely = [
-        f"{path}: has no mask {mask_folder / name}{layout.mask_suffix}.*"
-        for name in images.keys() - masks
-        for path in images[name]
-    ]
-    lonely += [
-        f"{path}: has no image {image_folder / name}{layout.image_suffix}.*"
-        for name in masks.keys() - images
-        for path in masks[name]
-    ]
-    for found in (images, masks):
-        lonely += [f"{b}: has the name of {a}, keep one of the two" for a, b, *_ in _twins(found)]
-    pairs = [Pair(name, images[name][0], masks[name][0]) for name in sorted(images.keys() & masks)]
+    images = _Side.of("image", image_folder, layout.image_suffix, other=(mask_folder, layout.mask_suffix))
+    masks = _Side.of("mask", mask_folder, layout.mask_suffix, other=(image_folder, layout.image_suffix))
+    lonely = [*images.without(masks), *masks.without(images), *images.twins(), *masks.twins()]
+    shared = sorted(images.files.keys() & masks.files.keys())
+    pairs = [Pair(name, images.files[name][0], masks.files[name][0]) for name in shared]
     undivided = layout.root / layout.images
     beside = len(_images_in(undivided)) if split == "train" and _SPLIT not in str(layout.images) else 0
     note = f"{beside} images lie in {undivided} itself, in no split, and are not used" if beside else ""

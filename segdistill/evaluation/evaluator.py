@@ -74,6 +74,26 @@ class Tally:
         )
 
 
+class Tallies:
+    """One for each stream, from when it is first heard of."""
+
+    def __init__(self, taxonomy: Taxonomy, *, thorough: bool) -> None:
+        """See `Tally`."""
+        self._taxonomy, self._thorough = taxonomy, thorough
+        self._of: dict[str, Tally] = {}
+
+    def add(self, name: str, said: Labelling, labels: Tensor) -> None:
+        """Count what a stream says of an image; labels (H, W) int64."""
+        if name not in self._of:
+            self._of[name] = Tally(self._taxonomy, device=said.classes.device, thorough=self._thorough)
+        self._of[name].add(said, labels)
+
+    def scores(self) -> dict[str, Scores]:
+        """By stream, summed over all processes."""
+        assert self._of, "every process has an image: the others wait for its counts"
+        return {name: tally.scores() for name, tally in self._of.items()}
+
+
 def evaluate(
     predict: Callable[[Tensor], StreamLogits],
     items: Iterable[EvalItem],
@@ -89,15 +109,12 @@ def evaluate(
     Returns:
         Scores by stream name.
     """
-    tallies: dict[str, Tally] = {}
+    tallies = Tallies(taxonomy, thorough=False)
     for item in items:
         for name, logits in predict(item.image.unsqueeze(0)).items():
-            if name not in tallies:
-                tallies[name] = Tally(taxonomy, device=logits.device, thorough=False)
             prediction = likeliest(upsample(logits.float(), *item.labels.shape[-2:]))  # (H, W)
-            tallies[name].add(Labelling(prediction, None), item.labels)
-    assert tallies, "every process has an image: the others wait for its counts"
-    return {name: tally.scores() for name, tally in tallies.items()}
+            tallies.add(name, Labelling(prediction, None), item.labels)
+    return tallies.scores()
 
 
 Watcher = Callable[[int, LabelledImage, Mapping[str, Labelling]], None]
@@ -120,17 +137,14 @@ def evaluate_images(
     Returns:
         Scores by stream name.
     """
-    tallies: dict[str, Tally] = {}
+    tallies = Tallies(taxonomy, thorough=True)
     for index, sample, said in labelled:
         labels = torch.from_numpy(sample.mask.astype(np.int64))
         for name, one in said.items():
-            if name not in tallies:
-                tallies[name] = Tally(taxonomy, device=one.classes.device, thorough=True)
-            tallies[name].add(one, labels)
+            tallies.add(name, one, labels)
         for watch in watchers:
             watch(index, sample, said)
-    assert tallies, "every process has an image: the others wait for its counts"
-    return {name: tally.scores() for name, tally in tallies.items()}
+    return tallies.scores()
 
 
 def score_classes(
