@@ -201,6 +201,16 @@ class MethodConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _who_teaches_learns(self) -> "MethodConfig":
+        teaching = self.logit.weight and self.logit.students == "primary"
+        if self.distils and teaching and not self.supervised.branch_weight:
+            raise ValueError(
+                "method.supervised.branch_weight is 0, so the branches learn nothing and yet teach the primary "
+                "(method.logit.students=primary); give it a weight, or set method.logit.weight=0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_is_parallel(self) -> "MethodConfig":
         if self.kind == "reparam" and not self.reparam.copies:
             raise ValueError(

@@ -64,6 +64,10 @@ class OutOfMemoryError(UserError):
     """A GPU has not the memory for what was asked for."""
 
 
+class LostProcessError(UserError):
+    """One of several processes ended by what it met alone."""
+
+
 class ToldByAnotherError(Exception):
     """One of several processes ends as all do, and the first one tells the user why."""
 

@@ -11,7 +11,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import distributed
 
-from segdistill.errors import InterruptedRunError, OutOfMemoryError, ToldByAnotherError, UserError
+from segdistill.errors import (
+    InterruptedRunError,
+    LostProcessError,
+    NonFiniteError,
+    OutOfMemoryError,
+    ToldByAnotherError,
+    UserError,
+)
 
 Made = TypeVar("Made")
 
@@ -34,7 +41,8 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
 
     Raises:
         OutOfMemoryError: if it does not.
-        ToldByAnotherError: instead of an interruption, which all processes share, in all but the first one.
+        LostProcessError: if another process ended alone.
+        ToldByAnotherError: instead of what all processes meet, such as an interruption, in all but the first one.
     """
     fabric.launch()
     if not fabric.is_global_zero:
@@ -46,7 +54,7 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
         raise OutOfMemoryError(
             f"the memory of {fabric.device} does not suffice ({reason}). {to_save_memory}"
         ) from None
-    except (InterruptedRunError, ToldByAnotherError) as end:  # of all processes
+    except (InterruptedRunError, NonFiniteError, ToldByAnotherError) as end:  # of all processes
         _leave()
         if fabric.is_global_zero:
             raise
@@ -55,6 +63,12 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
         if distributed.is_initialized() and distributed.get_backend() == "gloo":
             _leave()
         raise
+    except RuntimeError as error:
+        if "closed by peer" not in str(error):  # gloo's word for a process that is gone
+            raise
+        raise LostProcessError(
+            "another process of this run has ended, so that it cannot go on; that process says why"
+        ) from None
     _leave()
 
 

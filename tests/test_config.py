@@ -155,6 +155,13 @@ def test_run_folder() -> None:
     assert Config(name="a", out=Path("~/a")).run_folder == Path.home() / "a"
 
 
+def test_branches_that_learn_nothing_teach_nobody() -> None:
+    method = {"supervised": {"branch_weight": 0}}
+    assert "method.supervised.branch_weight is 0" in refusal(method=method)
+    for others in ({"logit": {"weight": 0}}, {"logit": {"students": "all"}}, {"kind": "baseline"}):
+        validate_config({"name": "a", "method": method | others}, source="test")
+
+
 @pytest.mark.parametrize(
     ("kind", "has_branches", "distils"),
     [("baseline", False, False), ("deep_supervision", True, False), ("self_distill", True, True)],

@@ -13,7 +13,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import distributed
 
-from segdistill.errors import EvaluationError, InterruptedRunError, OutOfMemoryError, ToldByAnotherError
+from segdistill import processes
+from segdistill.errors import (
+    EvaluationError,
+    InterruptedRunError,
+    LostProcessError,
+    NonFiniteError,
+    OutOfMemoryError,
+    ToldByAnotherError,
+)
 from segdistill.processes import by_first, launched
 
 
@@ -77,6 +85,24 @@ def test_a_gpu_without_memory_is_told_with_the_way_out() -> None:
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of ..."
         )
     assert str(told.value) == "the memory of cpu does not suffice (CUDA out of memory). Take smaller batches"
+
+
+def test_a_process_that_is_gone_has_told_why() -> None:
+    """What another one met alone, this one notices by gloo's connection."""
+    with pytest.raises(LostProcessError, match="that process says why"), launched_alone():
+        raise RuntimeError(
+            "[/pytorch/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"
+        )
+    with pytest.raises(RuntimeError, match="something else"), launched_alone():
+        raise RuntimeError("something else")
+
+
+def test_what_all_processes_meet_the_first_one_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    for first, told in {True: NonFiniteError, False: ToldByAnotherError}.items():
+        monkeypatch.setattr(Fabric, "is_global_zero", first)
+        monkeypatch.setattr(processes, "end_with_parent", lambda: None)
+        with pytest.raises(told), launched_alone():
+            raise NonFiniteError("primary became nan")
 
 
 def test_what_the_first_process_meets_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -334,6 +334,10 @@ MISTAKES = {
         ["train.batch_size=1", "data.size=[32, 32]", "method.branches.taps=[5]", "out=x17"],
         ["train.batch_size=1", "unet and its branches cannot be trained on one of 32x32"],
     ),
+    "one cell to compare": (
+        ["data.size=[32, 32]", "method.feature.kind=affinity", "method.feature.stride=16", "out=x19"],
+        ["method.feature.kind=affinity", "an image of 32x32 has one", "cosine"],
+    ),
     "patches of 14 pixels": (
         [
             *("model.arch=dpt", "model.encoder=tu-eva02_tiny_patch14_224", "model.options={}"),

@@ -7,7 +7,7 @@ from segmentation_models_pytorch.base import SegmentationModel
 
 from segdistill.build.datasets import build_normalisation, training_size
 from segdistill.build.splits import build_taxonomy
-from segdistill.config import Config
+from segdistill.config import Config, FeatureConfig
 from segdistill.errors import ConfigError, first_line
 from segdistill.export.weights import Deployed
 from segdistill.models.ensemble import BranchSpec, MultiBranchNet
@@ -61,6 +61,7 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
     feature_path = ""
     try:
         if method.distils and method.feature.weight:
+            _refuse_a_single_cell(method.feature, height, width)
             feature_path = decoder_map_path(
                 primary, stride=method.branches.stride, height=height, width=width
             )
@@ -83,6 +84,17 @@ def _survey(config: Config, primary: SegmentationModel) -> tuple[TapMap, str]:
         except (RuntimeError, AssertionError) as error:
             raise _wrong_size(config, primary, "size", whole, error) from None
     return tap_map, feature_path
+
+
+def _refuse_a_single_cell(feature: FeatureConfig, height: int, width: int) -> None:
+    """Raises ConfigError if an image has no two cells whose features could be alike."""
+    side = feature.stride * feature.pool
+    if feature.kind == "affinity" and (height // side) * (width // side) < 2:
+        raise ConfigError(
+            f"method.feature.kind=affinity compares cells with each other, and of method.feature.stride="
+            f"{feature.stride} and method.feature.pool={feature.pool} an image of {height}x{width} has one; choose a "
+            "smaller stride or pool, or cosine"
+        )
 
 
 def _wrong_size(

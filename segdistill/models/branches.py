@@ -84,8 +84,6 @@ class BranchDecoder(nn.Module):
             for below, above in itertools.pairwise(ascent)
         )
         self.climb = nn.ModuleList(conv_block(width_at(stride), width_at(stride)) for stride in ascent[1:])
-        self.out_stride = out_stride
-        self.tap_stride = tap.stride
         self.dropout = nn.Dropout2d(dropout)
         # Nothing finer lies beside the path, as in a vision transformer: wide maps are not upsampled.
         self.last = (
@@ -93,11 +91,15 @@ class BranchDecoder(nn.Module):
         )
         self.head = nn.Conv2d(width, num_classes, 1)
 
-    def forward(self, tapped: Tensor, shallower: tuple[Tensor, ...]) -> BranchOutput:
+    def forward(
+        self, tapped: Tensor, shallower: tuple[Tensor, ...], *, height: int, width: int
+    ) -> BranchOutput:
         """
         Args:
             tapped: (B, C_t, H/s_t, W/s_t).
             shallower: the maps described by `laterals`, in their order.
+            height: of the output in cells, H/stride. Not taken from the maps: some encoders round theirs up.
+            width: likewise.
         """
         beside = [lateral(maps) for lateral, maps in zip(self.laterals, shallower, strict=True)]
         x = self.entry(tapped)
@@ -108,6 +110,5 @@ class BranchDecoder(nn.Module):
         for narrow, block in zip(self.narrow, self.climb, strict=True):
             finer = beside.pop()
             x = block(upsample(narrow(x), *finer.shape[-2:]) + finer)
-        height, width = (size * self.tap_stride // self.out_stride for size in tapped.shape[-2:])
         features = fit_to(self.last(x), height, width)
         return BranchOutput(features, self.head(self.dropout(features)))

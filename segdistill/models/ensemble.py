@@ -88,7 +88,7 @@ class MultiBranchNet(nn.Module):
             return
         for tap in branches.taps:
             info = tap_info(tap_map, tap)
-            # A module of the decoder has seen the whole encoder already; an encoder tap has not.
+            # A tap by its path starts at its own depth: most lie in the decoder, which has seen the whole encoder.
             deepest = max(32, info.stride) if isinstance(tap, int) else info.stride
             laterals = lateral_depths(tap_map, below_stride=info.stride, out_stride=branches.stride)
             name = branch_name(tap)
@@ -133,6 +133,7 @@ class MultiBranchNet(nn.Module):
         captured = read_captured(seen)
         shared = [scale_gradient(maps, self.spec.encoder_gradient) for maps in captured.encoder]
 
+        rows, columns = (size // self.spec.stride for size in images.shape[-2:])
         branch_logits: dict[str, Tensor] = {}
         features: dict[str, Tensor] = {}
         for name, decoder in self.branches.items():
@@ -142,7 +143,8 @@ class MultiBranchNet(nn.Module):
                 if isinstance(tap, int)
                 else scale_gradient(captured.modules[tap], self.spec.encoder_gradient)
             )
-            out = decoder(tapped, tuple(shared[depth - 1] for depth in self._laterals[name]))
+            beside = tuple(shared[depth - 1] for depth in self._laterals[name])
+            out = decoder(tapped, beside, height=rows, width=columns)
             branch_logits[name] = out.logits
             features[name] = out.features
         if not compared:

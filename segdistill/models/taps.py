@@ -1,5 +1,6 @@
 """Reading feature maps out of a network that knows nothing of it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -79,15 +80,33 @@ def decoder_map_path(primary: SegmentationModel, *, stride: int, height: int, wi
         f"decoder.{name}".rstrip(".") for name, _ in primary.get_submodule("decoder").named_modules()
     )
     captured, _ = _trial(primary, paths, height=height, width=width)
-    outputs = {
-        path: output
+    strides = {
+        path: height // output.shape[-2]
         for path, output in captured.modules.items()
-        if isinstance(output, Tensor) and output.ndim == 4
+        if _is_map(output) and _on_grid(output, height, width)
     }
-    strides = {path: round(height / output.shape[-2]) for path, output in outputs.items()}
     reached = [one for one in strides.values() if one >= stride]
     wanted = min(reached) if reached else max(strides.values())
     return [path for path, one in strides.items() if one == wanted][-1]
+
+
+def _is_map(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 4
+
+
+def _on_grid(maps: Tensor, height: int, width: int) -> bool:
+    """Whether every cell is a square of whole pixels, which those of a pooling to a fixed size seldom are."""
+    rows, columns = maps.shape[-2:]
+    return height % rows == 0 and height * columns == width * rows
+
+
+def _octave(maps: Tensor, height: int, width: int) -> int | None:
+    """Pixels per cell as a power of two; None if rows and columns say different ones, so that it is no map of the
+    image. The next one counts: some encoders round their maps up (MobileViT, to whole windows)."""
+    down, across = (
+        round(math.log2(side / cells)) for side, cells in zip((height, width), maps.shape[-2:], strict=True)
+    )
+    return 1 << down if down == across >= 0 else None
 
 
 @torch.no_grad()
@@ -121,7 +140,7 @@ def survey(primary: SegmentationModel, module_paths: tuple[str, ...], *, height:
         width: likewise.
 
     Raises:
-        ValueError: if a module path does not exist or its output is no 4-D tensor.
+        ValueError: if a module path does not exist or its output is no map of the image.
     """
     known = dict(primary.named_modules())
     for path in module_paths:
@@ -130,9 +149,14 @@ def survey(primary: SegmentationModel, module_paths: tuple[str, ...], *, height:
     captured, logits = _trial(primary, module_paths, height=height, width=width)
 
     def info(maps: Any, path: str) -> MapInfo:
-        if not isinstance(maps, Tensor) or maps.ndim != 4:
+        if not _is_map(maps):
             raise ValueError(f"the output of module {path!r} is not a 4-D tensor and cannot be tapped")
-        return MapInfo(maps.shape[1], round(height / maps.shape[-2]))
+        if (stride := _octave(maps, height, width)) is None:
+            raise ValueError(
+                f"the output of module {path!r} has the shape {tuple(maps.shape[1:])} for an image of "
+                f"{height}x{width}, which is no map of (channels, rows, columns), and cannot be tapped"
+            )
+        return MapInfo(maps.shape[1], stride)
 
     return TapMap(
         encoder=tuple(info(maps, f"encoder depth {d}") for d, maps in enumerate(captured.encoder, 1)),

@@ -30,8 +30,14 @@ def map_at(stride: int) -> Tensor:
     return torch.randn(2, CHANNELS[stride], HEIGHT // stride, WIDTH // stride, requires_grad=True)
 
 
-def run(decoder: BranchDecoder, tap: int, laterals: tuple[int, ...]) -> BranchOutput:
-    return decoder(map_at(tap), tuple(map_at(stride) for stride in laterals))
+def run(decoder: BranchDecoder, tap: int, laterals: tuple[int, ...], *, out: int = 4) -> BranchOutput:
+    return on_image(decoder, map_at(tap), tuple(map_at(stride) for stride in laterals), out=out)
+
+
+def on_image(
+    decoder: BranchDecoder, tapped: Tensor, shallower: tuple[Tensor, ...], *, out: int
+) -> BranchOutput:
+    return decoder(tapped, shallower, height=HEIGHT // out, width=WIDTH // out)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +56,7 @@ def run(decoder: BranchDecoder, tap: int, laterals: tuple[int, ...]) -> BranchOu
 )
 def test_shapes_and_depth(tap: int, laterals: tuple[int, ...], out: int, deepest: int, down: int) -> None:
     decoder = decoder_at(tap, laterals=laterals, out=out, deepest=deepest)
-    output = run(decoder, tap, laterals)
+    output = run(decoder, tap, laterals, out=out)
     assert output.features.shape == (2, 8, HEIGHT // out, WIDTH // out)
     assert output.logits.shape == (2, 6, HEIGHT // out, WIDTH // out)
     assert len(decoder.down) == down
@@ -64,7 +70,7 @@ def test_channels_double_with_every_octave_below_the_output() -> None:
         block.register_forward_hook(
             lambda _block, _inputs, maps: seen.append((WIDTH // maps.shape[3], maps.shape[1]))
         )
-    run(decoder, 8, (2, 4))
+    run(decoder, 8, (2, 4), out=2)
     at_most_four_times = [(8, 32), (16, 32), (32, 32), (32, 32), (16, 32), (8, 32)]
     assert seen == [*at_most_four_times, (4, 16), (2, 8)]
 
@@ -73,7 +79,7 @@ def test_channels_double_with_every_octave_below_the_output() -> None:
 def test_every_parameter_and_every_map_takes_part(tap: int, laterals: tuple[int, ...], out: int) -> None:
     decoder = decoder_at(tap, laterals=laterals, out=out)
     tapped, shallower = map_at(tap), tuple(map_at(stride) for stride in laterals)
-    decoder(tapped, shallower).logits.square().mean().backward()
+    on_image(decoder, tapped, shallower, out=out).logits.square().mean().backward()
     assert all(maps.grad is not None and maps.grad.abs().sum() > 0 for maps in (tapped, *shallower))
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in decoder.parameters())
 
@@ -83,7 +89,7 @@ def test_strided_blocks_see_further_than_the_tap() -> None:
         torch.manual_seed(0)
         decoder = decoder_at(8, laterals=(), deepest=deepest).eval()
         tapped = torch.randn(1, CHANNELS[8], 32, 32, requires_grad=True)
-        decoder(tapped, ()).logits[0, 0, 32, 32].backward()
+        decoder(tapped, (), height=64, width=64).logits[0, 0, 32, 32].backward()
         assert tapped.grad is not None
         return int((tapped.grad.abs().sum((0, 1)) > 0).any(0).sum())
 
@@ -111,7 +117,7 @@ def test_dropout_zeroes_whole_channels_in_training_alone() -> None:
 
 def test_number_of_laterals_is_checked() -> None:
     with pytest.raises(ValueError, match="zip"):
-        decoder_at(8, laterals=(4,))(map_at(8), ())
+        on_image(decoder_at(8, laterals=(4,)), map_at(8), (), out=4)
 
 
 def test_conv_block() -> None:

@@ -300,6 +300,24 @@ def differing(first: nn.Module, second: nn.Module) -> list[str]:
     return [name for name in ours if not torch.equal(ours[name], theirs[name])]
 
 
+@pytest.mark.parametrize("size", [(64, 96), (96, 128)])
+def test_branches_end_on_the_grid_also_where_the_encoder_rounds_its_maps_up(size: tuple[int, int]) -> None:
+    net = smp.create_model("unet", "tu-mobilevitv2_050", encoder_weights=None, classes=CLASSES)
+    height, width = size
+    branched = MultiBranchNet(
+        net,
+        tap_map=survey(net, (FEATURE_PATH,), height=height, width=width),
+        num_classes=CLASSES,
+        branches=BranchSpec((3, 4, 5), 8, 4, 0.0, 1.0),
+        feature_stride=8,
+        feature_path=FEATURE_PATH,
+    )
+    output = branched(batch(size), with_features=True)
+    for name in ("branch3", "branch4", "branch5"):
+        assert output.branches[name].shape[-2:] == (height // 4, width // 4)
+        assert output.features[name].shape[-2:] == (height // 8, width // 8)
+
+
 def test_every_method_starts_from_the_seeds_primary() -> None:
     kinds = ("baseline", "reparam", "deep_supervision", "self_distill")
     baseline, reparam, deep, distil = (built(kind, 7) for kind in kinds)

@@ -50,6 +50,43 @@ def test_depths_are_octaves_also_where_the_encoder_begins_at_full_size() -> None
     assert [info.stride for info in survey(net, (), height=64, width=64).encoder] == [2, 4, 8, 16, 32]
 
 
+def test_depths_are_octaves_also_where_maps_are_rounded_up() -> None:
+    """MobileViT's last maps are made of whole windows of 2x2: 4x4 of 96x128, where 3x4 would do."""
+    net = smp.create_model("unet", "tu-mobilevitv2_050", encoder_weights=None, classes=4)
+    assert [info.stride for info in survey(net, (), height=96, width=128).encoder] == [2, 4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 48), (8, 1, 6), (8, 128, 192)])
+def test_what_is_no_map_of_the_image_cannot_be_tapped(shape: tuple[int, int, int]) -> None:
+    """Channels at the end, as in Swin's stages; pooled to one row; finer than the image."""
+
+    class Odd(nn.Module):
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            return maps.new_zeros(len(maps), *shape)
+
+    class OnTheSide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.odd = Odd()
+
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            self.odd(maps)
+            return maps
+
+    net = smp.create_model("unet", "resnet18", encoder_weights=None, classes=4)
+    net.segmentation_head = nn.Sequential(net.segmentation_head, OnTheSide())
+    path = "segmentation_head.1.odd"
+    with pytest.raises(
+        ValueError, match=rf"'{path}' has the shape .* for an image of 64x96, which is no map"
+    ):
+        survey(net, (path,), height=64, width=96)
+
+
+def test_a_pooling_to_a_fixed_size_is_no_map_of_the_decoder() -> None:
+    net = smp.create_model("pspnet", "resnet18", encoder_weights=None, classes=4)
+    assert decoder_map_path(net, stride=4, height=32, width=32) == "decoder"
+
+
 def test_survey_of_an_encoder_without_a_stage() -> None:
     net = smp.create_model("unet", "mit_b0", encoder_weights=None, classes=4)
     assert [info.channels for info in survey(net, (), height=64, width=64).encoder] == [0, 32, 64, 160, 256]
