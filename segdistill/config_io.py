@@ -245,9 +245,10 @@ def _explain(error: dict[str, Any]) -> tuple[str, str]:
         case "model_type" | "model_attributes_type":
             return subject, f"should be {_a_section(value)}"
         case "string_type":
-            return subject, "should be text (in quotes if it looks like a number)"
+            none = ", '' for none, which a shell wants in further quotes" if value is None else ""
+            return subject, f"should be text (in quotes if it looks like a number{none})"
         case "tuple_type":
-            return subject, "should be a list"
+            return subject, f"should be a list{_as_list(value)}"
         case "dict_type":
             return subject, "should be a section of key: value lines"
         case "path_type":
@@ -263,6 +264,12 @@ def _explain(error: dict[str, Any]) -> tuple[str, str]:
 def _a_section(instead: Any) -> str:
     """What should stand there `instead`. An empty section is no default: null could as well mean none of it."""
     return "a section with keys" + ("; leave it out for its defaults" if instead is None else "")
+
+
+def _as_list(value: object) -> str:
+    """How a size, which other programs want as HxW, is written here."""
+    sides = re.fullmatch(r"(\d+)x(\d+)", str(value))
+    return f" of height and width: [{sides[1]}, {sides[2]}]" if sides else " in brackets, e.g. [1, 2]"
 
 
 def _one_of(value: Any, expected: str) -> str:

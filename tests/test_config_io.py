@@ -228,8 +228,11 @@ def test_one_problem_is_counted_as_one(refusal: Any) -> None:
         ("train.clip_norm=foo", "train.clip_norm = 'foo': should be a valid number"),
         ("method.branches.taps=[3, 1.5]", "method.branches.taps.1 = 1.5: should be a valid integer or text (in "
          "quotes if it looks like a number)"),
-        ("method.branches.taps=3", "method.branches.taps = 3: should be a list"),
+        ("method.branches.taps=3", "method.branches.taps = 3: should be a list in brackets, e.g. [1, 2]"),
         ("data.size=[96]", "data.size.1: this list is too short"),
+        ("data.size=96x128", "data.size = '96x128': should be a list of height and width: [96, 128]"),
+        ("data.folder.mask_suffix=", "data.folder.mask_suffix = None: should be text (in quotes if it looks like a "
+         "number, '' for none, which a shell wants in further quotes)"),
         ("data.size=[96, 96, 3]", "data.size = [96, 96, 3]: should be a list of 2"),
         ("data.root=3", "data.root = 3: should be a path"),
         ("data.augment.custom=[{name: Blur}, Blur]", "data.augment.custom.1 = 'Blur': should be a section of key: "

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,16 @@ def _folder_code(section: FolderConfig) -> MaskCode:
 def build_samples(config: Config, split: str, *, console: Console, download: bool = True) -> Samples:
     """`build_splits` of a single one."""
     return build_splits(config, (split,), console=console, download=download)[split].samples
+
+
+def names_elsewhere(config: Config, split: str, *, console: Console) -> list[str]:
+    """Names of the images that lie in other splits than this; nothing is opened."""
+    names: list[str] = []
+    for other in {"train", "val", "test"} - {split}:
+        if config.data.kind != "synthetic":
+            with suppress(DataError):  # not every data set has all three
+                names += [pair.name for pair in _listed(config, other, console=console)[0].pairs]
+    return names
 
 
 def data_place(config: Config) -> Path | None:

@@ -266,6 +266,11 @@ def refuse_unless(check: Check, path: Path, wanted: Wanted, *, console: Console)
     console.print(check_table(check))
     if check.computes_the_same:
         difference = "it scores otherwise than the trained network"
+    elif wanted.precision == "fp16":
+        difference = (
+            "rounding changes the class of too many pixels, as in networks that are not trained for long and are sure "
+            "of little; train longer, or export it in fp32"
+        )
     elif wanted.size:
         difference = "it is not the trained network"
     else:

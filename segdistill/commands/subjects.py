@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from segdistill.build.datasets import build_normalisation, worker_count
-from segdistill.build.splits import build_samples, build_unlabelled_test
+from segdistill.build.splits import build_samples, build_unlabelled_test, names_elsewhere
 from segdistill.commands.protocol import of_view, other_data, protocol, told, weights_in_words
 from segdistill.commands.run_folder import RunFolder, refuse_what_counts
 from segdistill.commands.trained import load_ensemble, refuse_other_classes
@@ -272,7 +272,12 @@ def mask_subject(
     config = RunFolder(model).load_config(overrides) if model.is_dir() else load_config(model, overrides)
     samples = _samples(config, split, submitted=submitted, console=console)
     image_suffix = config.data.folder.image_suffix if config.data.kind == "folder" else ""
-    found = MaskFolder.matching(masks, samples, label_ids=label_ids, image_suffix=image_suffix)
+    elsewhere = names_elsewhere(config, split, console=console)
+    found = MaskFolder.matching(
+        masks, samples, label_ids=label_ids, image_suffix=image_suffix, elsewhere=elsewhere
+    )
+    if found.unscored:
+        console.print(f"{found.unscored} masks in {masks} are of images of other splits, and not scored")
     place = masks.resolve()
     how = {
         "data": config.data.kind,

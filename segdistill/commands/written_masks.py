@@ -1,6 +1,6 @@
 """Predicted masks that lie in a folder, matched to the images of a split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,19 +23,28 @@ class MaskFolder:
         files: of each image of the split, in its order.
         num_classes: class indexes are below it.
         label_ids: whether the files hold Cityscapes' label ids instead of class indexes.
+        unscored: number of files of images of other splits.
     """
 
     files: tuple[Path, ...]
     num_classes: int
     label_ids: bool
+    unscored: int
 
     @classmethod
     def matching(
-        cls, folder: Path, samples: Samples, *, label_ids: bool, image_suffix: str = ""
+        cls,
+        folder: Path,
+        samples: Samples,
+        *,
+        label_ids: bool,
+        image_suffix: str = "",
+        elsewhere: Sequence[str] = (),
     ) -> "MaskFolder":
         """Find the mask of every image: `<image>.png` or `<image>_mask.png`, anywhere below the folder; of
         Cityscapes any PNG whose name begins with the image's city, sequence and frame. Of images that all end in
-        `image_suffix`, which is no part of the samples' names, with or without it.
+        `image_suffix`, which is no part of the samples' names, with or without it. `elsewhere` are the names of images
+        of other splits, whose masks may be there, too.
 
         Raises:
             DataError: listing all images without a mask, all masks without an image, and all masks of one image.
@@ -49,16 +58,20 @@ class MaskFolder:
         if not folder.is_dir():
             raise DataError(f"--masks {folder}: no such folder")
         names = [samples.name(index) for index in range(len(samples))]
-        keys = [_key(Path(name), cityscapes=cityscapes) for name in names]
-        nested = len(set(keys)) < len(keys)  # so only the folders tell some images apart
-        if nested:
-            keys = [_nested_key(Path(name)) for name in names]
+        flat = [_key(Path(name), cityscapes=cityscapes) for name in names]
+        nested = len(set(flat)) < len(flat)  # so only the folders tell some images apart
+
+        def key_of(place: Path) -> str:
+            return _nested_key(place) if nested else _key(place, cityscapes=cityscapes)
+
+        keys = [key_of(Path(name)) for name in names]
         wanted = set(keys)
+        known = wanted.union(key_of(Path(name)) for name in elsewhere)
         found: dict[str, list[Path]] = {}
         for path in (one for one in files_below(folder) if one.suffix.lower() == ".png"):
             place = path.relative_to(folder)
-            key = _nested_key(place) if nested else _key(place, cityscapes=cityscapes)
-            key = key if key in wanted else key.removesuffix(image_suffix)
+            key = key_of(place)
+            key = key if key in known else key.removesuffix(image_suffix)
             found.setdefault(key, []).append(path)
         problems = [
             f"{name}: no mask {key}.png or {key}{_SUFFIX}.png"
@@ -66,16 +79,16 @@ class MaskFolder:
             if key not in found
         ]
         for key, paths in sorted(found.items()):
-            if key not in wanted:
-                problems += [f"{path}: the split has no such image" for path in paths]
-            elif len(paths) > 1:
+            if key not in known:
+                problems += [f"{path}: the data have no such image" for path in paths]
+            elif key in wanted and len(paths) > 1:
                 problems.append(f"{' and '.join(map(str, paths))}: masks of the same image")
         if problems:
-            head = (
-                f"--masks {folder}: there has to be one PNG for each of the {len(names)} images and no other:"
-            )
+            head = f"--masks {folder}: the split's {len(names)} images need one PNG each, and none may be unknown:"
             raise DataError("\n  ".join([head, *problems]))
-        return cls(tuple(found[key][0] for key in keys), samples.taxonomy.num_classes, label_ids)
+        files = tuple(found[key][0] for key in keys)
+        unscored = sum(len(paths) for key, paths in found.items() if key not in wanted)
+        return cls(files, samples.taxonomy.num_classes, label_ids, unscored)
 
     def label(self, index: int, sample: LabelledImage) -> Mapping[str, Labelling]:
         """Raises DataError if the file is damaged, of another size than the label, or holds no class."""

@@ -150,6 +150,21 @@ class _Side:
         return [f"{b}: has the name of {a}, keep one of the two" for a, b, *_ in _twins(self.files)]
 
 
+def _tell_of_a_suffix(images: _Side, masks: _Side) -> None:
+    """Raises DataError if no image has a mask, but all would if an ending of the names were known."""
+    for longer, shorter in ((masks, images), (images, masks)):
+        first = next(iter(longer.files))
+        endings = (first.removeprefix(name) for name in shorter.files if first.startswith(name))
+        for ending in endings:
+            if all(
+                name.endswith(ending) and name.removesuffix(ending) in shorter.files for name in longer.files
+            ):
+                raise DataError(
+                    f"the {longer.what}s in {longer.folder} are named like the {shorter.what}s in {shorter.folder} "
+                    f"with {ending!r} at their end: say so by data.folder.{longer.what}_suffix={ending}{longer.suffix}"
+                )
+
+
 def _matched(layout: FolderLayout, split: str) -> Listing:
     """Images and masks of equal names, in the folders of a split; "" for undivided ones."""
     image_folder, mask_folder = (
@@ -170,6 +185,8 @@ def _matched(layout: FolderLayout, split: str) -> Listing:
         )
     images = _Side.of("image", image_folder, layout.image_suffix, other=(mask_folder, layout.mask_suffix))
     masks = _Side.of("mask", mask_folder, layout.mask_suffix, other=(image_folder, layout.image_suffix))
+    if not images.files.keys() & masks.files.keys():
+        _tell_of_a_suffix(images, masks)
     lonely = [*images.without(masks), *masks.without(images), *images.twins(), *masks.twins()]
     shared = sorted(images.files.keys() & masks.files.keys())
     pairs = [Pair(name, images.files[name][0], masks.files[name][0]) for name in shared]

@@ -59,7 +59,7 @@ class View:
     @property
     def mode(self) -> str:
         """In words, for the protocol."""
-        if self.window is None:
+        if self.window is None or all(self.seen_at(scale) == self.size_at(scale) for scale in self.scales):
             return "whole image"
         size, stride = ("x".join(map(str, pair)) for pair in (self.window.size, self.window.stride))
         return f"sliding window {size}, stride {stride}, logits blended with a linear taper"

@@ -2,7 +2,7 @@
 
 import json
 
-from segdistill.export.description import CLASS_INDEX, LOGITS, NORMALIZED_IMAGE, RGB_IMAGE
+from segdistill.export.description import CLASS_INDEX, CONFIDENCE, LOGITS, NORMALIZED_IMAGE, RGB_IMAGE
 from segdistill.export.onnx_file import OnnxFile
 
 
@@ -20,10 +20,19 @@ def python_snippet(file: OnnxFile) -> str:
     wanted = file.fixed_size or (described.size if described.input == "tensor" else None)
     if wanted:
         # As it is scored: a large photo is reduced by the mean over each pixel's area.
-        lines.append(f"photo = photo.resize(({wanted[1]}, {wanted[0]}), Image.Resampling.BOX)")
+        lines += [
+            f"kernel = Image.Resampling.BOX if photo.width > {wanted[1]} else Image.Resampling.BILINEAR",
+            f"photo = photo.resize(({wanted[1]}, {wanted[0]}), kernel)",
+        ]
     axes = ".transpose(2, 0, 1)" if described.layout == "nchw" else ""
     batch = f"np.stack({file.fixed_batch} * [image{axes}])" if file.fixed_batch else f"image{axes}[None]"
-    if described.input == "image":
+    if described.input == "image" and described.confidence:
+        lines += [
+            "image = np.asarray(photo)",
+            f'outputs = session.run(["{CLASS_INDEX}", "{CONFIDENCE}"], {{"{RGB_IMAGE}": {batch}}})',
+            "classes, confidence = (one[0] for one in outputs)  # (height, width) uint8, and float32 in 0..1",
+        ]
+    elif described.input == "image":
         lines += [
             "image = np.asarray(photo)",
             f'classes = session.run(["{CLASS_INDEX}"], {{"{RGB_IMAGE}": {batch}}})[0][0]  # (height, width) uint8',

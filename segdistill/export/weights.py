@@ -56,12 +56,25 @@ def save_deployed(path: Path, primary: nn.Module, deployed: Deployed) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in primary.state_dict().items()}
     texts = {key: json.dumps(value) for key, value in metadata.items()}
     # Not by save_file, which for a full disk raises an error of its own instead of OSError.
-    content = as_bytes(tensors, metadata=texts)
+    content = _with_sorted_metadata(as_bytes(tensors, metadata=texts))
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(content)
 
     write_atomically(path, write)
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """A safetensors file whose bytes follow from what is in it: by itself its metadata come in any order.
+
+    It is 8 bytes of the header's length, the header in JSON, padded by blanks to a multiple of 8, and the tensors.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def load_deployed(path: Path) -> tuple[nn.Module, Deployed]:

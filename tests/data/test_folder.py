@@ -119,6 +119,17 @@ def test_files_without_partner_and_twins(layout: FolderLayout) -> None:
     )
 
 
+@pytest.mark.parametrize(("longer", "key"), [("masks", "mask_suffix"), ("images", "image_suffix")])
+def test_a_suffix_that_nobody_named_is_told(layout: FolderLayout, longer: str, key: str) -> None:
+    for place in ("a", "sub/b", "sub/b_2"):
+        for folder in ("images", "masks"):
+            touch(layout.root, f"{folder}/{place}{'_gt' if folder == longer else ''}.png")
+    assert f"with '_gt' at their end: say so by data.folder.{key}=_gt" in refusal(layout)
+    assert len(list_split(replace(layout, **{key: "_gt"}), "train").pairs) == 2, "and one in val"
+    touch(layout.root, f"{longer}/c.png")  # not of that form: no pair, and no suffix of all
+    assert len(list_split(layout, "train").lonely) == 7
+
+
 def test_masks_below_the_images(layout: FolderLayout) -> None:
     touch(layout.root, "train/a.jpg", "train/masks/a.png")
     below = replace(layout, images=Path("{split}"), masks=Path("{split}/masks"))

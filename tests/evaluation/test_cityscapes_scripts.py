@@ -151,7 +151,7 @@ def test_all_that_is_wrong_with_masks_is_told_at_once(
     command = ["evaluate", str(folder / "data.yaml"), "--masks", str(masks)]
     assert main(command) == 2
     told = capsys.readouterr().err
-    for word in ("street_1: no mask", "street_2: no mask", "street_9.png: the split has no such image"):
+    for word in ("street_1: no mask", "street_2: no mask", "street_9.png: the data have no such image"):
         assert word in told
     assert "street_0.png and" in told
     assert "masks of the same image" in told
@@ -251,6 +251,17 @@ def test_masks_named_like_images_with_a_suffix(tmp_path: Path) -> None:
     (tmp_path / "._photo1.png").touch()  # by macOS
     found = MaskFolder.matching(tmp_path, images, label_ids=False, image_suffix="_rgb")
     assert [path.name for path in found.files] == ["photo0_rgb_mask.png", "photo1.png"]
+
+
+def test_masks_of_other_splits_are_left_out(tmp_path: Path) -> None:
+    images = Suffixed(streets(2))
+    for name in ("photo0_mask", "photo1", "photo7", "photo8_rgb_mask"):
+        save(tmp_path / f"{name}.png", images.pairs[0][1])
+    found = MaskFolder.matching(
+        tmp_path, images, label_ids=False, image_suffix="_rgb", elsewhere=["photo7", "photo8", "photo9"]
+    )
+    assert [path.name for path in found.files] == ["photo0_mask.png", "photo1.png"]
+    assert found.unscored == 2
 
 
 def test_only_cityscapes_can_be_submitted(tmp_path: Path) -> None:

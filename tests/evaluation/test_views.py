@@ -135,5 +135,8 @@ def test_a_view_says_what_it_is() -> None:
     assert (View((8, 8)).mode, View((8, 8)).augmentation) == ("whole image", None)
     view = View((8, 8), Window((6, 4), (3, 2)), scales=(0.75, 1.0), flip=True)
     assert view.mode == "sliding window 6x4, stride 3x2, logits blended with a linear taper"
+    over = View((8, 8), Window((9, 8), (4, 4)))
+    assert over.mode == "whole image"
+    assert View((8, 8), over.window, scales=(1.0, 1.5)).mode.startswith("sliding window 9x8")
     assert view.augmentation == "scales 0.75 1, each also mirrored; softmax averaged at label size"
     assert (view.seen_at(1.0), view.seen_at(0.5)) == ((6, 4), (4, 4))

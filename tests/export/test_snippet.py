@@ -34,7 +34,7 @@ def tensor_file(path: Path, *, batch: int | None) -> None:
     save(path, [node], values, description)
 
 
-def image_file(path: Path, *, layout: Any, batch: int | None) -> None:
+def image_file(path: Path, *, layout: Any, batch: int | None, confidence: bool = False) -> None:
     """The class is the brightest channel."""
     first = batch or "batch"
     axis, shape = (1, [first, 3, "h", "w"]) if layout == "nchw" else (3, [first, "h", "w", 3])
@@ -47,7 +47,15 @@ def image_file(path: Path, *, layout: Any, batch: int | None) -> None:
         helper.make_node("ArgMax", ["floats"], ["indexes"], axis=axis, keepdims=0),
         helper.make_node("Cast", ["indexes"], ["class_index"], to=TensorProto.UINT8),
     ]
-    description = described(input="image", layout=layout, fit="pad")
+    if confidence:  # half of every pixel's largest value
+        values.append(helper.make_tensor_value_info("confidence", TensorProto.FLOAT, [first, "h", "w"]))
+        nodes += [
+            helper.make_node("Constant", [], ["axis"], value_ints=[axis]),
+            helper.make_node("Constant", [], ["half"], value_float=0.5),
+            helper.make_node("ReduceMax", ["floats", "axis"], ["largest"], keepdims=0),
+            helper.make_node("Mul", ["largest", "half"], ["confidence"]),
+        ]
+    description = described(input="image", layout=layout, fit="pad", confidence=confidence)
     save(path, nodes, values, description)
 
 
@@ -77,11 +85,22 @@ def test_it_runs_without_the_package(kind: str, batch: int | None, tmp_path: Pat
     assert np.array_equal(OnnxFile(path).predict(colours).classes, expected)
 
 
-def test_a_large_photo_is_reduced_as_it_is_scored(tmp_path: Path) -> None:
+def test_the_confidence_is_shown(tmp_path: Path) -> None:
+    image_file(tmp_path / "a.onnx", layout="nhwc", batch=None, confidence=True)
+    colours = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / "photo.png")
+    snippet = python_snippet(OnnxFile(tmp_path / "a.onnx")).replace("photo.jpg", "photo.png")
+    assert np.array_equal(classes_of(snippet, tmp_path), colours.argmax(2))
+    sure = classes_of(snippet.replace("classes, confidence", "confidence, classes"), tmp_path)
+    assert np.array_equal(sure, colours.max(2) / 2)
+
+
+@pytest.mark.parametrize("times", [4, 0.5])
+def test_a_photo_is_resized_as_it_is_scored(tmp_path: Path, times: float) -> None:
     tensor_file(tmp_path / "a.onnx", batch=None)
     file = OnnxFile(tmp_path / "a.onnx")
     height, width = file.fixed_size or file.description.size
-    noise = np.random.default_rng(0).integers(0, 256, (4 * height, 4 * width, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (int(times * height), int(times * width), 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.png")
     classes = classes_of(python_snippet(file).replace("photo.jpg", "photo.png"), tmp_path)
     expected = file.run(file.batch_of(noise))[LOGITS][0].argmax(0)

@@ -81,6 +81,14 @@ def test_smp_and_safetensors_are_enough(primary: nn.Module, file: Path) -> None:
     assert torch.equal(logits_of(model), logits_of(primary))
 
 
+def test_the_same_network_gives_the_same_bytes(primary: nn.Module, file: Path, tmp_path: Path) -> None:
+    """Its metadata are in order; the safetensors package gives them another one in each file."""
+    deployed = load_deployed(file)[1]
+    for number in range(5):
+        save_deployed(tmp_path / f"{number}.safetensors", primary, deployed)
+        assert (tmp_path / f"{number}.safetensors").read_bytes() == file.read_bytes()
+
+
 def test_metadata_is_json(file: Path) -> None:
     with safe_open(file, framework="pt") as stored:
         metadata = {key: json.loads(text) for key, text in stored.metadata().items()}
