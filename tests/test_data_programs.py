@@ -118,6 +118,17 @@ def test_a_run_tells_its_classes_by_itself(run: Path) -> None:
     assert list(summary["iou"]) == list(CLASSES)
 
 
+def test_predictions_of_all_images_may_lie_where_a_split_is_scored(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (workplace / "mydata" / "images").iterdir():
+        shape = np.array(Image.open(path)).shape[:2]
+        save(workplace / "predicted" / f"{path.stem}_mask.png", np.zeros(shape, np.uint8))
+    assert main(["evaluate", "mine.yaml", "--masks", "predicted"]) == 0
+    assert "8 masks in predicted are of images of other splits, and not scored" in capsys.readouterr().out
+    assert json.loads((workplace / "predicted_val.json").read_text())["protocol"]["images"] == 2
+
+
 @pytest.mark.training
 def test_a_file_that_was_scored_on_other_data_says_so(run: Path, workplace: Path) -> None:
     """Until it is scored where its data lie by default, or where somebody says."""

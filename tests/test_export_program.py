@@ -158,6 +158,17 @@ def test_a_file_that_fails_its_check_does_not_stay(kind: str, finished: Path, wo
     assert not list(workplace.glob("*broken.onnx*"))
 
 
+def test_what_is_wrong_with_a_file_is_told_of_the_place_it_was_for(finished: Path, workplace: Path) -> None:
+    broken = with_head_bias(finished, workplace / "beyond", torch.full((11,), 1e6))
+    _, err = run(
+        "export", broken, "--precision", "fp16", "--out", "beyond.onnx", *FIXED, cwd=workplace, code=2
+    )
+    assert "beyond.onnx: " in err
+    assert "has a value of 1e+06, beyond fp16's 65504" in err
+    assert "unchecked" not in err
+    assert not (workplace / "beyond.onnx").exists()
+
+
 @pytest.mark.parametrize("size", ["40x52", "90x110"])
 @pytest.mark.parametrize("fit", ["resize", "pad"])
 def test_a_file_of_images_of_another_size_is_held_against_torch_that_sees_the_same(
