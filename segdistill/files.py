@@ -69,17 +69,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
         # mkstemp's files are private; a run folder is meant to be shared like any other.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def put_in_place(finished: Path, path: Path) -> None:
+    """Flush a file to disk, and only then give it its name."""
+    with finished.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(finished, path)
 
 
 def whole_lines(path: Path) -> list[str]:

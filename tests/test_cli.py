@@ -93,12 +93,6 @@ def test_what_no_command_knows_is_refused(words: str, told: str, capsys: pytest.
     assert told in capsys.readouterr().err
 
 
-def test_trainings_answer_to_signals_themselves() -> None:
-    assert parse(["train", "c.yaml"]).heeds_signals
-    assert parse(["compare", "c.yaml"]).heeds_signals
-    assert not parse(["evaluate", "run"]).heeds_signals
-
-
 def test_the_kinds_of_prepare_data() -> None:
     arguments = parse(["prepare-data", "camvid", "--root", "a=b", "--archive", "c.zip"])
     assert (str(arguments.root), str(arguments.archive)) == ("a=b", "c.zip")

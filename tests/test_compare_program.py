@@ -167,18 +167,25 @@ def test_what_is_timed_is_what_was_trained(
     assert all(config.data.size == (64, 96) for config in timed.values())
 
 
-def test_a_run_whose_export_failed_counts(study: tuple[Path, str], workplace: Path) -> None:
-    summary = study[0] / "deep_supervision" / "seed3" / "summary.json"
-    whole = summary.read_text()
-    summary.write_text(json.dumps(json.loads(whole) | {"onnx": None}))
-    try:
-        out, _ = run(*ARGUMENTS, "--report", cwd=workplace)
-    finally:
-        summary.write_text(whole)
+def test_a_run_whose_export_failed_counts_and_one_whose_export_was_stopped_goes_on(
+    study: tuple[Path, str], workplace: Path
+) -> None:
+    folder = study[0] / "deep_supervision" / "seed3"
+    summary, log = folder / "summary.json", folder.with_suffix(".log")
+    (folder / "primary.onnx").unlink()
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"onnx": None}))
+    said = log.read_text()
+    log.write_text(f"{said}\nerror: no room\n")
+    out, _ = run(*ARGUMENTS, cwd=workplace)
     assert "2 of 2 runs are finished" in out
     assert "Missing" not in out
     assert "without an ONNX file, as the export did not come to its end: deep_supervision, seed 3" in out
     assert "seed3.yaml --resume" in out
+    log.write_text(said)
+    out, _ = run(*ARGUMENTS, cwd=workplace)
+    assert "1 of 2 runs are finished" in out
+    assert "without an ONNX file" not in out
+    assert (folder / "primary.onnx").is_file()
 
 
 MISTAKES = {

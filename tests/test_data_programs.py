@@ -118,6 +118,18 @@ def test_a_run_tells_its_classes_by_itself(run: Path) -> None:
     assert list(summary["iou"]) == list(CLASSES)
 
 
+def test_a_run_names_its_images_as_lists_read_them(run: Path) -> None:
+    """The split that chance made once is then one that is written down: the data's hash is of the names, too."""
+    named = {split: (run / f"images_{split}.txt").read_text().split() for split in ("train", "val")}
+    assert sorted(named["train"] + named["val"]) == [str(index) for index in range(10)]
+    lists = ",".join(f"{split}: {json.dumps(str(run / f'images_{split}.txt'))}" for split in named)
+    folder = f"data.folder={{mask_suffix: _label, classes: classes.yaml, lists: {{{lists}}}, split_seed: 5}}"
+    assert main(["train", "mine.yaml", folder, "out=listed"]) == 0
+    drawn, listed = (json.loads((one / "summary.json").read_text()) for one in (run, Path("listed")))
+    assert drawn["data"] == listed["data"]
+    assert drawn["miou"] == listed["miou"]
+
+
 def test_predictions_of_all_images_may_lie_where_a_split_is_scored(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

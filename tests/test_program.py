@@ -3,6 +3,7 @@
 import importlib.metadata
 import io
 import json
+import os
 import shutil
 import signal
 import time
@@ -18,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from segdistill.build.training import build_fabric, build_state
+from segdistill.commands import export
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.train import say_what_runs
 from segdistill.config_io import load_config
@@ -47,6 +49,8 @@ def test_a_run_folder_holds_what_is_promised(finished: Path) -> None:
         "config.yaml",
         "metrics.jsonl",
         "summary.json",
+        "images_train.txt",
+        "images_val.txt",
         "checkpoints/last.pt",
         "checkpoints/best.pt",
         "primary.safetensors",
@@ -243,6 +247,25 @@ def test_two_processes_train_in_step_and_count_every_image_once(finished: Path, 
     run("evaluate", folder, "--weights", "last", cwd=workplace)
     scores = json.loads((folder / "evaluation_val_last.json").read_text())
     assert scores["miou"] == summary["miou"]
+
+
+def test_a_run_that_is_terminated_while_its_file_is_checked_goes_on_there(
+    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workplace / "cut_short"
+    shutil.copytree(finished, folder)
+    (folder / "primary.onnx").unlink()
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"onnx": None}))
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "compare", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace, code=130)
+    assert not list(folder.glob("*.onnx"))
+    assert not list(folder.glob(".*")), "nothing half-written is left"
+    run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace)
+    assert (folder / "primary.onnx").is_file()
+    again = json.loads((folder / "summary.json").read_text())
+    assert (again["miou"], again["onnx"]["bytes"]) == (summary["miou"], summary["onnx"]["bytes"])
 
 
 def test_the_saved_config_is_the_one_that_was_trained(finished: Path, workplace: Path) -> None:

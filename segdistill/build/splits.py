@@ -19,7 +19,7 @@ from segdistill.data import camvid, cityscapes, folder
 from segdistill.data.checks import check_files
 from segdistill.data.files import Listing, PairedFiles, dark_in_words
 from segdistill.data.mask_code import MaskCode
-from segdistill.data.samples import CachedSamples, Samples
+from segdistill.data.samples import CachedSamples, Samples, names_of
 from segdistill.data.statistics import class_statistics, count_pixels
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID, Taxonomy, distinct_colours
@@ -45,8 +45,7 @@ def data_hash(splits: Mapping[str, CheckedSplit]) -> str:
     class is in them."""
     digest = hashlib.sha256()
     for split, checked in sorted(splits.items()):
-        names = [checked.samples.name(place) for place in range(len(checked.samples))]
-        digest.update(json.dumps([split, names, checked.pixels.tolist()]).encode())
+        digest.update(json.dumps([split, names_of(checked.samples), checked.pixels.tolist()]).encode())
     return digest.hexdigest()[:10]
 
 
@@ -86,13 +85,13 @@ def build_samples(config: Config, split: str, *, console: Console, download: boo
     return build_splits(config, (split,), console=console, download=download)[split].samples
 
 
-def names_elsewhere(config: Config, split: str, *, console: Console) -> list[str]:
-    """Names of the images that lie in other splits than this; nothing is opened."""
-    names: list[str] = []
-    for other in {"train", "val", "test"} - {split}:
+def names_elsewhere(config: Config, split: str, *, console: Console) -> dict[str, list[str]]:
+    """Split -> names of its images, of the other splits than this; nothing is opened."""
+    names: dict[str, list[str]] = {}
+    for other in sorted({"train", "val", "test"} - {split}):
         if config.data.kind != "synthetic":
             with suppress(DataError):  # not every data set has all three
-                names += [pair.name for pair in _listed(config, other, console=console)[0].pairs]
+                names[other] = [pair.name for pair in _listed(config, other, console=console)[0].pairs]
     return names
 
 

@@ -1,6 +1,6 @@
 """From a `Config` to what a training reads: checked images, their order, loaders."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from segdistill.data.loading import (
     eval_loader,
     train_loader,
 )
+from segdistill.data.samples import names_of
 from segdistill.errors import ConfigError
 
 
@@ -39,6 +40,7 @@ class TrainingData:
         batches: which training images come when.
         train_loader: gives them.
         val_loader: gives this process's share of the validation split.
+        names: split -> names of its images.
         hash: see `data_hash`.
     """
 
@@ -47,6 +49,7 @@ class TrainingData:
     batches: EpochBatches
     train_loader: Iterable[Batch]
     val_loader: Iterable[EvalItem]
+    names: Mapping[str, Sequence[str]]
     hash: str
 
 
@@ -74,6 +77,7 @@ def build_training_data(config: Config, fabric: Fabric, *, console: Console) -> 
         val_loader=eval_loader(
             val_set, workers=workers, rank=fabric.global_rank, world_size=fabric.world_size
         ),
+        names={split: names_of(checked.samples) for split, checked in splits.items()},
         hash=data_hash(splits),
     )
 

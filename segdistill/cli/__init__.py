@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     console = new_console()
     try:
-        with _termination_as_interruption(arguments):
+        with _termination_as_interruption():
             arguments.run(arguments, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -67,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _termination_as_interruption(arguments: argparse.Namespace) -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does, so that it removes what it has half written; but for those that answer
-    to signals themselves."""
-    if arguments.heeds_signals or threading.current_thread() is not threading.main_thread():
+def _termination_as_interruption() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, so that it removes what it has half written. Trainings and studies
+    answer to both themselves, as long as they have something to save."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -110,7 +110,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """Every command with its arguments."""
     top = argparse.ArgumentParser(prog="segdistill", description=__doc__)
-    top.set_defaults(heeds_signals=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)

@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
     )
     compare.add_argument("--out", type=Path, help="folder of the study; default: runs/<name>_compare")
     compare.add_argument("--report", action="store_true", help="train nothing, report what is finished")
-    compare.set_defaults(run=_run, heeds_signals=True)
+    compare.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:

@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     train.add_argument("overrides", nargs="*", metavar="key.sub=value", help="e.g. train.epochs=40 seed=1")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     train.add_argument("--overwrite", action="store_true", help="replace the run in the run folder")
-    train.set_defaults(run=_run, heeds_signals=True)
+    train.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:

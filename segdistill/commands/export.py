@@ -32,7 +32,7 @@ from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.snippet import python_snippet
 from segdistill.export.web import cache_folder, ready_for_page, write_web_page
 from segdistill.export.weights import Deployed
-from segdistill.files import write_atomically
+from segdistill.files import put_in_place, write_atomically
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def export_checked(
         note = ""
         if quantised and speed is not None and speed < INT8_SPEED:
             note = slow_note(file, split.samples, speed=speed)
-        candidate.replace(path)
+        put_in_place(candidate, path)
     console.print(_in_words(path, check, speed=speed, kept_float=kept_float))
     if note:
         console.print(note)

@@ -42,6 +42,7 @@ _FREE_KEYS = frozenset(
 _WRITTEN = (
     "metrics.jsonl",
     "summary.json",
+    "images_*.txt",
     TAKEN_OVER,
     "primary*.onnx",
     "primary.safetensors",
@@ -201,6 +202,13 @@ class RunFolder:
             half_written.unlink()
         fresh = config.model_copy(update={"train": config.train.model_copy(update={"resume": False})})
         write_text(self.config, dump_config(fresh))
+
+    def note_images(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Write down which images each split has, as `data.folder.lists` reads them: who deals images out by chance
+        wants to know which ones were held back, and may want the same split again.
+        """
+        for split, images in names.items():
+            write_text(self.path / f"images_{split}.txt", "".join(f"{name}\n" for name in images))
 
     @contextmanager
     def owned(self) -> Iterator[None]:

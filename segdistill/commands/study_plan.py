@@ -111,8 +111,8 @@ class Study:
 
     @property
     def todo(self) -> list[PlannedRun]:
-        """Planned and not finished."""
-        return [run for run in self.planned if not is_finished(run)]
+        """Planned and not finished, or stopped on the way from the scores to the ONNX file."""
+        return [run for run in self.planned if not is_finished(run) or is_cut_short(run)]
 
     @property
     def finished(self) -> list[PlannedRun]:
@@ -249,7 +249,14 @@ def silent(rung: Rung, config: Config) -> bool:
 
 
 def is_finished(run: PlannedRun) -> bool:
+    """Whether it has its scores, which are all that a comparison wants of it."""
     return RunFolder(run.folder).scored
+
+
+def is_cut_short(run: PlannedRun) -> bool:
+    """Whether its export was stopped. One that failed would only fail again."""
+    folder = RunFolder(run.folder)
+    return folder.scored and not folder.finished and not run.last_error
 
 
 def _read(path: Path, kind: type[_T], otherwise: _T) -> _T:

@@ -274,7 +274,7 @@ def mask_subject(
     image_suffix = config.data.folder.image_suffix if config.data.kind == "folder" else ""
     elsewhere = names_elsewhere(config, split, console=console)
     found = MaskFolder.matching(
-        masks, samples, label_ids=label_ids, image_suffix=image_suffix, elsewhere=elsewhere
+        masks, samples, split=split, label_ids=label_ids, image_suffix=image_suffix, elsewhere=elsewhere
     )
     if found.unscored:
         console.print(f"{found.unscored} masks in {masks} are of images of other splits, and not scored")

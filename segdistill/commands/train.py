@@ -78,6 +78,7 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
         def begin() -> None:
             until_the_end.enter_context(folder.owned())
             folder.begin(config)
+            folder.note_images(data.names)
 
         by_first(fabric, begin)
         say_what_runs(config, state, console=console, images=(data.training_images, len(data.val)))

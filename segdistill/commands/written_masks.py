@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import torch
 
 from segdistill.data.files import as_key, files_below, read_mask
-from segdistill.data.samples import LabelledImage, Samples
+from segdistill.data.samples import LabelledImage, Samples, names_of
 from segdistill.errors import DataError, EvaluationError
 from segdistill.evaluation.evaluator import Labelling
 from segdistill.evaluation.label_ids import frame_of, from_label_ids, is_cityscapes
@@ -37,14 +39,20 @@ class MaskFolder:
         folder: Path,
         samples: Samples,
         *,
+        split: str,
         label_ids: bool,
         image_suffix: str = "",
-        elsewhere: Sequence[str] = (),
+        elsewhere: Mapping[str, Sequence[str]] | None = None,
     ) -> "MaskFolder":
-        """Find the mask of every image: `<image>.png` or `<image>_mask.png`, anywhere below the folder; of
-        Cityscapes any PNG whose name begins with the image's city, sequence and frame. Of images that all end in
-        `image_suffix`, which is no part of the samples' names, with or without it. `elsewhere` are the names of images
-        of other splits, whose masks may be there, too.
+        """Find the mask of every image, see `KnownImages`.
+
+        Args:
+            folder: of the masks, and of its sub-folders.
+            samples: the images that are scored.
+            split: that they are of.
+            label_ids: whether masks hold Cityscapes' label ids.
+            image_suffix: of the image files, which is no part of the samples' names.
+            elsewhere: split -> names of its images, of the other splits; their masks may be there, too.
 
         Raises:
             DataError: listing all images without a mask, all masks without an image, and all masks of one image.
@@ -57,37 +65,38 @@ class MaskFolder:
             )
         if not folder.is_dir():
             raise DataError(f"--masks {folder}: no such folder")
-        names = [samples.name(index) for index in range(len(samples))]
-        flat = [_key(Path(name), cityscapes=cityscapes) for name in names]
-        nested = len(set(flat)) < len(flat)  # so only the folders tell some images apart
-
-        def key_of(place: Path) -> str:
-            return _nested_key(place) if nested else _key(place, cityscapes=cityscapes)
-
-        keys = [key_of(Path(name)) for name in names]
-        wanted = set(keys)
-        known = wanted.union(key_of(Path(name)) for name in elsewhere)
-        found: dict[str, list[Path]] = {}
+        names = names_of(samples)
+        images = KnownImages.of(
+            {split: names, **(elsewhere or {})}, image_suffix=image_suffix, by_frame=cityscapes
+        )
+        found: dict[str, list[Path]] = {name: [] for name in names}
+        unscored = 0
+        strange: list[str] = []
         for path in (one for one in files_below(folder) if one.suffix.lower() == ".png"):
-            place = path.relative_to(folder)
-            key = key_of(place)
-            key = key if key in known else key.removesuffix(image_suffix)
-            found.setdefault(key, []).append(path)
-        problems = [
-            f"{name}: no mask {key}.png or {key}{_SUFFIX}.png"
-            for name, key in zip(names, keys, strict=True)
-            if key not in found
+            nearest = images.nearest(path.relative_to(folder))
+            own = [image.name for image in nearest if image.split == split]
+            match own:
+                case [name]:
+                    found[name].append(path)
+                case []:
+                    unscored += bool(nearest)
+                    strange += [] if nearest else [f"{path}: the data have no such image"]
+                case several:
+                    strange.append(f"{path}: may be the mask of {' or '.join(several)}")
+        lacking = [
+            f"{name}: no mask {images.wanted(name)}.png or {images.wanted(name)}{_SUFFIX}.png"
+            for name, paths in found.items()
+            if not paths
         ]
-        for key, paths in sorted(found.items()):
-            if key not in known:
-                problems += [f"{path}: the data have no such image" for path in paths]
-            elif key in wanted and len(paths) > 1:
-                problems.append(f"{' and '.join(map(str, paths))}: masks of the same image")
-        if problems:
+        doubled = [
+            f"{' and '.join(map(str, paths))}: masks of the same image"
+            for paths in found.values()
+            if len(paths) > 1
+        ]
+        if problems := [*lacking, *strange, *doubled]:
             head = f"--masks {folder}: the split's {len(names)} images need one PNG each, and none may be unknown:"
             raise DataError("\n  ".join([head, *problems]))
-        files = tuple(found[key][0] for key in keys)
-        unscored = sum(len(paths) for key, paths in found.items() if key not in wanted)
+        files = tuple(found[name][0] for name in names)
         return cls(files, samples.taxonomy.num_classes, label_ids, unscored)
 
     def label(self, index: int, sample: LabelledImage) -> Mapping[str, Labelling]:
@@ -106,16 +115,67 @@ class MaskFolder:
         return {STORED: Labelling(torch.from_numpy(classes), None)}
 
 
-def _key(place: Path, *, cityscapes: bool) -> str:
-    """By which an image and its mask find each other."""
-    frame = frame_of(place.name) if cityscapes else None
-    return frame or Path(_nested_key(place)).name
+class KnownImage(NamedTuple):
+    split: str
+    name: str  # in its split
+    folders: tuple[str, ...]  # of the split and of the name, the outermost first
 
 
-def _nested_key(place: Path) -> str:
+@dataclass(frozen=True)
+class KnownImages:
+    """All images of a data set, each to be found by the place of its mask.
+
+    A mask bears its image's name, or that with `_mask` at its end, as `predict` writes it. Where images of several
+    folders or splits have the same name, the mask is of those with which it has the most folders in common, counted
+    from the innermost: `train/a/0001_mask.png` is no mask of `val/a/0001`.
+
+    Attributes:
+        by_name: last part of a name -> the images it may mean.
+        image_suffix: what a mask's name may hold on top of its image's.
+        by_frame: whether city, sequence and frame are all that counts of a name (Cityscapes).
+    """
+
+    by_name: Mapping[str, Sequence[KnownImage]]
+    image_suffix: str
+    by_frame: bool
+
+    @classmethod
+    def of(cls, splits: Mapping[str, Sequence[str]], *, image_suffix: str, by_frame: bool) -> "KnownImages":
+        """`splits`: split -> names of its images."""
+        found: dict[str, list[KnownImage]] = {}
+        images = cls(found, image_suffix, by_frame)
+        for split, names in splits.items():
+            for name in names:
+                place = PurePosixPath(images.wanted(name))
+                found.setdefault(place.name, []).append(KnownImage(split, name, (split, *place.parent.parts)))
+        return images
+
+    def wanted(self, name: str) -> str:
+        """What an image's mask should be called, but for its ending."""
+        frame = frame_of(PurePosixPath(name).name) if self.by_frame else None
+        return frame or _without_type(PurePosixPath(as_key(name)))
+
+    def nearest(self, place: Path) -> list[KnownImage]:
+        """The images that a mask at a place may be of; several if nothing tells them apart."""
+        path = PurePosixPath(as_key(place.as_posix()))
+        named = self.wanted(path.name)
+        bare = named.removesuffix(_SUFFIX)
+        # As `predict` writes it first: an image may itself be called x_mask.
+        forms = (bare, bare.removesuffix(self.image_suffix), named)
+        images = next((self.by_name[form] for form in forms if form in self.by_name), ())
+        shared = [_shared_folders(image.folders, path.parent.parts) for image in images]
+        return [image for image, count in zip(images, shared, strict=True) if count == max(shared)]
+
+
+def _shared_folders(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many are the same, counted from the innermost."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _without_type(path: PurePosixPath) -> str:
     """Names may hold dots, so only what an image ends with is an ending."""
-    named = place.with_suffix("") if place.suffix.lower() in (".png", ".jpg", ".jpeg") else place
-    return as_key(named.as_posix()).removesuffix(_SUFFIX)
+    return (path.with_suffix("") if path.suffix.lower() in (".png", ".jpg", ".jpeg") else path).as_posix()
 
 
 def _size(shape: tuple[int, ...]) -> str:

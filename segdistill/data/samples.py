@@ -30,6 +30,11 @@ class Samples(Protocol):
     def load(self, index: int) -> LabelledImage: ...
 
 
+def names_of(samples: Samples) -> list[str]:
+    """In the order of the samples."""
+    return [samples.name(index) for index in range(len(samples))]
+
+
 @dataclass(frozen=True)
 class CachedSamples:
     """All samples decoded once and kept in memory; forked workers share the pages."""

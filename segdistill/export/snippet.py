@@ -19,28 +19,36 @@ def python_snippet(file: OnnxFile) -> str:
     ]
     wanted = file.fixed_size or (described.size if described.input == "tensor" else None)
     if wanted:
-        # As it is scored: a large photo is reduced by the mean over each pixel's area.
+        # As it is scored: bilinear where it grows, else the mean over each new pixel's area, of which Pillow's BOX
+        # is only a rough form. What lies of an old pixel below two edges of new ones differs by their share of it.
+        height, width = wanted
+        larger = f"(max(photo.width, {width}), max(photo.height, {height}))"
+        overlaps = "np.clip(np.linspace(0, old, new + 1)[:, None] - np.arange(old), 0, 1)"
         lines += [
-            f"kernel = Image.Resampling.BOX if photo.width > {wanted[1]} else Image.Resampling.BILINEAR",
-            f"photo = photo.resize(({wanted[1]}, {wanted[0]}), kernel)",
+            f"photo = photo.resize({larger}, Image.Resampling.BILINEAR)",
+            "def means(old, new):  # (new, old), how much of every old pixel is in a new one",
+            f"    return np.diff({overlaps}, axis=0) * new / old",
+            f"rows, columns = means(photo.height, {height}), means(photo.width, {width})",
+            'image = np.einsum("hy,yxc,wx->hwc", rows, np.asarray(photo), columns, optimize=True)',
+            "image = image.round().astype(np.uint8)",
         ]
+    else:
+        lines += ["image = np.asarray(photo)"]
     axes = ".transpose(2, 0, 1)" if described.layout == "nchw" else ""
     batch = f"np.stack({file.fixed_batch} * [image{axes}])" if file.fixed_batch else f"image{axes}[None]"
     if described.input == "image" and described.confidence:
         lines += [
-            "image = np.asarray(photo)",
             f'outputs = session.run(["{CLASS_INDEX}", "{CONFIDENCE}"], {{"{RGB_IMAGE}": {batch}}})',
             "classes, confidence = (one[0] for one in outputs)  # (height, width) uint8, and float32 in 0..1",
         ]
     elif described.input == "image":
         lines += [
-            "image = np.asarray(photo)",
             f'classes = session.run(["{CLASS_INDEX}"], {{"{RGB_IMAGE}": {batch}}})[0][0]  # (height, width) uint8',
         ]
     else:
         mean, std = described.normalisation.mean, described.normalisation.std
         lines += [
-            f"image = ((np.asarray(photo) / 255 - {list(mean)}) / {list(std)}).astype(np.float32)",
+            f"image = ((image / 255 - {list(mean)}) / {list(std)}).astype(np.float32)",
             f'logits = session.run(["{LOGITS}"], {{"{NORMALIZED_IMAGE}": {batch}}})[0]',
             "classes = logits[0].argmax(0)  # (height, width)",
         ]

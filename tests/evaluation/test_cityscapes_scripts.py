@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from segdistill.data import cityscapes as data_cityscapes
 from segdistill.data.samples import LabelledImage
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID, Taxonomy
-from segdistill.errors import EvaluationError
+from segdistill.errors import DataError, EvaluationError
 from segdistill.evaluation.evaluator import Labelling, evaluate_images
 from segdistill.evaluation.label_ids import LABEL_IDS, frame_of, from_label_ids, is_cityscapes, to_label_ids
 from segdistill.evaluation.metrics import Scores
@@ -230,7 +231,7 @@ def test_a_submission_is_what_the_server_scores(tmp_path: Path) -> None:
         assert np.array(picture).tolist() == to_label_ids(prediction).tolist()
     assert "72x96 pixels" in submission.warning()
     assert "takes 1024x2048" in submission.warning()
-    again = MaskFolder.matching(tmp_path / "submitted", frames, label_ids=True)
+    again = MaskFolder.matching(tmp_path / "submitted", frames, split="val", label_ids=True)
     read = again.label(2, frames.load(2))["masks"].classes
     assert read.tolist() == frames.pairs[2][0].tolist()
 
@@ -249,7 +250,7 @@ def test_masks_named_like_images_with_a_suffix(tmp_path: Path) -> None:
     for name in ("photo0_rgb_mask", "photo1"):
         save(tmp_path / f"{name}.png", images.pairs[0][1])
     (tmp_path / "._photo1.png").touch()  # by macOS
-    found = MaskFolder.matching(tmp_path, images, label_ids=False, image_suffix="_rgb")
+    found = MaskFolder.matching(tmp_path, images, split="val", label_ids=False, image_suffix="_rgb")
     assert [path.name for path in found.files] == ["photo0_rgb_mask.png", "photo1.png"]
 
 
@@ -258,10 +259,71 @@ def test_masks_of_other_splits_are_left_out(tmp_path: Path) -> None:
     for name in ("photo0_mask", "photo1", "photo7", "photo8_rgb_mask"):
         save(tmp_path / f"{name}.png", images.pairs[0][1])
     found = MaskFolder.matching(
-        tmp_path, images, label_ids=False, image_suffix="_rgb", elsewhere=["photo7", "photo8", "photo9"]
+        tmp_path,
+        images,
+        split="val",
+        label_ids=False,
+        image_suffix="_rgb",
+        elsewhere={"train": ["photo7", "photo8", "photo9"]},
     )
     assert [path.name for path in found.files] == ["photo0_mask.png", "photo1.png"]
     assert found.unscored == 2
+
+
+class Named:
+    """Images of these names."""
+
+    taxonomy = CAMVID
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def load(self, index: int) -> LabelledImage:
+        raise AssertionError("nothing is opened")
+
+
+@pytest.mark.parametrize(
+    ("val", "train", "files", "expected"),
+    [
+        # Every split is numbered from 0001.
+        (["0001"], ["0001"], ["0001_mask"], ["0001_mask"]),
+        (["0001"], ["0001"], ["train/0001_mask", "val/0001_mask"], ["val/0001_mask"]),
+        (["0001"], ["0001"], ["train/0001_mask"], "0001: no mask 0001.png or 0001_mask.png"),
+        (["0001"], ["0001"], ["runs/val/0001", "runs/train/0001"], ["runs/val/0001"]),
+        # So is every folder of them.
+        (["c/q"], ["a/q", "b/q"], ["a/q_mask", "b/q_mask", "c/q_mask"], ["c/q_mask"]),
+        (["c/q"], ["a/q", "b/q"], ["a/q_mask"], "c/q: no mask c/q.png"),
+        (["a/q", "b/q"], [], ["val/a/q_mask", "val/b/q_mask"], ["val/a/q_mask", "val/b/q_mask"]),
+        (["a/q", "b/q"], [], ["q_mask"], "q_mask.png: may be the mask of a/q or b/q"),
+        # Images whose own names end like masks'.
+        (["x_mask"], [], ["x_mask"], ["x_mask"]),
+        (["x_mask", "x"], [], ["x_mask_mask", "x_mask"], ["x_mask_mask", "x_mask"]),
+    ],
+)
+def test_a_mask_is_of_the_image_whose_folders_it_shares(
+    val: list[str], train: list[str], files: list[str], expected: list[str] | str, tmp_path: Path
+) -> None:
+    for file in files:
+        save(tmp_path / f"{file}.png", np.zeros((2, 2), np.uint8))
+
+    def match() -> MaskFolder:
+        return MaskFolder.matching(
+            tmp_path, Named(*val), split="val", label_ids=False, elsewhere={"train": train}
+        )
+
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=re.escape(expected)):
+            match()
+        return
+    found = match()
+    assert [str(path.relative_to(tmp_path)) for path in found.files] == [f"{file}.png" for file in expected]
+    assert found.unscored == len(files) - len(expected)
 
 
 def test_only_cityscapes_can_be_submitted(tmp_path: Path) -> None:

@@ -95,16 +95,17 @@ def test_the_confidence_is_shown(tmp_path: Path) -> None:
     assert np.array_equal(sure, colours.max(2) / 2)
 
 
-@pytest.mark.parametrize("times", [4, 0.5])
-def test_a_photo_is_resized_as_it_is_scored(tmp_path: Path, times: float) -> None:
+@pytest.mark.parametrize("times", [(4, 4), (1.365, 1.875), (0.5, 0.5), (0.8, 2.3), (2.3, 0.8), (1, 1)])
+def test_a_photo_is_resized_as_it_is_scored(tmp_path: Path, times: tuple[float, float]) -> None:
     tensor_file(tmp_path / "a.onnx", batch=None)
     file = OnnxFile(tmp_path / "a.onnx")
     height, width = file.fixed_size or file.description.size
-    noise = np.random.default_rng(0).integers(0, 256, (int(times * height), int(times * width), 3), np.uint8)
+    shape = (int(times[0] * height), int(times[1] * width), 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.png")
     classes = classes_of(python_snippet(file).replace("photo.jpg", "photo.png"), tmp_path)
     expected = file.run(file.batch_of(noise))[LOGITS][0].argmax(0)
-    assert (classes == expected).mean() > 0.97  # the two round half a grey level differently
+    assert (classes == expected).mean() > 0.99  # the two round half a grey level differently
 
 
 def classes_of(snippet: str, folder: Path) -> np.ndarray:
