@@ -80,6 +80,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Make the folder of a file, and take away what was made of it if the file does not come to be."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in missing:  # the innermost first
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 def put_in_place(finished: Path, path: Path) -> None:
     """Flush a file to disk, and only then give it its name."""
     with finished.open("rb+") as file:

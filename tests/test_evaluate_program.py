@@ -19,6 +19,7 @@ from segdistill.build.datasets import build_eval_dataset
 from segdistill.build.network import build_net
 from segdistill.build.splits import build_samples
 from segdistill.cli import main
+from segdistill.commands import evaluate as evaluate_command
 from segdistill.config import Config
 from segdistill.config_io import dump_config
 from segdistill.console import new_console
@@ -291,6 +292,15 @@ MISTAKES = {
     "weights of a file": (["IMAGE", "--weights", "best"], ["--weights", "name the run's folder"]),
     "ids of other data": (["CONFIG", "--masks", ".", "--label-ids"], ["Cityscapes"]),
 }
+
+
+def test_scores_that_cannot_have_their_place_are_told_before_the_scoring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_command, "evaluate_images", lambda *_, **__: pytest.fail("they were scored"))
+    (tmp_path / "image_val.json").mkdir()
+    assert main(["evaluate", str(image_file(tmp_path / "image.onnx"))]) == 2
+    assert "image_val.json is a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -23,6 +23,7 @@ from segdistill.cli import main
 from segdistill.commands.export import Split
 from segdistill.commands.train import export_of_some_size
 from segdistill.commands.trained import Trained
+from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.console import new_console
 from segdistill.data.synthetic import SyntheticStreets
@@ -194,6 +195,23 @@ def test_a_file_for_another_size_is_held_against_torch_at_that_size(finished: Pa
     assert "whole image at 90x70" in out
 
 
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        (Wanted(), "primary.onnx"),
+        (Wanted(precision="fp16", batch=1, size=(96, 128)), "primary_fp16_96x128.onnx"),
+        (Wanted(input="image", layout="nhwc", fit="resize"), "primary_image.onnx"),
+        (Wanted(input="image", layout="nhwc", fit="pad"), "primary_image_pad.onnx"),
+        (
+            Wanted(input="image", layout="nchw", fit="resize", confidence=True, precision="int8"),
+            "primary_image_nchw_confidence_int8.onnx",
+        ),
+    ],
+)
+def test_files_that_take_or_give_something_else_have_other_names(wanted: Wanted, name: str) -> None:
+    assert wanted.file_name("primary") == name
+
+
 MISTAKES = {
     "out": (("--out", "model.pth"), ("--out model.pth: name a file that ends in .onnx, or a folder",)),
     "stream": (("--stream", "branch9"), ("no stream 'branch9'", "primary, branch3, branch4, or all")),
@@ -214,7 +232,7 @@ def test_mistakes_are_told(
     mistake: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, words = MISTAKES[mistake]
-    err = told(capsys, "export", str(finished), "--out", str(tmp_path / "mistake.onnx"), *arguments)
+    err = told(capsys, "export", str(finished), "--out", str(tmp_path / "new" / "mistake.onnx"), *arguments)
     for word in words:
         assert word in err
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ import torch
 
 import segdistill
 from segdistill.errors import PathError
-from segdistill.files import expanded, whole_lines, write_atomically, write_json, write_text
+from segdistill.files import expanded, room_for, whole_lines, write_atomically, write_json, write_text
 from segdistill.training.checkpoint import save_checkpoint
 
 
@@ -125,6 +125,24 @@ def test_a_checkpoint_for_which_there_is_no_room_leaves_the_old_one(tmp_path: Pa
         save_checkpoint(path, state=weights, config="", versions={})
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_a_folder_is_made_only_for_a_file_that_comes_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "a.onnx"
+
+    def fail() -> None:
+        with room_for(path):
+            assert path.parent.is_dir()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not (tmp_path / "new").exists()
+    with room_for(path):
+        path.touch()
+    with pytest.raises(KeyError):
+        fail()
+    assert path.is_file(), "what was there before stays"
 
 
 def test_a_line_that_is_still_being_written_is_none(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import full_disk
@@ -25,6 +26,7 @@ from segdistill.commands import predict as predict_command
 from segdistill.commands.predict import find_images
 from segdistill.config import Config
 from segdistill.config_io import dump_config
+from segdistill.console import new_console
 from segdistill.data.files import read_image, read_mask
 from segdistill.data.transforms import EvalTransform, Normalisation
 from segdistill.data.video import Video, write_video
@@ -269,7 +271,7 @@ def test_one_result_that_cannot_be_written_does_not_stop_the_others(
         f"its results {out / 'a'}_* cannot be written: Is a directory; remove what is in their way"
         in told.err
     )
-    assert written(out) == {"a_overlay.jpg", "deep", "e_mask.png", "e_overlay.jpg"}
+    assert written(out) == {"deep", "e_mask.png", "e_overlay.jpg"}, "no half of a result"
 
 
 def test_a_full_disk_ends_it_at_once(
@@ -295,6 +297,40 @@ def test_a_terminated_prediction_leaves_nothing_half_written(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert written(tmp_path / "out") == set()
+
+
+def test_a_prediction_terminated_between_its_files_leaves_neither(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "a.png")
+
+    def stopped(path: Path, write: Callable[[Path], None]) -> None:
+        if path.name == "a_mask.png":
+            os.kill(os.getpid(), signal.SIGTERM)
+        write_atomically(path, write)
+
+    monkeypatch.setattr(predict_command, "write_atomically", stopped)
+    predict(models / "tiny.onnx", tmp_path / "a.png", "--out", tmp_path / "out", code=130)
+    assert written(tmp_path / "out") == set()
+
+
+def test_results_of_earlier_predictions_are_no_images(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "photos" / "a.png")
+    save(tmp_path / "photos" / "b_mask.png")  # a photo that is called so
+    for out in ("photos/first", "photos/second", "third"):
+        predict(models / "tiny.onnx", tmp_path / "photos", "--out", tmp_path / out)
+        names = {f"{name}_{what}" for name in ("a", "b_mask") for what in ("mask.png", "overlay.jpg")}
+        assert written(tmp_path / out) == names
+    assert "8 files in " in capsys.readouterr().out
+
+
+def test_a_folder_of_videos_is_told(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips" / "a.avi", 1, height=32, width=32)
+    predict(models / "tiny.onnx", tmp_path / "clips", "--out", tmp_path / "out", code=2)
+    assert "give its videos one at a time" in capsys.readouterr().err
 
 
 def test_a_name_that_just_fits_and_brackets_that_are_no_markup(
@@ -337,7 +373,7 @@ def test_no_two_images_share_their_results(tmp_path: Path) -> None:
     for name in [*names, ".hidden.png", ".trash/a.png", "out/a.png", "a.txt"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    targets = find_images(tmp_path, tmp_path / "out")
+    targets = find_images(tmp_path, tmp_path / "out", console=new_console(quiet=True))
     assert sorted(targets) == list(targets)
     found = {
         path.relative_to(tmp_path).as_posix(): target.relative_to(tmp_path / "out").as_posix()
@@ -388,6 +424,26 @@ def test_a_video(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert out.startswith("6 frames by ")
     assert "could be decoded" not in out
+
+
+def test_a_video_that_is_terminated_leaves_an_earlier_result_as_it_was(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, out = write_clip(tmp_path / "clip.avi", 4, height=64, width=64), tmp_path / "out"
+    predict(models / "tiny.onnx", clip, "--frame-masks", "--out", out)
+    before = {name: (out / name).read_bytes() for name in written(out)}
+    shown: list[np.ndarray] = []
+
+    def stopped(frame: np.ndarray, *rest: Any, **named: Any) -> np.ndarray:
+        shown.append(frame)
+        if len(shown) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return frame
+
+    monkeypatch.setattr(predict_command, "_overlay", stopped)
+    write_clip(clip, 6, height=32, width=64)
+    predict(models / "tiny.onnx", clip, "--frame-masks", "--out", out, code=130)
+    assert {name: (out / name).read_bytes() for name in written(out)} == before
 
 
 def test_the_legend_of_a_video_has_room_for_every_class(models: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from segdistill.build.training import build_fabric, build_state
 from segdistill.commands import export
 from segdistill.commands.run_folder import RunFolder
-from segdistill.commands.train import say_what_runs
+from segdistill.commands.train import say_what_runs, slow_precision
 from segdistill.config_io import load_config
 from segdistill.console import new_console
 
@@ -266,6 +266,22 @@ def test_a_run_that_is_terminated_while_its_file_is_checked_goes_on_there(
     assert (folder / "primary.onnx").is_file()
     again = json.loads((folder / "summary.json").read_text())
     assert (again["miou"], again["onnx"]["bytes"]) == (summary["miou"], summary["onnx"]["bytes"])
+
+
+@pytest.mark.parametrize(
+    ("precision", "capabilities", "said"),
+    [
+        ("bf16-mixed", {"avx512_bf16": False}, True),
+        ("bf16-mixed", {"avx512_bf16": True}, False),
+        ("32-true", {"avx512_bf16": False}, False),
+    ],
+)
+def test_a_precision_that_is_imitated_is_told(
+    precision: str, capabilities: dict[str, bool], said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert bool(slow_precision(precision, "cpu")) == said
+    assert slow_precision(precision, "cuda") is None
 
 
 def test_the_saved_config_is_the_one_that_was_trained(finished: Path, workplace: Path) -> None:

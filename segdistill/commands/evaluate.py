@@ -151,9 +151,8 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
         EvaluationError: if the data cannot be submitted, or there are more processes than images.
         PathError: if the JSON cannot be written where it is wanted.
     """
-    if asked.out is not None:
-        make_room(asked.out, option="--out")
     target = asked.out or subject.target
+    make_room(target, option="--out")
     samples, taxonomy = subject.samples, subject.samples.taxonomy
     if len(samples) < fabric.world_size:
         raise EvaluationError(

@@ -27,12 +27,12 @@ from segdistill.export.check import Check, batches_of, compare
 from segdistill.export.description import Description
 from segdistill.export.half import to_half
 from segdistill.export.latency import milliseconds
-from segdistill.export.onnx import Cost, Interface, export_onnx
+from segdistill.export.onnx import Cost, Interface, export_onnx, refuse_opset
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.snippet import python_snippet
 from segdistill.export.web import cache_folder, ready_for_page, write_web_page
 from segdistill.export.weights import Deployed
-from segdistill.files import put_in_place, write_atomically
+from segdistill.files import put_in_place, room_for, write_atomically
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def export_run(
     """
     folder = RunFolder(path)
     config = folder.load_config(overrides)
+    refuse_opset(wanted.opset or config.export.opset)
     target_of(folder, out, "", several=stream == ALL)  # a wrong one is told before the work
     if web is not None:
         ready_for_page(web.folder, runtime=web.runtime, cache=cache_folder())
@@ -202,8 +203,7 @@ def export_checked(
     graph, description = graph_of(trained, wanted), describe(trained, wanted)
     opset = wanted.opset or trained.config.export.opset
     interface = Interface(wanted.batch, wanted.size, opset, wanted.simplify)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _unchecked(path) as folder:
+    with room_for(path), _unchecked(path) as folder:
         single, candidate = folder / "fp32.onnx", folder / path.name
         with console.status(f"exporting {trained.name} to ONNX (about half a minute)"):
             cost = export_onnx(single, graph, description, interface)

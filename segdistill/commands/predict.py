@@ -2,10 +2,12 @@
 
 import errno
 import os
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from segdistill.report.overlay import blend, largest_first, legend_entries, mask
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 _JPEG_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
+_OVERLAYS = (".jpg", ".png")  # up to that, and beyond
 #: What keeps one result from its place, and not all of them: a name, or a folder or file in its way.
 _OF_ONE_RESULT = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
@@ -81,7 +84,7 @@ def predict(
         loaded = load_model(model, stream=stream)
         _predict_video(loaded, video, out / source.stem, style, frame_masks=frame_masks, console=console)
     else:
-        targets = find_images(source, out)
+        targets = find_images(source, out, console=console)
         loaded = load_model(model, stream=stream)
         _predict_images(loaded, targets, out, style, console=console)
 
@@ -99,9 +102,9 @@ def check_places(source: Path, out: Path) -> None:
         raise DataError(f"--out {out} is the folder of the source; choose another, so as not to mix the two")
 
 
-def find_images(source: Path, out: Path) -> dict[Path, Path]:
+def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path]:
     """Image -> path of its results without their endings; no two are equal. Results are no images the next time: an
-    `out` inside the source is left out, and of any other place none lies in the source.
+    `out` inside the source is left out, and so are results of other calls in it.
 
     Raises:
         DataError: if `source` is no image, or a folder without one, or results would lie among the images.
@@ -123,8 +126,13 @@ def find_images(source: Path, out: Path) -> dict[Path, Path]:
             f"--out {out}: the results of {source / fallen[0]} would lie in {source} and be taken for images the next "
             "time; choose another folder, beside the source or inside it"
         )
+    if earlier := _results_among(images):
+        console.print(f"{len(earlier)} files in {source} are results of earlier predictions, and left out")
+        images = [image for image in images if image not in earlier]
     if not images:
-        raise DataError(f"{source}: no image ({_words(IMAGE_SUFFIXES)}) in this folder or below it")
+        videos = any(path.suffix.lower() in VIDEOS for path in files_below(source))
+        hint = "; give its videos one at a time" if videos else ""
+        raise DataError(f"{source}: no image ({_words(IMAGE_SUFFIXES)}) in this folder or below it{hint}")
     # Some file systems do not tell a.png from A.png.
     stems = Counter((image.parent, image.stem.casefold()) for image in images)
     names = {(image.parent, image.name.casefold()) for image in images}
@@ -134,6 +142,18 @@ def find_images(source: Path, out: Path) -> dict[Path, Path]:
         alone = stems[stem] == 1 and stem not in names
         targets[source / image] = out / image.parent / (image.stem if alone else image.name)
     return targets
+
+
+def _results_among(images: Sequence[Path]) -> set[Path]:
+    """A mask and an overlay of the same name, side by side."""
+    there = set(images)
+    pairs = (
+        (image, image.with_name(f"{image.stem.removesuffix('_mask')}_overlay{suffix}"))
+        for image in images
+        if image.name.endswith("_mask.png")
+        for suffix in _OVERLAYS
+    )
+    return {one for pair in pairs if pair[1] in there for one in pair}
 
 
 def _words(suffixes: tuple[str, ...]) -> str:
@@ -156,9 +176,14 @@ def _predict_images(
             try:
                 image, orientation, brightest = read_photo(source)
                 classes = watch.timed(model.segmenter, image)
-                # First what has the longer name, so that one that is too long leaves nothing behind.
-                suffix = _save_overlay(target, _overlay(image, classes, model.taxonomy, style, moving=False))
-                _save_mask(target.with_name(f"{target.name}_mask.png"), classes, model.taxonomy)
+                picture = _overlay(image, classes, model.taxonomy, style, moving=False)
+                suffix = _OVERLAYS[max(picture.shape) > _JPEG_SIDE]
+                _write_all(
+                    {
+                        target.with_name(f"{target.name}_overlay{suffix}"): _encoded(picture, suffix),
+                        target.with_name(f"{target.name}_mask.png"): _encoded_mask(classes, model.taxonomy),
+                    }
+                )
             except (DataError, ExportError) as problem:
                 problems.append(str(problem))
             except OSError as problem:
@@ -203,32 +228,45 @@ def _is_of_one_result(problem: OSError, out: Path) -> bool:
     return problem.errno in _OF_ONE_RESULT
 
 
-def _save_mask(path: Path, classes: np.ndarray, taxonomy: Taxonomy) -> None:
-    image = mask_image(classes, taxonomy.colours)
-    write_atomically(path, lambda temporary: image.save(temporary))
+def _write_all(files: Mapping[Path, bytes]) -> None:
+    """All or none of them: half of a result would be taken for a whole one."""
+    written: list[Path] = []
+    try:
+        for path, content in files.items():
+            write_atomically(path, partial(Path.write_bytes, data=content))
+            written.append(path)
+    except BaseException:
+        for path in written:
+            path.unlink()
+        raise
 
 
-def _save_overlay(target: Path, picture: np.ndarray) -> str:
-    """Returns the suffix of the format that can hold it."""
-    suffix = ".jpg" if max(picture.shape) <= _JPEG_SIDE else ".png"
-    encoded = BytesIO()  # Pillow does not notice when a full disk takes only a part of a JPEG
+def _encoded(picture: np.ndarray, suffix: str) -> bytes:
+    """By Pillow, which does not notice when a full disk takes only a part of a JPEG: so not into the file."""
+    encoded = BytesIO()
     Image.fromarray(picture).save(
         encoded, Image.registered_extensions()[suffix], quality=92, subsampling="4:4:4"
     )
-    write_atomically(
-        target.with_name(f"{target.name}_overlay{suffix}"),
-        lambda temporary: temporary.write_bytes(encoded.getvalue()),
-    )
-    return suffix
+    return encoded.getvalue()
+
+
+def _encoded_mask(classes: np.ndarray, taxonomy: Taxonomy) -> bytes:
+    encoded = BytesIO()
+    mask_image(classes, taxonomy.colours).save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 # ---- video
 
 
-def _remove_masks_beyond(frames: int, masks: Path) -> None:
-    """Those of a longer video of the same name, predicted before."""
+def _put_masks_in_place(finished: Path, masks: Path) -> None:
+    """All those of a video, instead of what an earlier one of the same name has left."""
+    masks.mkdir(exist_ok=True)
+    names = {path.name for path in finished.iterdir()}
+    for name in names:
+        os.replace(finished / name, masks / name)
     for path in masks.glob("*.png"):
-        if path.stem.isdecimal() and int(path.stem) >= frames:
+        if path.stem.isdecimal() and path.name not in names:
             path.unlink()
 
 
@@ -244,13 +282,18 @@ def _predict_video(
         for number, frame in enumerate(tracked):
             classes = watch.timed(model.segmenter, frame)
             if frame_masks:
-                _save_mask(masks / f"{number:06}.png", classes, model.taxonomy)
+                _write_all({Path(work, f"{number:06}.png"): _encoded_mask(classes, model.taxonomy)})
             yield _overlay(frame, classes, model.taxonomy, style, moving=True)
 
-    with _progress(console) as progress:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Masks get their names together, when all of them are there.
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{target.name[:20]}-", dir=target.parent) as work,
+        _progress(console) as progress,
+    ):
         write_video(overlay, pictures(), fps=video.fps)
-    if frame_masks:
-        _remove_masks_beyond(watch.images, masks)
+        if frame_masks:
+            _put_masks_in_place(Path(work), masks)
     console.print(
         f"{_count(watch.images, 'frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
         f"{watch.pace('frame')}",

@@ -51,10 +51,18 @@ class Wanted:
     reduce_range: bool = False
 
     def file_name(self, stream: str) -> str:
-        parts = [stream, *(["image"] if self.input == "image" else [])]
-        parts += [self.precision] if self.precision != "fp32" else []
-        parts += [f"{self.size[0]}x{self.size[1]}"] if self.size else []
-        return "_".join(parts) + ".onnx"
+        """Files of one run that take or give something else have other names; the number of images at a time, opset and
+        simplification do not count."""
+        image = self.input == "image"
+        words = {
+            "image": image,
+            "pad": image and self.fit == "pad",
+            "nchw": image and self.layout == "nchw",
+            "confidence": self.confidence,
+            self.precision: self.precision != "fp32",
+            "x".join(map(str, self.size or ())): self.size is not None,
+        }
+        return "_".join([stream, *(word for word, counts in words.items() if counts)]) + ".onnx"
 
     def network_size(self, image: tuple[int, int], *, trained: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in pixels at which the network sees an image, before it is padded to the stride."""

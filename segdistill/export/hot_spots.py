@@ -39,11 +39,7 @@ def hot_spots(path: Path, feed: Mapping[str, np.ndarray]) -> HotSpots:
         feed: input name -> batch.
     """
     graph = onnx.load(str(path)).graph
-    layers = {
-        node.name: node.input[1].removesuffix(_DEQUANTIZED).removesuffix(".weight").removeprefix("network.")
-        for node in graph.node
-        if node.op_type in WEIGHTED
-    }
+    layers = {node.name: _layer(node.input[1]) for node in graph.node if node.op_type in WEIGHTED}
     operations: Counter[str] = Counter()
     by_layer: Counter[str] = Counter()
     for (operation, name), microseconds in _fastest(path, feed).items():
@@ -55,6 +51,12 @@ def hot_spots(path: Path, feed: Mapping[str, np.ndarray]) -> HotSpots:
     return HotSpots(
         *({key: value / whole for key, value in one.most_common()} for one in (operations, by_layer))
     )
+
+
+def _layer(weight: str) -> str:
+    """The path of a layer in the network, of which an image file's graph is a part."""
+    _, _, inside = weight.partition("network.")
+    return (inside or weight).removesuffix(_DEQUANTIZED).removesuffix(".weight")
 
 
 def _fastest(path: Path, feed: Mapping[str, np.ndarray]) -> dict[tuple[str, str], int]:

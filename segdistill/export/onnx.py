@@ -52,6 +52,13 @@ class Cost:
     macs: int
 
 
+def refuse_opset(opset: int) -> None:
+    """Raises ExportError for one that cannot be written."""
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ExportError(f"opset {opset} cannot be written; choose one of {OLDEST_OPSET} to {newest}")
+
+
 def export_onnx(path: Path, graph: nn.Module, description: Description, interface: Interface) -> Cost:
     """Write one self-contained file whose metadata says how to feed it.
 
@@ -64,11 +71,7 @@ def export_onnx(path: Path, graph: nn.Module, description: Description, interfac
     Raises:
         ExportError: if torch cannot export this network; the message gives torch's reason.
     """
-    newest = onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= interface.opset <= newest:
-        raise ExportError(
-            f"opset {interface.opset} cannot be written; choose one of {OLDEST_OPSET} to {newest}"
-        )
+    refuse_opset(interface.opset)
     program = _exported(graph, description, interface)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "model.onnx"

@@ -185,7 +185,7 @@ def _move_into_place(page: Path, folder: Path, former: Path) -> None:
     folder.rename(former)
     try:
         page.rename(folder)
-    except OSError:
+    except BaseException:
         former.rename(folder)
         raise
 

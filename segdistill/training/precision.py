@@ -46,6 +46,21 @@ class DepthwiseInFloat32(TorchFunctionMode):
         return maps.to(torch.get_autocast_dtype("cpu"))
 
 
+def lacks_bfloat16(capabilities: Mapping[str, Any]) -> bool:
+    """Whether a CPU has no instructions for it.
+
+    Args:
+        capabilities: what `torch.cpu.get_capabilities` says of it; of an older torch nothing, and then nobody knows.
+    """
+    return bool(capabilities) and not any(has and "bf16" in name for name, has in capabilities.items())
+
+
+def cpu_capabilities() -> Mapping[str, Any]:
+    """Empty if this torch cannot tell."""
+    ask: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return ask()
+
+
 def _is_depthwise(input: Tensor, weight: Tensor, *_: object, **__: object) -> bool:
     return input.shape[1] > 1 == weight.shape[1]
 

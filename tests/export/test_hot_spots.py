@@ -16,11 +16,11 @@ def test_the_heavy_layer_is_named(tmp_path: Path) -> None:
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [512, 1024])
     nodes = [
         helper.make_node("MatMul", ["image", "network.stem.weight"], ["features"], "first"),
-        helper.make_node("MatMul", ["features", "network.decoder.0.weight"], ["logits"], "second"),
+        helper.make_node("MatMul", ["features", "core.network.decoder.0.weight"], ["logits"], "second"),
     ]
     weights = [
         numpy_helper.from_array(light, "network.stem.weight"),
-        numpy_helper.from_array(heavy, "network.decoder.0.weight"),
+        numpy_helper.from_array(heavy, "core.network.decoder.0.weight"),
     ]
     graph = helper.make_graph(nodes, "two", [image], [logits], weights)
     path = tmp_path / "model.onnx"

@@ -1,6 +1,7 @@
 """bfloat16 on a CPU: which layers compute in it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from segdistill.build.training import build_fabric
 from segdistill.config import Config
-from segdistill.training.precision import CpuMixedPrecision, DepthwiseInFloat32
+from segdistill.training.precision import CpuMixedPrecision, DepthwiseInFloat32, lacks_bfloat16
 
 
 def gradients(conv: nn.Conv2d, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,6 +76,19 @@ def test_a_mixed_run_on_a_cpu_has_it(tiny_config: Callable[..., Config]) -> None
     assert isinstance(mixed.strategy.precision, CpuMixedPrecision)
     plain = build_fabric(tiny_config())
     assert plain.strategy.precision.precision == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "lacks"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"neon": True, "bf16": True, "cpu_name": "bf16"}, False),
+        ({}, False),  # an older torch
+    ],
+)
+def test_a_cpu_that_imitates_it_is_known(capabilities: dict[str, Any], lacks: bool) -> None:
+    assert lacks_bfloat16(capabilities) == lacks
 
 
 def test_a_network_gets_it_from_fabric(tiny_config: Callable[..., Config]) -> None:
