@@ -1,5 +1,6 @@
 """The section `data`: which images, how they are split, classed, sampled and augmented."""
 
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from segdistill.config_types import (
 MAX_CLASSES = 254  # two of a byte's 256 values mean something else
 #: Of a single class that has no values: masks hold 0 and one of these.
 IMPLIED_VALUES = (1, 255)
+_CONTROLS = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters, line and paragraph separators
 
 
 class SyntheticConfig(Section):
@@ -55,6 +57,18 @@ class ClassConfig(Section):
     values: tuple[Value, ...] | None = (
         None  # grey values or palette indexes in masks; null: its place in the list
     )
+
+    @field_validator("name")
+    @classmethod
+    def _in_one_line(cls, name: str) -> str:
+        # It stands in lines of tables, pages and pictures, and Pillow's layout fails on a line break.
+        for sign in name:
+            if unicodedata.category(sign) in _CONTROLS:
+                raise ValueError(
+                    f"holds a line break or another control character (U+{ord(sign):04X}); a class has a name of one "
+                    "line of plain text"
+                )
+        return name
 
 
 class ListsConfig(Section):
@@ -112,7 +126,9 @@ class FolderConfig(Section):
     def _distinct_classes(self) -> "FolderConfig":
         classes = self.told_apart
         if len(classes) > MAX_CLASSES:
-            raise ValueError(f"classes: there are {len(classes)}; at most {MAX_CLASSES} fit into a mask")
+            raise ValueError(
+                f"data.folder.classes: there are {len(classes)}; at most {MAX_CLASSES} fit into a mask"
+            )
         colours = [one.colour for one in classes if one.colour is not None]
         values = [value for place, one in enumerate(classes) for value in values_of(one, place)]
         things: tuple[tuple[str, list[Any]], ...] = (
@@ -122,25 +138,42 @@ class FolderConfig(Section):
         )
         for what, found in things:
             if twice := sorted({one for one in found if found.count(one) > 1}):
-                raise ValueError(f"classes: {what} {', '.join(map(str, twice))} belongs to two of them")
+                raise ValueError(
+                    f"data.folder.classes: {what} {', '.join(map(str, twice))} belongs to two of them"
+                )
         return self
 
     @model_validator(mode="after")
     def _ignored_is_no_class(self) -> "FolderConfig":
-        values = {value for place, one in enumerate(self.told_apart) for value in values_of(one, place)}
-        colours = {one.colour for one in self.told_apart}
-        things: tuple[tuple[str, set[Any]], ...] = (
-            ("values", set(self.ignore_values or ()) & values),
-            ("colours", set(self.ignore_colours) & colours),
+        classes = self.told_apart
+        values = {value: one.name for place, one in enumerate(classes) for value in values_of(one, place)}
+        colours = {one.colour: one.name for one in classes if one.colour is not None}
+        things: tuple[tuple[str, tuple[Any, ...], dict[Any, str]], ...] = (
+            ("ignore_values", self.ignore_values or (), values),
+            ("ignore_colours", self.ignore_colours, colours),
         )
-        for what, both in things:
+        for key, ignored, of_classes in things:
+            both = [
+                f"{one} is of class {of_classes[one]!r}" for one in sorted(set(ignored) & set(of_classes))
+            ]
             if both:
-                raise ValueError(
-                    f"ignore_{what}: {', '.join(map(str, sorted(both)))} belongs to a class; remove one of them"
-                )
+                raise ValueError(f"data.folder.{key}: {', '.join(both)}; remove one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _read_by_colours_that_are_named(self) -> "FolderConfig":
+        if self.mask_format == "rgb" and self.classes and not any(one.colour for one in self.told_apart):
+            raise ValueError(
+                "data.folder.mask_format is 'rgb', and no class of data.folder.classes has a colour to be found by: "
+                "give each {name, colour}, or let masks be read by their numbers (index)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _some_are_trained_on(self) -> "FolderConfig":
         if self.val_share + self.test_share >= 1:
             raise ValueError(
-                f"val_share {self.val_share} and test_share {self.test_share} leave nothing to train on"
+                f"data.folder.val_share {self.val_share} and test_share {self.test_share} leave nothing to train on"
             )
         return self
 

@@ -219,10 +219,31 @@ def test_classes_that_cannot_be_told_apart(classes: list[dict[str, Any]], words:
 
 def test_what_is_ignored_is_no_class() -> None:
     classes = [{"name": "a", "colour": [0, 0, 0]}, {"name": "b"}]
-    assert "ignore_values: 1 belongs to a class" in folder_refusal(*classes, ignore_values=[1, 2])
-    assert "ignore_colours: (0, 0, 0) belongs to a class" in folder_refusal(
+    assert "  data.folder.ignore_values: 0 is of class 'a', 1 is of class 'b'; remove" in folder_refusal(
+        *classes, ignore_values=[1, 2, 0]
+    )
+    assert "  data.folder.ignore_colours: (0, 0, 0) is of class 'a'; remove" in folder_refusal(
         *classes, ignore_colours=[[0, 0, 0]]
     )
+
+
+def test_masks_are_read_by_colours_that_classes_have() -> None:
+    """Told before a single mask is opened."""
+    classes = [{"name": "a"}, {"name": "b"}]
+    message = folder_refusal(*classes, mask_format="rgb")
+    assert "data.folder.mask_format is 'rgb', and no class of data.folder.classes has a colour" in message
+    assert folder(*classes, mask_format="index").classes
+    assert folder(classes[0], {"name": "b", "colour": [0, 0, 0]}, mask_format="rgb").classes
+    assert folder({"name": "crack"}, mask_format="rgb").classes, "its masks are black and white"
+    assert FolderConfig(mask_format="rgb"), "of another kind of data"
+
+
+@pytest.mark.parametrize("sign", ["\n", "\r", "\t", "\x00", "\x85", "\u2028"])
+def test_the_name_of_a_class_is_one_line(sign: str) -> None:
+    message = folder_refusal({"name": "a"}, {"name": f"traffic{sign}light"})
+    assert "data.folder.classes.1.name = " in message
+    assert f"a line break or another control character (U+{ord(sign):04X})" in message
+    assert folder({"name": "a"}, {"name": "Stra\u00dfe 道路"}).classes
 
 
 def test_something_is_left_to_train_on() -> None:
