@@ -83,23 +83,30 @@ class PairedFiles:
 def files_below(folder: Path) -> list[Path]:
     """All files of a folder and of its sub-folders, links to folders included, but for hidden ones; sorted.
 
+    Every folder is entered once, by its path without links if there is one, else by the first link met: no file comes
+    twice, and links between folders do not go round for ever. Links to a folder above themselves lead nowhere.
+
     Raises:
         DataError: the folder, or one below it, cannot be read.
     """
     found: list[Path] = []
+    entered = set(folder.resolve().parents)
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be read: {error.strerror}")
 
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        real = Path(place).resolve()
-        # A link to a folder above itself would go round for ever.
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and Path(place, name).resolve() not in (real, *real.parents)
-        ]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
+    starts = [folder]  # and behind it links, as they are met
+    for start in starts:
+        for place, folders, names in os.walk(start, onerror=refuse):
+            real = Path(place).resolve()
+            if real in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            links = [path for name in folders if (path := Path(place, name)).is_symlink()]
+            starts += [link for link in links if link.resolve() not in real.parents]
+            found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(found)
 
 

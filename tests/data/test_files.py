@@ -268,3 +268,39 @@ def test_a_folder_that_fails_while_it_is_read_is_told(
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(DataError, match="a: cannot be read: Input/output error"):
         files_below(tmp_path)
+
+
+def linked(root: Path, **targets: str) -> None:
+    """Folders a, b ... of one image each, with links of the given names in them (`a_other="../b"`)."""
+    for name in {key[0] for key in targets}:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name / f"{name}.png").touch()
+    for key, target in targets.items():
+        (root / key[0] / key[2:]).symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    "others", [{"a_other": "../b", "b_other": "../a"}, {"b_other": "../a", "a_other": "../b"}]
+)
+def test_folders_that_link_to_each_other_are_entered_once(tmp_path: Path, others: dict[str, str]) -> None:
+    linked(tmp_path, **others)
+    assert files_below(tmp_path) == [tmp_path / "a/a.png", tmp_path / "b/b.png"]
+
+
+def test_many_folders_that_link_to_each_other_come_to_an_end(tmp_path: Path) -> None:
+    names = "abcdefgh"
+    linked(tmp_path, **{f"{a}_{b}": f"../{b}" for a in names for b in names if a != b})
+    assert files_below(tmp_path) == [tmp_path / name / f"{name}.png" for name in names]
+
+
+def test_a_folder_elsewhere_is_entered_by_the_first_of_its_links(tmp_path: Path) -> None:
+    linked(tmp_path / "disk", x_back="../../top/a", y_up="..")
+    linked(tmp_path / "top", a_far="../../disk/x", b_near="../../disk/x", c_more="../../disk/y", d_up="../..")
+    found = [path.relative_to(tmp_path / "top").as_posix() for path in files_below(tmp_path / "top")]
+    assert found == ["a/a.png", "a/far/x.png", "b/b.png", "c/c.png", "c/more/y.png", "d/d.png"]
+
+
+def test_a_folder_may_be_a_link_itself(tmp_path: Path) -> None:
+    linked(tmp_path, a_self=".")
+    (tmp_path / "link").symlink_to("a")
+    assert files_below(tmp_path / "link") == [tmp_path / "link/a.png"]
