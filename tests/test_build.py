@@ -197,6 +197,50 @@ def test_the_problems_of_all_splits_are_told_at_once(tmp_path: Path) -> None:
         assert f"  {line}" in message
 
 
+def two_splits(root: Path, train: Image.Image, val: Image.Image) -> None:
+    for split, mask in (("train", train), ("val", val)):
+        image = np.zeros((*mask.size[::-1], 3), np.uint8)
+        path = save(root / f"masks/{split}/0.png", image)
+        save(root / f"images/{split}/0.png", image)
+        mask.save(path)
+
+
+@pytest.mark.parametrize("first", [1, 255])
+def test_the_two_values_of_one_class_are_found_in_different_splits(tmp_path: Path, first: int) -> None:
+    two_splits(tmp_path, *(Image.fromarray(half(0, high=value)) for value in (first, 256 - first)))
+    config = settings(tmp_path, folder={"classes": [{"name": "crack"}]})
+    message = refusal(config)
+    assert message.startswith("train, val: 1 problem of masks beside each other\ntwo values where one class")
+    masks = {first: f"{tmp_path}/masks/train/0.png", 256 - first: f"{tmp_path}/masks/val/0.png"}
+    assert f"  1 in {masks[1]} and 255 in {masks[255]}" in message
+    for split in ("train", "val"):
+        assert build(config, split)[0][split].pixels[:, 1].all(), "alone it says what it means"
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_what_white_means_is_found_in_different_splits(tmp_path: Path, swapped: bool) -> None:
+    white = Image.fromarray(half(0)).convert("1")
+    void = half(0, high=1)
+    void[:2] = 255
+    two_splits(tmp_path, *sorted((white, Image.fromarray(void)), key=lambda mask: mask.mode, reverse=swapped))
+    where = [f"{tmp_path}/masks/{split}/0.png" for split in ("train", "val")]
+    levels, plain = where[::-1] if swapped else where
+    message = refusal(settings(tmp_path, folder={"classes": [{"name": "a"}, {"name": "b"}]}))
+    assert message.startswith("train, val: 1 problem of masks beside each other\n")
+    assert (
+        f"{levels}: 384 pixels of a class are shown in the grey of what is ignored, which {plain} holds"
+        in message
+    )
+
+
+def test_masks_beside_each_other_are_told_along_with_those_alone(tmp_path: Path) -> None:
+    two_splits(tmp_path, *(Image.fromarray(half(0, high=value)) for value in (1, 255)))
+    save(tmp_path / "images/val/0.png", np.zeros((9, 9, 3), np.uint8))
+    message = refusal(settings(tmp_path, folder={"classes": [{"name": "crack"}]}))
+    assert message.startswith("val: 1 problem in 1 of 1 labelled images\nimage and mask differ in size")
+    assert "\ntrain, val: 1 problem of masks beside each other\n" in message
+
+
 def test_a_missing_folder_and_root(tmp_path: Path) -> None:
     message = refusal(settings(tmp_path))
     assert message.startswith(f"train, val: {tmp_path}/images: no such folder")

@@ -19,6 +19,7 @@ from segdistill.data import camvid, cityscapes, folder
 from segdistill.data.checks import check_files
 from segdistill.data.files import Listing, PairedFiles, dark_in_words
 from segdistill.data.mask_code import MaskCode
+from segdistill.data.mask_evidence import Evidence
 from segdistill.data.samples import CachedSamples, Samples, names_of
 from segdistill.data.statistics import class_statistics, count_pixels
 from segdistill.data.synthetic import SyntheticStreets
@@ -139,15 +140,21 @@ def build_splits(
     built: dict[str, CheckedSplit] = {}
     problems: dict[str, list[str]] = {}
     kinds: set[type[DataError]] = set()
+    evidence = Evidence()  # masks of one split may tell what those of another mean
     for split in splits:
         try:
             if config.data.kind == "synthetic":
                 built[split] = _synthetic(config, split, console=console)
             else:
-                built[split] = _checked(config, split, console=console)
+                built[split] = _checked(config, split, evidence, console=console)
         except DataError as error:
             problems.setdefault(str(error), []).append(split)
             kinds.add(type(error))
+    try:
+        evidence.judge()
+    except DataError as error:
+        problems[str(error)] = list(splits)
+        kinds.add(DataError)
     if problems:
         several = len(splits) > 1
         kind = DataMissingError if kinds == {DataMissingError} else DataError
@@ -182,7 +189,8 @@ def _synthetic(config: Config, split: str, *, console: Console) -> CheckedSplit:
     return CheckedSplit(cached, count_pixels(cached))
 
 
-def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
+def _checked(config: Config, split: str, evidence: Evidence, *, console: Console) -> CheckedSplit:
+    """A split; what its masks say about those of others is added to the evidence."""
     listing, code, root = _listed(config, split, console=console)
     if listing.note:
         console.print(f"{split}: {listing.note}")
@@ -198,7 +206,8 @@ def _checked(config: Config, split: str, *, console: Console) -> CheckedSplit:
         task = progress.add_task(f"checking {split} images in {root}", total=len(files))
         checked = check_files(
             files,
-            lonely=listing.lonely,
+            evidence=evidence,
+            listed=listing.problems,
             keep_bytes=budget,
             progress=lambda done, _: progress.update(task, completed=done),
         )

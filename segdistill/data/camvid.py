@@ -18,6 +18,7 @@ from typing import IO
 
 from segdistill.data.download import fetch
 from segdistill.data.files import Listing, Pair
+from segdistill.data.problems import Kind, Problem
 from segdistill.errors import DataError, DataMissingError
 from segdistill.files import expanded
 
@@ -63,7 +64,8 @@ def list_split(root: Path, split: str) -> Listing:
     lonely = [f"{image_folder / name}: has no mask {mask_folder / name}" for name in images - masks]
     lonely += [f"{mask_folder / name}: has no image {image_folder / name}" for name in masks - images]
     pairs = (Pair(Path(name).stem, image_folder / name, mask_folder / name) for name in images & masks)
-    return Listing(tuple(sorted(pairs, key=lambda pair: pair.image.name)), tuple(sorted(lonely)))
+    problems = tuple(Problem(Kind.LONELY, line) for line in sorted(lonely))
+    return Listing(tuple(sorted(pairs, key=lambda pair: pair.image.name)), problems)
 
 
 def folder_digest(folder: Path) -> str:

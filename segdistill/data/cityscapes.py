@@ -10,6 +10,7 @@ from pathlib import Path
 
 from segdistill.data.files import Listing, Pair, read_mask
 from segdistill.data.mask_code import Colour, MaskCode
+from segdistill.data.problems import Kind, Problem
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import DataError, DataMissingError
 from segdistill.files import expanded
@@ -112,7 +113,8 @@ def list_split(root: Path, split: str) -> Tree:
         for key in masks.keys() - images
     ]
     pairs = tuple(Pair(key, images[key], masks[key]) for key in sorted(images.keys() & masks))
-    return Tree(Listing(pairs, tuple(sorted(lonely))), label_ids)
+    problems = tuple(Problem(Kind.LONELY, line) for line in sorted(lonely))
+    return Tree(Listing(pairs, problems), label_ids)
 
 
 def refuse_unlabelled_test(tree: Tree) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from segdistill.data.mask_code import FOREIGN, MaskCode, MaskForm
+from segdistill.data.problems import Kind, Problem
 from segdistill.data.samples import LabelledImage
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import DataError, MaskFormError
@@ -48,13 +49,18 @@ class Listing:
 
     Attributes:
         pairs: sorted by name.
-        lonely: one line for every file that lacks its partner.
+        problems: of files without partner, of names and of lists.
         note: what a user should know of how these pairs came about; or empty.
     """
 
     pairs: tuple[Pair, ...]
-    lonely: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     note: str = ""
+
+    @property
+    def lonely(self) -> tuple[str, ...]:
+        """One line for every file that lacks its partner."""
+        return tuple(line for kind, line in self.problems if kind is Kind.LONELY)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segdistill.data.files import IMAGE_SUFFIXES, Listing, Pair, as_key, files_below
+from segdistill.data.problems import Kind, Problem
 from segdistill.errors import DataError, DataMissingError
 
 SPLITS = ("train", "val", "test")
@@ -47,7 +48,7 @@ class FolderLayout:
 
 
 def list_split(layout: FolderLayout, split: str) -> Listing:
-    """The pairs of one split, sorted by name, and the files that lack their partner.
+    """The pairs of one split, sorted by name, and what is wrong with the others: files without partner, names, lists.
 
     Raises:
         DataError: a folder or list is missing or empty, or the split has nothing in it.
@@ -58,7 +59,7 @@ def list_split(layout: FolderLayout, split: str) -> Listing:
         listing = _matched(layout, split)
     else:
         listing = _dealt(layout, split)
-    if not listing.pairs and not listing.lonely:
+    if not listing.pairs and not listing.problems:
         raise DataError(f"the split {split} of {layout.root} is empty")
     return listing
 
@@ -99,10 +100,10 @@ def _dealt(layout: FolderLayout, split: str) -> Listing:
             f"{' and '.join(name for name, share in layout.shares.items() if share)} to get one each and train the rest"
         )
     # Files without partner belong to no split; they are told once.
-    lonely = whole.lonely if split == "train" else ()
+    problems = whole.problems if split == "train" else ()
     pairs = tuple(pair for pair in whole.pairs if splits[pair.name] == split)
     note = f"{len(pairs)} of {len(whole.pairs)} images, chosen by their names and data.folder.split_seed={layout.seed}"
-    return Listing(pairs, lonely, note)
+    return Listing(pairs, problems, note)
 
 
 @dataclass(frozen=True)
@@ -137,17 +138,21 @@ class _Side:
             )
         return cls(what, folder, suffix, files)
 
-    def without(self, other: "_Side") -> list[str]:
-        """A line for each file that has no partner there."""
+    def without(self, other: "_Side") -> list[Problem]:
+        """One for each file that has no partner there."""
         return [
-            f"{path}: has no {other.what} {other.folder / name}{other.suffix}.*"
+            Problem(Kind.LONELY, f"{path}: has no {other.what} {other.folder / name}{other.suffix}.*")
             for name in self.files.keys() - other.files.keys()
             for path in self.files[name]
         ]
 
-    def twins(self) -> list[str]:
-        """A line for each two files of one name."""
-        return [f"{b}: has the name of {a}, keep one of the two" for a, b, *_ in _twins(self.files)]
+    def twins(self) -> list[Problem]:
+        """One for each name of several files."""
+        return [
+            Problem(Kind.TWINS, " and ".join(map(str, paths)))
+            for paths in self.files.values()
+            if len(paths) > 1
+        ]
 
 
 def _tell_of_a_suffix(images: _Side, masks: _Side) -> None:
@@ -187,13 +192,13 @@ def _matched(layout: FolderLayout, split: str) -> Listing:
     masks = _Side.of("mask", mask_folder, layout.mask_suffix, other=(image_folder, layout.image_suffix))
     if not images.files.keys() & masks.files.keys():
         _tell_of_a_suffix(images, masks)
-    lonely = [*images.without(masks), *masks.without(images), *images.twins(), *masks.twins()]
+    problems = [*images.without(masks), *masks.without(images), *images.twins(), *masks.twins()]
     shared = sorted(images.files.keys() & masks.files.keys())
     pairs = [Pair(name, images.files[name][0], masks.files[name][0]) for name in shared]
     undivided = layout.root / layout.images
     beside = len(_images_in(undivided)) if split == "train" and _SPLIT not in str(layout.images) else 0
     note = f"{beside} images lie in {undivided} itself, in no split, and are not used" if beside else ""
-    return Listing(tuple(pairs), tuple(sorted(lonely)), note)
+    return Listing(tuple(pairs), tuple(sorted(problems, key=lambda problem: problem.line)), note)
 
 
 def _folders_in(folder: Path) -> list[str]:
@@ -239,10 +244,6 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _twins(found: Mapping[str, list[Path]]) -> list[list[Path]]:
-    return [paths for paths in found.values() if len(paths) > 1]
-
-
 def _from_list(layout: FolderLayout, split: str) -> Listing:
     if split not in layout.lists:
         raise DataError(f"the data set has no split {split}: name its list by data.folder.lists.{split}")
@@ -260,7 +261,9 @@ def _from_list(layout: FolderLayout, split: str) -> Listing:
             if image in trained
         ]
     pairs = [pair for pair in listed if pair.image.is_file() and pair.mask.is_file()]
-    return Listing(tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(problems))
+    return Listing(
+        tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(Problem(Kind.LIST, line) for line in problems)
+    )
 
 
 def _listed(layout: FolderLayout, split: str) -> tuple[list[Pair], list[str]]:

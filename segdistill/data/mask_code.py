@@ -63,41 +63,6 @@ class MaskCode:
             return cv2.LUT(stored, self._class_of_value[:256])
         return self._class_of_value[stored]
 
-    def contradiction(self, stored: np.ndarray, colours: np.ndarray) -> str:
-        """Where a mask's numbers say one class and their colours another, in words; empty if they agree, or if some
-        of the colours are no class's: then nobody meant them. A grey that is no class's colour stands for its number.
-
-        A program that makes PNG files small may store a mask of few colours as a palette of its own order.
-
-        Args:
-            stored: (H, W) uint8 numbers.
-            colours: (H, W, 3) uint8, the same file as it is shown.
-        """
-        by_number, by_colour = self.encode(stored), self.encode(colours)
-        if (by_colour == FOREIGN).any() and (grey := _grey(colours)) is not None:
-            by_colour = self.encode(grey)
-            apart = (by_number != by_colour) & (by_colour != self.ignore_index)  # see `void_if_shown`
-        else:
-            apart = by_number != by_colour
-        if (by_colour == FOREIGN).any() or not apart.any():
-            return ""
-        row, column = np.argwhere(apart)[0]
-        colour = tuple(colours[row, column].tolist())
-        return f"{apart.sum()} pixels, e.g. number {stored[row, column]} in colour {colour}"
-
-    def void_if_shown(self, stored: np.ndarray, colours: np.ndarray) -> int:
-        """Pixels that are of a class by their number, and ignored by the grey they are shown in.
-
-        1 shown as white is how masks of two levels are often stored, and also what becomes of void in a grey mask
-        that has been made small; the other masks of a data set tell. Arguments as in `contradiction`.
-        """
-        grey = _grey(colours)
-        if grey is None:
-            return 0
-        by_number, by_grey = self.encode(stored), self.encode(grey)
-        of_a_class = (by_number != FOREIGN) & (by_number != self.ignore_index)
-        return int((of_a_class & (by_grey == self.ignore_index)).sum())
-
     def foreign(self, stored: np.ndarray, encoded: np.ndarray) -> str:
         """The stored pixels without a meaning, with their numbers, and what is allowed; in words.
 
@@ -139,12 +104,6 @@ class MaskCode:
         for (red, green, blue), index in self.colours.items():
             table[red << 16 | green << 8 | blue] = index
         return table
-
-
-def _grey(colours: np.ndarray) -> np.ndarray | None:
-    """(H, W, 3) uint8 -> (H, W); None if a pixel is not grey."""
-    first = np.ascontiguousarray(colours[..., 0])
-    return first if (colours == first[..., None]).all() else None
 
 
 def _packed(colours: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 
 from segdistill.data.files import Listing
 from segdistill.data.folder import FolderLayout, deal, list_split
+from segdistill.data.problems import Kind
 from segdistill.errors import DataError
 
 
@@ -37,6 +38,13 @@ def names(listing: Listing) -> list[str]:
     return [pair.name for pair in listing.pairs]
 
 
+def lines(layout: FolderLayout, split: str, *kinds: Kind) -> list[str]:
+    """What is said of a split, all of it of these kinds."""
+    problems = list_split(layout, split).problems
+    assert {problem.kind for problem in problems} == set(kinds)
+    return [problem.line for problem in problems]
+
+
 def refusal(layout: FolderLayout, split: str = "train") -> str:
     with pytest.raises(DataError) as caught:
         list_split(layout, split)
@@ -58,7 +66,7 @@ def test_sub_folders_are_the_splits(layout: FolderLayout) -> None:
         "images/train/notes.txt",
     )
     train = list_split(layout, "train")
-    assert (names(train), train.lonely) == (["b", "deep/a"], ())
+    assert (names(train), train.problems) == (["b", "deep/a"], ())
     assert (train.pairs[1].image, train.pairs[1].mask) == (
         layout.root / "images/train/deep/a.PNG",
         layout.root / "masks/train/deep/a.png",
@@ -80,7 +88,7 @@ def test_accents_are_the_same_in_every_spelling(layout: FolderLayout) -> None:
     composed, apart = "stra\u00dfe_\u00fc", "stra\u00dfe_u\u0308"  # as on Linux, and as macOS has it
     touch(layout.root, f"images/train/{apart}.png", f"masks/train/{composed}.png")
     train = list_split(layout, "train")
-    assert (names(train), train.lonely) == ([composed], ())
+    assert (names(train), train.problems) == ([composed], ())
     listed = with_lists(layout, train=f"train/{composed}\n")
     assert list_split(listed, "train").pairs[0].image.name == f"{apart}.png"
 
@@ -98,7 +106,7 @@ def test_suffixes_in_one_folder(layout: FolderLayout) -> None:
     assert sorted(names(train) + names(val)) == ["a", "b"]
     (pair,) = train.pairs
     assert (pair.image.name, pair.mask.name) == (f"{pair.name}.png", f"{pair.name}_mask.png")
-    assert train.lonely == ()
+    assert train.problems == ()
 
 
 def test_both_suffixes(layout: FolderLayout) -> None:
@@ -112,10 +120,10 @@ def test_files_without_partner_and_twins(layout: FolderLayout) -> None:
     images, masks = layout.root / "images/train", layout.root / "masks/train"
     listing = list_split(layout, "train")
     assert names(listing) == ["b"]
-    assert listing.lonely == (
-        f"{images}/a.jpg: has no mask {masks}/a.*",
-        f"{images}/b.png: has the name of {images}/b.jpg, keep one of the two",
-        f"{masks}/c.png: has no image {images}/c.*",
+    assert listing.problems == (
+        (Kind.LONELY, f"{images}/a.jpg: has no mask {masks}/a.*"),
+        (Kind.TWINS, f"{images}/b.jpg and {images}/b.png"),
+        (Kind.LONELY, f"{masks}/c.png: has no image {images}/c.*"),
     )
 
 
@@ -134,7 +142,7 @@ def test_masks_below_the_images(layout: FolderLayout) -> None:
     touch(layout.root, "train/a.jpg", "train/masks/a.png")
     below = replace(layout, images=Path("{split}"), masks=Path("{split}/masks"))
     listing = list_split(below, "train")
-    assert (names(listing), listing.lonely) == (["a"], ())
+    assert (names(listing), listing.problems) == (["a"], ())
 
 
 # ---- automatic split
@@ -215,7 +223,7 @@ def test_lists_of_names_and_of_pairs(layout: FolderLayout) -> None:
     train = "\ufeff# stems, file names, pairs\na\nd/e.jpg\n\nimages/b c.jpg\tother/a label.png\n"
     listing = list_split(with_lists(layout, train=train), "train")
     root = layout.root
-    assert listing.lonely == ()
+    assert listing.problems == ()
     assert [(pair.name, pair.image, pair.mask) for pair in listing.pairs] == [
         ("a", root / "images/a.jpg", root / "masks/a.png"),
         ("d/e", root / "images/d/e.jpg", root / "masks/d/e.png"),
@@ -228,30 +236,27 @@ def test_names_with_blanks_and_of_one_of_two_files(layout: FolderLayout) -> None
     touch(layout.root, "images/a.png")
     listing = list_split(lists, "train")
     assert [pair.image.name for pair in listing.pairs] == ["a.png", "b c.jpg", "e.jpg"]
-    assert listing.lonely == ()
+    assert listing.problems == ()
     images = layout.root / "images"
-    assert (
-        f"{layout.root}/val.txt, line 1: a may be {images}/a.jpg or {images}/a.png"
-        in list_split(lists, "val").lonely
+    assert f"{layout.root}/val.txt, line 1: a may be {images}/a.jpg or {images}/a.png" in lines(
+        lists, "val", Kind.LIST
     )
 
 
 def test_every_bad_line_is_told(layout: FolderLayout) -> None:
     lists = with_lists(layout, train="a\nnone\nimages/b c.jpg masks/b c.png\na\n", val="a\nd/e\n")
     root = layout.root
-    train = list_split(lists, "train").lonely
+    train = lines(lists, "train", Kind.LIST)
     assert train[0].startswith(f"{root}/train.txt, line 3: 'images/b c.jpg masks/b c.png' is neither")
     assert f"train.txt: {root}/images/a.jpg is named 2 times" in train
     assert f"train.txt: {root}/images/none is not there" in train
-    assert list_split(lists, "val").lonely == (
-        f"val.txt: {root}/images/a.jpg is also trained on (train.txt)",
-    )
+    assert lines(lists, "val", Kind.LIST) == [f"val.txt: {root}/images/a.jpg is also trained on (train.txt)"]
 
 
 def test_two_masks_of_a_name_in_a_list_are_told(layout: FolderLayout) -> None:
     lists = with_lists(layout, train="a\n")
     touch(layout.root, "masks/a.bmp")
-    (line,) = list_split(lists, "train").lonely
+    (line,) = lines(lists, "train", Kind.LIST)
     masks = layout.root / "masks"
     assert line.endswith(f"train.txt, line 1: the mask of a may be {masks}/a.bmp or {masks}/a.png")
 
