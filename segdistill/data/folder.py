@@ -1,8 +1,8 @@
 """A data set of the user's own: a folder of images and a folder of masks, or lists of files."""
 
 import hashlib
+import os
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -72,38 +72,67 @@ def deal(names: Sequence[str], *, shares: Mapping[str, float], seed: int) -> dic
     dealt = dict.fromkeys(ranked, "train")
     first = 0
     for split, share in shares.items():
-        count = max(1, round(share * len(ranked))) if share else 0
+        count = _count(share, len(ranked))
         dealt |= dict.fromkeys(ranked[first : first + count], split)
         first += count
     return dealt
 
 
+def _count(share: float, total: int) -> int:
+    return max(1, round(share * total)) if share else 0
+
+
 def _dealt(layout: FolderLayout, split: str) -> Listing:
     """Automatic: a file without partner is dealt out as well, and told where it would have been used."""
     whole = _matched(layout, "")
+    _refuse_folders_like_splits(layout)
     if split != "train" and not layout.shares.get(split):
         raise DataError(
             f"{layout.root} has no split {split}: give it a share by data.folder.{split}_share, a list by "
             f"data.folder.lists.{split}, or sub-folders {layout.images}/{split} and {layout.masks}/{split}"
         )
-    alike = [name for name in _folders_in(layout.root / layout.images) if _LIKE_A_SPLIT.fullmatch(name)]
-    if alike:
-        raise DataError(
-            f"{layout.root / layout.images} has the sub-folders {', '.join(alike)}, which look like splits; but splits "
-            "are called train, val and test here, and as they are, their images would be dealt out anew. Rename them "
-            "(masks too; a link will do), or say what belongs to each split by data.folder.lists"
-        )
     splits = deal([pair.name for pair in whole.pairs], shares=layout.shares, seed=layout.seed)
     if whole.pairs and "train" not in splits.values():
         raise DataError(
-            f"{layout.root} has {len(whole.pairs)} labelled images, too few for "
-            f"{' and '.join(name for name, share in layout.shares.items() if share)} to get one each and train the rest"
+            f"{layout.root} has {len(whole.pairs)} labelled images, {_none_left(layout, len(whole.pairs))}"
         )
     # Files without partner belong to no split; they are told once.
     problems = whole.problems if split == "train" else ()
     pairs = tuple(pair for pair in whole.pairs if splits[pair.name] == split)
     note = f"{len(pairs)} of {len(whole.pairs)} images, chosen by their names and data.folder.split_seed={layout.seed}"
     return Listing(pairs, problems, note)
+
+
+def _refuse_folders_like_splits(layout: FolderLayout) -> None:
+    """Raises DataError if images that are to be dealt out lie in folders of splits, `train` not being one of them."""
+    folder = layout.root / layout.images
+    alike = [name for name in _folders_in(folder) if _LIKE_A_SPLIT.fullmatch(name)]
+    found = f"{folder} has the sub-folders {', '.join(alike)}"
+    if not alike:
+        return
+    if set(alike) <= set(SPLITS):
+        raise DataError(
+            f"{found}, but no train: put the images to train on into {folder / 'train'} and their masks into "
+            f"{layout.root / layout.masks / 'train'}, or say what belongs to each split by data.folder.lists"
+        )
+    raise DataError(
+        f"{found}, which look like splits; but splits are called train, val and test here, and as they are, their "
+        "images would be dealt out anew. Rename them (masks too; a link will do), or say what belongs to each split by "
+        "data.folder.lists"
+    )
+
+
+def _none_left(layout: FolderLayout, total: int) -> str:
+    """Why none of so many images is left to train on."""
+    shares = {split: share for split, share in layout.shares.items() if share}
+    if total <= len(shares):
+        return f"too few for {' and '.join(shares)} to get one each and train the rest"
+    made = [
+        f"data.folder.{split}_share={share:g} makes {_count(share, total)} of them {split}"
+        for split, share in shares.items()
+    ]
+    them = "these shares" if len(made) > 1 else "it"
+    return f"and {' and '.join(made)}, which leaves none to train on: lower {them}"
 
 
 @dataclass(frozen=True)
@@ -244,67 +273,141 @@ def _is_text(name: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What a line of a list names.
+
+    Attributes:
+        where: the list, and the number of the line.
+        pair: whose files are there; None if they are not, or if the line cannot be read.
+        problems: of this line by itself.
+    """
+
+    where: str
+    pair: Pair | None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What lists may name: the files below the folders of images and of masks, by name."""
+
+    layout: FolderLayout
+    images: Mapping[str, list[Path]]
+    masks: Mapping[str, list[Path]]
+
+    @classmethod
+    def of(cls, layout: FolderLayout) -> "_Index":
+        """A folder need not be there: lists may name paths of others."""
+        sides = (
+            (layout.root / layout.images, layout.image_suffix),
+            (layout.root / layout.masks, layout.mask_suffix),
+        )
+        images, masks = (_by_name(folder, suffix) if folder.is_dir() else {} for folder, suffix in sides)
+        return cls(layout, images, masks)
+
+    def candidates(self, text: str) -> tuple[str, list[Path], list[Path]] | None:
+        """The name of a line's sample, the images and the masks it may mean, there or not; None if it means nothing."""
+        root = self.layout.root
+        words = [word.strip() for word in (text.split("\t") if "\t" in text else text.split())]
+        name = _plain(text, self.layout.image_suffix)
+        if name in self.images or len(words) == 1:  # a name may hold blanks
+            found = self.images.get(name, [root / self.layout.images / text])
+            exact = [file for file in found if file.name == PurePosixPath(text).name]
+            none = root / self.layout.masks / f"{name}{self.layout.mask_suffix}.*"
+            return name, exact or found, self.masks.get(name, [none])
+        if len(words) == 2:
+            image, mask = words
+            return _name_below(root, image), [root / image], [root / mask]
+        return None
+
+    def entry(self, where: str, text: str) -> _Entry:
+        """What a line means; the first of several candidates, which is told."""
+        hint = "; write / instead of \\" if "\\" in text else ""
+        found = self.candidates(text)
+        if found is None:
+            line = f"{where}: {text!r} is neither a name nor image and mask; put a tab between paths that hold blanks"
+            return _Entry(where, None, (Problem(Kind.LIST, line + hint),))
+        name, images, masks = found
+        problems = [
+            Problem(Kind.TWINS, f"{where}: {what} may be {' or '.join(map(str, files))}")
+            for what, files in ((text, images), (f"the mask of {text}", masks))
+            if len(files) > 1
+        ]
+        # Path.is_file fails on what is too long for a name.
+        missing = [str(path) for path in (images[0], masks[0]) if not os.path.isfile(path)]
+        if missing:
+            are = "are" if len(missing) > 1 else "is"
+            problems.append(Problem(Kind.LIST, f"{where}: {' and '.join(missing)} {are} not there{hint}"))
+        pair = None if missing else Pair(name, images[0], masks[0])
+        return _Entry(where, pair, tuple(problems))
+
+
 def _from_list(layout: FolderLayout, split: str) -> Listing:
     if split not in layout.lists:
         raise DataError(f"the data set has no split {split}: name its list by data.folder.lists.{split}")
-    listed, problems = _listed(layout, split)
-    times = Counter(pair.image for pair in listed)
-    problems += [f"{layout.lists[split]}: {image} is named {n} times" for image, n in times.items() if n > 1]
-    for pair in listed:
-        missing = [path for path in (pair.image, pair.mask) if not path.is_file()]
-        problems += [f"{layout.lists[split]}: {path} is not there" for path in missing]
-    if split != "train" and "train" in layout.lists:
-        trained = {pair.image for pair in _listed(layout, "train")[0]}
-        problems += [
-            f"{layout.lists[split]}: {image} is also trained on ({layout.lists['train']})"
-            for image in times
-            if image in trained
-        ]
-    pairs = [pair for pair in listed if pair.image.is_file() and pair.mask.is_file()]
-    return Listing(
-        tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(Problem(Kind.LIST, line) for line in problems)
-    )
-
-
-def _listed(layout: FolderLayout, split: str) -> tuple[list[Pair], list[str]]:
-    """The pairs a list names, there or not, and lines that cannot be read."""
-    path = layout.root / layout.lists[split]
     if not layout.root.is_dir():
         raise DataMissingError(f"{layout.root}: no such folder (data.root). {_nearest(layout.root)}")
+    index = _Index.of(layout)
+    entries = _entries(index, split)
+    if not entries:
+        raise DataError(
+            f"{layout.root / layout.lists[split]}: the list of {split} is empty, no line names an image"
+        )
+    trained = _entries(index, "train") if split != "train" and "train" in layout.lists else []
+    problems = [problem for entry in entries for problem in entry.problems] + _again(entries, trained)
+    pairs = [entry.pair for entry in entries if entry.pair is not None]
+    return Listing(tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(problems))
+
+
+def _entries(index: _Index, split: str) -> list[_Entry]:
+    """Of all lines of a list but for empty ones and comments.
+
+    Raises:
+        DataError: the list cannot be read.
+    """
+    path = index.layout.root / index.layout.lists[split]
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the list of {split} cannot be read as text: {error}") from None
-    pairs, problems = [], []
-    images = _by_name(layout.root / layout.images, layout.image_suffix)
-    masks = _by_name(layout.root / layout.masks, layout.mask_suffix)
-    for number, line in enumerate(lines, 1):
-        name = line.strip()
-        words = [word.strip() for word in (line.split("\t") if "\t" in line else line.split())]
-        plain = _plain(name, layout.image_suffix)
-        if not name or name.startswith("#"):
+        content = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: the list of {split} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        content = "\0"
+    if "\0" in content:  # UTF-16 has them between letters
+        raise DataError(f"{path}: the list of {split} is not UTF-8 text: save it as UTF-8")
+    lines = ((number, line.strip()) for number, line in enumerate(content.splitlines(), 1))
+    return [
+        index.entry(f"{path}, line {number}", text)
+        for number, text in lines
+        if text and not text.startswith("#")
+    ]
+
+
+def _again(entries: Sequence[_Entry], trained: Sequence[_Entry]) -> list[Problem]:
+    """Images that come a second time, by whatever path: in their list, or in that of the training."""
+    problems = []
+    used: dict[str, str] = {}
+    for entry in trained:
+        if entry.pair is not None:
+            used.setdefault(os.path.realpath(entry.pair.image), f"trained on ({entry.where})")
+    for entry in entries:
+        if entry.pair is None:
             continue
-        if plain in images or len(words) == 1:  # a name may hold blanks
-            found = images.get(plain, [layout.root / layout.images / name])
-            exact = [file for file in found if file.name == PurePosixPath(name).name] or found
-            if len(exact) > 1:
-                problems.append(f"{path}, line {number}: {name} may be {' or '.join(map(str, exact))}")
-            mask = masks.get(plain, [layout.root / layout.masks / f"{plain}{layout.mask_suffix}.*"])
-            if len(mask) > 1:
-                problems.append(
-                    f"{path}, line {number}: the mask of {name} may be {' or '.join(map(str, mask))}"
-                )
-            pairs.append(Pair(plain, exact[0], mask[0]))
-        elif len(words) == 2:
-            image, mask_file = words
-            plain = PurePosixPath(image).with_suffix("").as_posix()
-            pairs.append(Pair(plain, layout.root / image, layout.root / mask_file))
-        else:
-            problems.append(
-                f"{path}, line {number}: {name!r} is neither a name nor image and mask; "
-                "put a tab between paths that hold blanks"
-            )
-    return pairs, problems
+        if before := used.get(real := os.path.realpath(entry.pair.image)):
+            problems.append(Problem(Kind.AGAIN, f"{entry.where}: {entry.pair.image} is also {before}"))
+        used.setdefault(real, f"named in {entry.where}")
+    return problems
+
+
+def _name_below(root: Path, image: str) -> str:
+    """An image's path without file type; from `root`, if it lies below, however it is spelled."""
+    path = PurePosixPath(image)
+    for resolved in (os.path.abspath, os.path.realpath):
+        place, above = Path(resolved(root / image)), resolved(root)
+        if place.is_relative_to(above):
+            path = PurePosixPath(place.relative_to(above))
+            break
+    return os.path.splitext(path)[0]
 
 
 def _plain(name: str, suffix: str) -> str:

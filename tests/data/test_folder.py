@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from segdistill.data.files import Listing
+from segdistill.data import folder as folder_module
+from segdistill.data.files import Listing, files_below
 from segdistill.data.folder import FolderLayout, deal, list_split
 from segdistill.data.problems import Kind
 from segdistill.errors import DataError
@@ -189,6 +190,18 @@ def test_too_few_images_and_no_test_split(layout: FolderLayout) -> None:
     assert "data.folder.test_share" in message
 
 
+def test_shares_that_leave_nothing_to_train_on_are_told(layout: FolderLayout) -> None:
+    touch(layout.root, *(f"{kind}/{name}.png" for kind in ("images", "masks") for name in "abcdef"))
+    message = refusal(replace(layout, shares={"val": 0.9, "test": 0.05}))
+    assert "has 6 labelled images, and data.folder.val_share=0.9 makes 5 of them val and" in message
+    assert "data.folder.test_share=0.05 makes 1 of them test, which leaves none to train on" in message
+    assert "too few" not in message
+    message = refusal(replace(layout, shares={"val": 0.95, "test": 0.0}))
+    assert message.endswith(
+        "data.folder.val_share=0.95 makes 6 of them val, which leaves none to train on: lower it"
+    )
+
+
 # ---- wrong layouts
 
 
@@ -238,25 +251,98 @@ def test_names_with_blanks_and_of_one_of_two_files(layout: FolderLayout) -> None
     assert [pair.image.name for pair in listing.pairs] == ["a.png", "b c.jpg", "e.jpg"]
     assert listing.problems == ()
     images = layout.root / "images"
-    assert f"{layout.root}/val.txt, line 1: a may be {images}/a.jpg or {images}/a.png" in lines(
-        lists, "val", Kind.LIST
-    )
+    said = lines(lists, "val", Kind.TWINS)
+    assert said[0] == f"{layout.root}/val.txt, line 1: a may be {images}/a.jpg or {images}/a.png"
 
 
 def test_every_bad_line_is_told(layout: FolderLayout) -> None:
-    lists = with_lists(layout, train="a\nnone\nimages/b c.jpg masks/b c.png\na\n", val="a\nd/e\n")
+    lists = with_lists(layout, train="a\nnone\n\nimages/b c.jpg masks/b c.png\na\na.jpg\n", val="d/e\na\n")
+    train, image = f"{layout.root}/train.txt", f"{layout.root}/images/a.jpg"
+    listing = list_split(lists, "train")
+    assert names(listing) == ["a", "a", "a"]
+    assert [kind for kind, _ in listing.problems] == [Kind.LIST, Kind.LIST, Kind.AGAIN, Kind.AGAIN]
+    missing, unclear, *again = (line for _, line in listing.problems)
+    assert missing == f"{train}, line 2: {image[:-5]}none and {layout.root}/masks/none.* are not there"
+    assert unclear.startswith(f"{train}, line 4: 'images/b c.jpg masks/b c.png' is neither a name nor")
+    assert again == [f"{train}, line {number}: {image} is also named in {train}, line 1" for number in (5, 6)]
+    assert lines(lists, "val", Kind.AGAIN) == [
+        f"{layout.root}/val.txt, line 2: {image} is also trained on ({train}, line 1)"
+    ]
+
+
+@pytest.mark.parametrize("spelling", ["{root}/images/a.jpg", "images/../images/a.jpg", "./link/a.jpg"])
+def test_an_image_is_the_same_by_every_path(layout: FolderLayout, spelling: str) -> None:
+    path = spelling.format(root=layout.root)
+    pair = f"{path}\tmasks/a.png\n"
+    lists = with_lists(layout, train=f"images/a.jpg masks/a.png\n{pair}", val=pair)
+    (layout.root / "link").symlink_to("images")
+    train = layout.root / "train.txt"
+    (again,) = lines(lists, "train", Kind.AGAIN)
+    assert again.endswith(f"a.jpg is also named in {train}, line 1")
+    (trained,) = lines(lists, "val", Kind.AGAIN)
+    assert trained.endswith(f"a.jpg is also trained on ({train}, line 1)")
+    assert names(list_split(lists, "val")) == ["link/a" if "link" in path else "images/a"]
+
+
+def test_a_relative_root_and_paths_from_above(layout: FolderLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     root = layout.root
-    train = lines(lists, "train", Kind.LIST)
-    assert train[0].startswith(f"{root}/train.txt, line 3: 'images/b c.jpg masks/b c.png' is neither")
-    assert f"train.txt: {root}/images/a.jpg is named 2 times" in train
-    assert f"train.txt: {root}/images/none is not there" in train
-    assert lines(lists, "val", Kind.LIST) == [f"val.txt: {root}/images/a.jpg is also trained on (train.txt)"]
+    beside = f"{root}/images/a.jpg {root}/masks/a.png\nother/../../{root.name}/images/d/e.jpg masks/d/e.png\n"
+    lists = with_lists(layout, train="a\n", val=beside)
+    monkeypatch.chdir(root.parent)
+    relative = replace(lists, root=Path(root.name))
+    assert names(list_split(relative, "val")) == ["images/a", "images/d/e"]
+    (line,) = lines(relative, "val", Kind.AGAIN)
+    assert f"{root}/images/a.jpg is also trained on" in line
+    # The same by a link, and an image that lies elsewhere.
+    (root.parent / "far").symlink_to(root)
+    touch(root.parent, "else/x.jpg")
+    (root / "val.txt").write_text(f"{beside}{root.parent}/else/x.jpg masks/a.png\n")
+    linked = replace(lists, root=root.parent / "far")
+    assert names(list_split(linked, "val")) == [f"{root.parent}/else/x", "images/a", "images/d/e"]
+
+
+def test_windows_paths_in_lists_are_told(layout: FolderLayout) -> None:
+    lists = with_lists(layout, train="a\nimages\\a.jpg masks\\a.png\nd\\e\nb\\c d e\n")
+    said = lines(lists, "train", Kind.LIST)
+    assert [line.removeprefix(f"{layout.root}/train.txt, line ")[0] for line in said] == ["2", "3", "4"]
+    assert said[0].endswith("masks\\a.png are not there; write / instead of \\")
+    assert all(line.endswith("; write / instead of \\") for line in said)
+
+
+@pytest.mark.parametrize("line", [". .", "images/.. masks", "/ b", ".", "\\"])
+def test_lines_without_a_file_are_told(layout: FolderLayout, line: str) -> None:
+    (said,) = lines(with_lists(layout, train=f"{line}\n"), "train", Kind.LIST)
+    assert f"{layout.root}/train.txt, line 1: " in said
+    assert "are not there" in said
+
+
+def test_pairs_of_other_folders_alone(layout: FolderLayout) -> None:
+    lists = with_lists(layout, train="images/a.jpg masks/a.png\n")
+    elsewhere = replace(lists, images=Path("none"), masks=Path("neither"))
+    assert names(list_split(elsewhere, "train")) == ["images/a"]
+
+
+def test_a_line_that_is_too_long_for_a_name_is_told(layout: FolderLayout) -> None:
+    (line,) = lines(with_lists(layout, train=f"{'x' * 5000}\n"), "train", Kind.LIST)
+    assert line.endswith(".* are not there")
+
+
+def test_the_folders_are_walked_once_for_all_lists(
+    layout: FolderLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = with_lists(layout, train="a\n", val="d/e\n")
+    walked: list[Path] = []
+    monkeypatch.setattr(
+        folder_module, "files_below", lambda folder: walked.append(folder) or files_below(folder)
+    )
+    assert names(list_split(lists, "val")) == ["d/e"]
+    assert walked == [layout.root / "images", layout.root / "masks"]
 
 
 def test_two_masks_of_a_name_in_a_list_are_told(layout: FolderLayout) -> None:
     lists = with_lists(layout, train="a\n")
     touch(layout.root, "masks/a.bmp")
-    (line,) = lines(lists, "train", Kind.LIST)
+    (line,) = lines(lists, "train", Kind.TWINS)
     masks = layout.root / "masks"
     assert line.endswith(f"train.txt, line 1: the mask of a may be {masks}/a.bmp or {masks}/a.png")
 
@@ -270,9 +356,17 @@ def test_one_folder_and_equal_names_cannot_be_told_apart(layout: FolderLayout) -
 
 def test_missing_and_empty_lists(layout: FolderLayout) -> None:
     lists = with_lists(layout, train="a\n", val="# nothing\n")
-    assert "the split val of" in refusal(lists, "val")
+    assert refusal(lists, "val").startswith(f"{layout.root}/val.txt: the list of val is empty")
     assert "data.folder.lists.test" in refusal(lists, "test")
-    assert "cannot be read as text" in refusal(replace(lists, lists={"train": Path("none.txt")}))
+    message = refusal(replace(lists, lists={"train": Path("none.txt")}))
+    assert message == f"{layout.root}/none.txt: the list of train cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_lists_in_another_encoding_are_told(layout: FolderLayout, encoding: str) -> None:
+    lists = with_lists(layout, train="a\n")
+    (layout.root / "train.txt").write_bytes("a\n\u00fc\n".encode(encoding))
+    assert refusal(lists) == f"{layout.root}/train.txt: the list of train is not UTF-8 text: save it as UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -289,6 +383,18 @@ def test_folders_that_look_like_splits_are_not_dealt_out(
     message = refusal(layout)
     assert f"sub-folders {', '.join(sorted(folders))}" in message
     assert "data.folder.lists" in message
+
+
+@pytest.mark.parametrize("folders", [("val",), ("test", "val")])
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_folder_of_training_images_that_is_missing_is_told(
+    layout: FolderLayout, folders: tuple[str, ...], split: str
+) -> None:
+    touch(layout.root, *(f"{kind}/{folder}/a.png" for kind in ("images", "masks") for folder in folders))
+    message = refusal(layout, split)
+    assert f"images has the sub-folders {', '.join(folders)}, but no train: put the images" in message
+    assert f"into {layout.root}/images/train and their masks into {layout.root}/masks/train" in message
+    assert "Rename" not in message
 
 
 @pytest.mark.parametrize("folder", ["trainyard", "city", "testament"])
