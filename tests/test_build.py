@@ -311,6 +311,15 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert "are not public" in refusal(config, "test")
 
 
+def test_test_images_of_cityscapes_without_any_mask_of_theirs_are_listed(tmp_path: Path) -> None:
+    write_cityscapes(tmp_path)
+    for path in (tmp_path / "gtFine/test/ulm").iterdir():
+        path.rename(path.with_name(f"x{path.name}"))
+    message = refusal(settings(tmp_path, kind="cityscapes"), "test")
+    assert message.startswith("6 problems in 6 files without partner\n")
+    assert "not public" not in message
+
+
 def test_cityscapes_of_training_ids_says_so(tmp_path: Path) -> None:
     write_cityscapes(tmp_path, "labelTrainIds", top=19)
     splits, told = build(settings(tmp_path, kind="cityscapes"))

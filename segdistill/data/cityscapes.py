@@ -118,7 +118,12 @@ def list_split(root: Path, split: str) -> Tree:
 
 
 def refuse_unlabelled_test(tree: Tree) -> None:
-    """Raises DataError if these are the masks published with the test images, which hold no class."""
+    """Raises DataError if these are the masks published with the test images, which hold no class.
+
+    Without any pair there is nothing to say of masks; the check tells which files lack their partner.
+    """
+    if not tree.listing.pairs:
+        return
     masks = (tree.code.encode(read_mask(pair.mask)) for pair in tree.listing.pairs)
     if all((mask == CITYSCAPES.ignore_index).all() for mask in masks):
         raise DataError(
