@@ -77,7 +77,11 @@ def miou_of(summary: Path) -> dict[str, float]:
 
 def test_one_training_gives_a_family(family: tuple[Path, str], finished: Path) -> None:
     folder, out = family
-    names = ["primary_image_64x96.onnx", "branch3_image_64x96.onnx", "branch4_image_64x96.onnx"]
+    names = [
+        "primary_image_confidence_64x96.onnx",
+        "branch3_image_confidence_64x96.onnx",
+        "branch4_image_confidence_64x96.onnx",
+    ]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names), "nothing beside the files"
     rows = {name: next(line for line in out.splitlines() if f"│ {name}" in line) for name in names}
     for name, (stream, miou) in zip(names, miou_of(finished / "summary.json").items(), strict=True):
@@ -94,9 +98,11 @@ def test_one_training_gives_a_family(family: tuple[Path, str], finished: Path) -
 
 def test_evaluate_scores_a_file_by_onnx_runtime(family: tuple[Path, str], workplace: Path) -> None:
     folder, _ = family
-    out, _ = run("evaluate", folder / "branch4_image_64x96.onnx", "--out", "scores.json", cwd=workplace)
+    out, _ = run(
+        "evaluate", folder / "branch4_image_confidence_64x96.onnx", "--out", "scores.json", cwd=workplace
+    )
     scores = json.loads((workplace / "scores.json").read_text())
-    expected = OnnxFile(folder / "branch4_image_64x96.onnx").description.score["miou"]
+    expected = OnnxFile(folder / "branch4_image_confidence_64x96.onnx").description.score["miou"]
     assert scores["streams"]["branch4"]["miou"] == expected
     assert scores["protocol"]["weights"] == "fp32 image file under ONNX Runtime"
     assert "bicyclist" in out
@@ -107,10 +113,10 @@ def test_the_printed_lines_run(family: tuple[Path, str], tmp_path: Path) -> None
     lines = out[out.index("import numpy") :]
     scene = SyntheticStreets(split="val", length=5, height=64, width=96, seed=0).load(2).image
     Image.fromarray(scene).save(tmp_path / "photo.png")
-    shutil.copy(folder / "primary_image_64x96.onnx", tmp_path)
+    shutil.copy(folder / "primary_image_confidence_64x96.onnx", tmp_path)
     script = lines.replace("photo.jpg", "photo.png") + "\nnp.save('classes.npy', classes)\n"
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=60)
-    expected = OnnxFile(folder / "primary_image_64x96.onnx").predict(scene).classes
+    expected = OnnxFile(folder / "primary_image_confidence_64x96.onnx").predict(scene).classes
     assert np.array_equal(np.load(tmp_path / "classes.npy"), expected)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 from rich.console import Console
@@ -213,37 +214,43 @@ def export_checked(
                 Check("fp32", compare(graph, OnnxFile(single), images)), path, wanted, console=console
             )
         reference = torch_miou(trained, wanted, split.samples, console=console) if split.scored else None
-        quantised = None
+        made = _Made(single)
         match wanted.precision:
-            case "fp32":
-                candidate = single
             case "fp16":
                 to_half(single, candidate, images)
+                made = _Made(candidate)
             case "int8":
-                quantised = quantise(
+                outcome = quantise(
                     single, candidate, trained, wanted, split.samples, reference=reference, console=console
                 )
-        file = OnnxFile(candidate)
-        kept_float = quantised.kept_float if quantised else ()
-        miou = quantised.score if quantised else None
-        if split.scored and not quantised:
+                made = _Made(candidate, outcome.score, outcome.kept_float)
+        file, miou = OnnxFile(made.path), made.miou
+        if split.scored and miou is None:
             miou = file_miou(file, split.samples, console=console)
         check = Check(wanted.precision, compare(graph, file, images), miou, reference)
         refuse_unless(check, path, wanted, console=console)
         if miou is not None:
             protocol = protocol_of(trained, wanted, images=len(split.samples), elsewhere=split.elsewhere)
             score = {"miou": miou, "of": "this file", "protocol": protocol}
-            score |= {"float_layers": kept_float} if quantised else {}
-            set_metadata(candidate, replace(description, score=score))
-        speed = speed_up(OnnxFile(single), file, split.samples) if candidate != single else None
+            score |= {"float_layers": made.kept_float} if wanted.precision == "int8" else {}
+            set_metadata(made.path, replace(description, score=score))
+        speed = speed_up(OnnxFile(single), file, split.samples) if made.path != single else None
         note = ""
-        if quantised and speed is not None and speed < INT8_SPEED:
+        if wanted.precision == "int8" and speed is not None and speed < INT8_SPEED:
             note = slow_note(file, split.samples, speed=speed)
-        put_in_place(candidate, path)
-    console.print(_in_words(path, check, speed=speed, kept_float=kept_float))
+        put_in_place(made.path, path)
+    console.print(_in_words(path, check, speed=speed, kept_float=made.kept_float))
     if note:
         console.print(note)
     return Exported(path, cost, check)
+
+
+class _Made(NamedTuple):
+    """A file that may be the one that is wanted."""
+
+    path: Path
+    miou: float | None = None  # of the split, if making it took scoring it
+    kept_float: Sequence[str] = ()  # layers that int8 has left as they were
 
 
 @contextmanager

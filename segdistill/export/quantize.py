@@ -6,6 +6,7 @@ import platform
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -215,40 +216,50 @@ def _copy_instead_of_resizing(model: ModelProto, network: Collection[str]) -> No
     factors = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     nodes: list[NodeProto] = []
     for node in graph.node:
-        if not (node.op_type == "Resize" and node.name in network and _is_nearest(node, factors)):
-            nodes.append(node)
-            continue
-        prefix = node.name
-
-        def make(op: str, inputs: list[str], output: str, prefix: str = prefix, **attributes: Any) -> str:
-            name = f"{prefix}_{output}"
-            nodes.append(onnx.helper.make_node(op, inputs, [name], name, **attributes))
-            return name
-
-        zero, one, *axes = _constants(graph, prefix, zero=0, one=1, columns=3, rows=2)
-        shape = make("Shape", [node.input[0]], "shape")
-        if len(node.input) > 3 and node.input[3]:
-            wanted = node.input[3]
-        else:
-            scales = make("Cast", [node.input[2]], "scales", to=TensorProto.INT64)
-            wanted = make("Mul", [shape, scales], "sizes")
-        pixels = make("Transpose", [node.input[0]], "channels_last", perm=[0, 2, 3, 1])
-        for axis, place in zip((2, 1), axes, strict=True):  # columns first: fewer small copies
-            have, want = (
-                make("Gather", [sizes, place], f"{kind}_{axis}")
-                for sizes, kind in ((shape, "have"), (wanted, "want"))
-            )
-            places = make("Range", [zero, want, one], f"places_{axis}")
-            scaled = make("Mul", [places, have], f"scaled_{axis}")
-            origins = make("Div", [scaled, want], f"origins_{axis}")
-            pixels = make("Gather", [pixels, origins], f"copied_{axis}", axis=axis)
-        nodes.append(
-            onnx.helper.make_node(
-                "Transpose", [pixels], list(node.output), f"{prefix}_back", perm=[0, 3, 1, 2]
-            )
-        )
+        resizes = node.op_type == "Resize" and node.name in network and _is_nearest(node, factors)
+        nodes += _copies(node, graph) if resizes else [node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _copies(resize: NodeProto, graph: GraphProto) -> list[NodeProto]:
+    """Nodes that give what a `Resize` gives; the constants that they need are added to the graph."""
+    made = _Nodes(resize.name)
+    maps = resize.input[0]
+    zero, one, column, row = _constants(graph, resize.name, zero=0, one=1, columns=3, rows=2)
+    shape = made.add("Shape", [maps], "shape")
+    if len(resize.input) > 3 and resize.input[3]:
+        wanted = resize.input[3]
+    else:
+        scales = made.add("Cast", [resize.input[2]], "scales", to=TensorProto.INT64)
+        wanted = made.add("Mul", [shape, scales], "sizes")
+    pixels = made.add("Transpose", [maps], "channels_last", perm=[0, 2, 3, 1])
+    for axis, place in ((2, column), (1, row)):  # columns first: fewer small copies
+        have = made.add("Gather", [shape, place], f"have_{axis}")
+        want = made.add("Gather", [wanted, place], f"want_{axis}")
+        places = made.add("Range", [zero, want, one], f"places_{axis}")
+        scaled = made.add("Mul", [places, have], f"scaled_{axis}")
+        origins = made.add("Div", [scaled, want], f"origins_{axis}")
+        pixels = made.add("Gather", [pixels, origins], f"copied_{axis}", axis=axis)
+    made.add("Transpose", [pixels], "back", output=resize.output[0], perm=[0, 3, 1, 2])
+    return made.nodes
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """New nodes, named after the one that they replace."""
+
+    prefix: str
+    nodes: list[NodeProto] = field(default_factory=list)
+
+    def add(
+        self, op: str, inputs: list[str], name: str, *, output: str | None = None, **attributes: Any
+    ) -> str:
+        """The name of what the node gives, by default its own."""
+        name = f"{self.prefix}_{name}"
+        output = output or name
+        self.nodes.append(onnx.helper.make_node(op, inputs, [output], name, **attributes))
+        return output
 
 
 def _is_nearest(node: NodeProto, tensors: Mapping[str, np.ndarray]) -> bool:
