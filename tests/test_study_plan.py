@@ -2,22 +2,36 @@
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from segdistill.commands.compare import StudyProgress, compare
-from segdistill.commands.study_plan import Study, plan_study
+from segdistill.commands.compare import StudyProgress, compare, known_cost, timed_settings
+from segdistill.commands.run_folder import settings_hash
+from segdistill.commands.study_plan import MeasuredCost, Study, plan_study
 from segdistill.config_io import load_config
 from segdistill.console import new_console
 from segdistill.errors import ConfigError, RunFolderError
-from segdistill.files import alone_in, write_text
+from segdistill.files import alone_in, write_json, write_text
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Failure, PlannedRun
 
 SYNTHETIC = Path(__file__).parents[1] / "configs" / "synthetic_unet.yaml"
-FINISHED = {"miou": {"primary": 0.5}, "protocol": {}, "onnx": {}}
+FINISHED = {
+    "miou": {"primary": 0.5, "branches": {}, "ensemble": None},
+    "best": {"epoch": 1, "miou": 0.5},
+    "iou": {"sky": 0.5},
+    "memory_bytes": 100,
+    "protocol": {"split": "val"},
+    "device": "cpu",
+    "processes": 1,
+    "versions": {"segdistill": "0.1.0"},
+    "onnx": {},
+}
+EPOCH = {"epoch": 1, "seconds": 2.0, "val": {"miou": {"primary": 0.5}}}
 
 
 def plan(
@@ -33,6 +47,7 @@ def plan(
 def finish(run: PlannedRun) -> None:
     """As a training that came to its end leaves it."""
     write_text(run.folder / "config.yaml", run.settings)
+    write_text(run.folder / "metrics.jsonl", json.dumps(EPOCH) + "\n")
     write_text(run.folder / "summary.json", json.dumps(FINISHED))
 
 
@@ -95,6 +110,27 @@ def test_folders_that_are_no_seeds_are_none(tmp_path: Path) -> None:
     for name in ("seed²", "seed", "seed-1", "seed1.old"):
         (tmp_path / "baseline" / name).mkdir(parents=True)
     assert plan(tmp_path).finished == []
+
+
+def test_a_copy_of_a_run_is_no_second_run(tmp_path: Path) -> None:
+    for run in plan(tmp_path, seeds=(0, 10)).planned:
+        finish(run)
+        shutil.copytree(run.folder, run.folder.with_name(f"seed0{run.seed}"))
+    assert [run.seed for run in plan(tmp_path, seeds=(2,)).finished] == [0, 10, 0, 10]
+
+
+def test_step_times_of_other_settings_are_not_shown(tmp_path: Path) -> None:
+    """Both rungs were timed; then one was trained anew with another width."""
+    study = plan(tmp_path)
+    for run in study.planned:
+        finish(run)
+    settings = {name: settings_hash(config) for name, config in timed_settings(study).items()}
+    cost = MeasuredCost({"baseline": 1.0, "deep_supervision": 3.0}, settings)
+    write_json(study.folder.cost, asdict(cost))
+    assert known_cost(study) == cost.seconds_per_step
+    wider = plan(tmp_path / "other", "method.branches.width=8").planned[1]
+    write_text(study.planned[1].folder / "config.yaml", wider.settings)
+    assert known_cost(study) == {"baseline": 1.0}
 
 
 # Rungs that train the same

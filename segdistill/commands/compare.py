@@ -132,11 +132,8 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
 
 def measure_cost(study: Study, *, console: Console) -> None:
     """Time the finished rungs' steps in turn in this process, once for a study; a failure costs only this column."""
-    # As they were trained: the YAML file may have been edited since.
-    trained = {run.rung.name: RunFolder(run.folder).config for run in reversed(study.finished)}
-    alike = ("train.devices=1", f"seed={study.base.seed}", "out=null")
     try:
-        configs = {name: load_config(file, alike) for name, file in trained.items()}
+        configs = timed_settings(study)
         settings = {name: settings_hash(config) for name, config in configs.items()}
         if not configs or study.folder.measured_cost().settings.items() >= settings.items():
             return
@@ -146,6 +143,25 @@ def measure_cost(study: Study, *, console: Console) -> None:
         console.print(f"the steps could not be timed: {first_line(error)}")
         return
     write_json(study.folder.cost, asdict(MeasuredCost(seconds, settings)))
+
+
+def timed_settings(study: Study) -> dict[str, Config]:
+    """Of the finished rungs by name, as they were trained: the YAML file may have been edited since."""
+    trained = {run.rung.name: RunFolder(run.folder).config for run in reversed(study.finished)}
+    alike = ("train.devices=1", f"seed={study.base.seed}", "out=null")
+    return {name: load_config(file, alike) for name, file in trained.items()}
+
+
+def known_cost(study: Study) -> dict[str, float]:
+    """Seconds of a step by rung; of those that were timed with the settings that they have now."""
+    cost = study.folder.measured_cost()
+    if not cost.seconds_per_step:
+        return {}
+    return {
+        name: cost.seconds_per_step[name]
+        for name, config in timed_settings(study).items()
+        if name in cost.seconds_per_step and cost.settings.get(name) == settings_hash(config)
+    }
 
 
 def write_results(study: Study) -> Comparison | None:
@@ -159,7 +175,7 @@ def write_results(study: Study) -> Comparison | None:
 
     results = compare_rungs(
         [(rung, runs_of(rung)) for rung in study.rungs],
-        seconds_per_step=study.folder.measured_cost().seconds_per_step,
+        seconds_per_step=known_cost(study),
     )
     missing = [run for run in study.planned if run not in done]
     comparison = Comparison(

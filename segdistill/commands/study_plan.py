@@ -22,6 +22,8 @@ from segdistill.study.runner import PlannedRun
 
 #: Keys that a comparison sets itself, and keys that have to be the same in all rungs for pairs to be pairs.
 _STUDYS_OWN = ("seed", "out", "export.weights", "train.resume")
+#: As `StudyFolder.run` writes it: `seed01` is somebody's copy.
+_SEED_FOLDER = re.compile("seed(0|[1-9][0-9]*)")
 _T = TypeVar("_T")
 _ELSEWHERE = "another folder by --out, another name for the rung, or remove this folder"
 _ONE_FOR_ALL = ("data.kind", "data.root", "data.size", "data.folder", "data.synthetic")
@@ -81,7 +83,7 @@ class StudyFolder:
             for seed in sorted(
                 int(path.name[4:])
                 for path in (self.path / rung.name).glob("seed*/")
-                if re.fullmatch("seed[0-9]+", path.name)
+                if _SEED_FOLDER.fullmatch(path.name)
             )
             if RunFolder(self.run(rung, seed)).scored
         ]

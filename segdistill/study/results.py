@@ -47,7 +47,7 @@ class Against:
         str, PairedDifference
     ]  # of the mIoU; the rung's branches and ensemble minus the reference's primary
     seconds: float | None  # per training step, as a ratio
-    memory: float | None  # peak while training, as a ratio
+    memory: float | None  # peak while training, the highest of the shared seeds, as a ratio
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,11 @@ def compare_rungs(
     """Pair the runs by seed.
 
     Args:
-        runs: each rung with its finished runs; rungs without any are left out.
+        runs: each rung with its finished runs, one of a seed; rungs without any are left out.
         seconds_per_step: by rung, measured in turns; may lack rungs.
     """
     finished = {rung.name: {run.seed: run for run in results} for rung, results in runs if results}
+    assert all(len(finished.get(rung.name, ())) == len(results) for rung, results in runs)
     return tuple(
         RungResult(
             rung=rung,
@@ -265,7 +266,7 @@ def _against(
         unpaired=tuple(unpaired),
         submodels={name: PairedDifference.of(by_seed) for name, by_seed in submodels.items()},
         seconds=seconds,
-        memory=_ratio(_most_memory(runs.values()), _most_memory(reference.values())),
+        memory=_ratio(*(_most_memory(side[seed] for seed in seeds) for side in (runs, reference))),
     )
 
 

@@ -110,7 +110,7 @@ def test_a_run_without_a_score_is_named(tmp_path: Path) -> None:
 def test_differences_are_taken_seed_by_seed() -> None:
     runs = [
         (BASELINE, [result(0, 0.50), result(1, 0.40, memory=200), result(2, 0.45)]),
-        (DEEP, [result(0, 0.51)]),
+        (DEEP, [result(0, 0.51), result(7, 0.51, memory=900)]),
         (DISTILLED, [result(1, 0.43, memory=300), result(0, 0.54)]),
     ]
     baseline, deep, distilled = compare_rungs(runs, seconds_per_step={"baseline": 2.0, "self_distill": 3.0})
@@ -120,6 +120,7 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert distilled.against["baseline"].classes["pole"].spread.mean == 0
     assert distilled.against["baseline"].seconds == 1.5
     assert distilled.against["baseline"].memory == 1.5
+    assert deep.against["baseline"].memory == 1, "seed 7 is nobody's pair"
     assert distilled.against["deep_supervision"].miou.by_seed == pytest.approx({0: 0.03})
     assert distilled.against["deep_supervision"].seconds is None
     assert list(deep.against) == ["baseline"]
