@@ -14,7 +14,7 @@ from segdistill.commands.run_folder import settings_hash
 from segdistill.commands.study_plan import MeasuredCost, Study, plan_study
 from segdistill.config_io import load_config
 from segdistill.console import new_console
-from segdistill.errors import ConfigError, RunFolderError
+from segdistill.errors import ConfigError, InterruptedRunError, RunFolderError
 from segdistill.files import alone_in, write_json, write_text
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Failure, PlannedRun
@@ -181,24 +181,58 @@ def test_an_equal_rung_that_was_asked_for_is_refused(
 # One study at a time, and the time it has left
 
 
+def start(out: Path, *, kinds: Sequence[str], seeds: Sequence[int] = (0,), said: io.StringIO) -> None:
+    compare(
+        SYNTHETIC,
+        [],
+        kinds=kinds,
+        rungs=(),
+        seeds=seeds,
+        jobs=1,
+        out=out,
+        only_report=False,
+        console=new_console(file=said),
+    )
+
+
 def test_two_comparisons_in_one_folder_are_refused(tmp_path: Path) -> None:
-    said = io.StringIO()
+    """The second one leaves the first one's report as it is."""
     with (
         alone_in(tmp_path, otherwise=ValueError()),
         pytest.raises(RunFolderError, match=f"another comparison is training in {tmp_path}.*--out"),
     ):
-        compare(
-            SYNTHETIC,
-            [],
-            kinds=("baseline",),
-            rungs=(),
-            seeds=(0,),
-            jobs=1,
-            out=tmp_path,
-            only_report=False,
-            console=new_console(file=said),
-        )
+        start(tmp_path, kinds=["baseline"], said=io.StringIO())
     assert list(tmp_path.iterdir()) == []
+    finish(plan(tmp_path).planned[0])
+    with alone_in(tmp_path, otherwise=ValueError()), pytest.raises(RunFolderError):
+        start(tmp_path, kinds=["baseline"], seeds=(0, 4), said=io.StringIO())
+    assert [path.name for path in tmp_path.iterdir()] == ["baseline"]
+
+
+def test_an_interruption_while_steps_are_timed_costs_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segdistill.commands.compare.seconds_per_step", interrupted)
+    for run in plan(tmp_path).planned:
+        finish(run)
+    said = io.StringIO()
+    with pytest.raises(InterruptedRunError, match="while steps were timed; the same command times them"):
+        start(tmp_path, kinds=["baseline", "deep_supervision"], said=said)
+    assert "deep_supervision against baseline: +0.00 mIoU points" in said.getvalue()
+    assert (tmp_path / "comparison.html").is_file()
+
+
+def test_steps_are_not_timed_where_nothing_is_measured_against_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "segdistill.commands.compare.seconds_per_step", lambda *_, **__: pytest.fail("for nobody")
+    )
+    finish(plan(tmp_path).planned[0])
+    start(tmp_path, kinds=["baseline"], said=io.StringIO())
 
 
 def test_nobody_waits_for_what_failed(tmp_path: Path) -> None:
