@@ -65,6 +65,8 @@ def test_a_run_is_read_from_its_own_files(tmp_path: Path) -> None:
         submodels={"branch3": 0.4, "ensemble": 0.45},
         curve=((2, 0.3),),
         memory_bytes=1000,
+        device="2 x cpu",
+        software=("segdistill 0.1.0", "torch 2.14"),
     )
 
 
@@ -158,6 +160,27 @@ def test_means_over_different_classes_are_told() -> None:
     assert Comparison("x", {}, compare_rungs(same, seconds_per_step={}), missing=()).caveats == []
 
 
+def test_pairs_that_were_trained_by_other_programs_or_elsewhere_are_told() -> None:
+    """Pairs, not seeds: both runs of seed 1 were made by the newer one."""
+
+    def made(run: RunResult, torch: str = "2.9", device: str = "1 x cpu") -> RunResult:
+        return replace(run, device=device, software=("segdistill 0.1.0", f"torch {torch}"))
+
+    plain = [made(result(0, 0.5)), made(result(1, 0.5), "2.10"), made(result(2, 0.5))]
+    alike = [made(result(0, 0.6)), made(result(1, 0.6), "2.10")]
+    other = [*alike, made(result(2, 0.6), "2.10", "1 x cuda")]
+
+    def caveats(distilled: list[RunResult]) -> list[str]:
+        results = compare_rungs([(BASELINE, plain), (DISTILLED, distilled)], seconds_per_step={})
+        return Comparison("x", {}, results, missing=()).caveats
+
+    assert caveats(alike) == []
+    assert caveats(other) == [
+        "In 1 of 3 pairs the two runs were trained by different software or on different devices (self_distill and "
+        "baseline, seed 2: 1 x cuda, torch 2.10 / 1 x cpu, torch 2.9), which may be a part of their difference."
+    ]
+
+
 def test_runs_on_other_data_are_told(tmp_path: Path) -> None:
     """What an earlier version did not write down is no difference."""
     here, there = {"training_images": 12, "hash": "abc"}, {"training_images": 12, "hash": "def"}
@@ -210,7 +233,8 @@ def test_a_protocol_that_differs_says_so() -> None:
 
 
 def test_the_verdict_on_the_last_rung_comes_first() -> None:
-    runs = [(rung, [result(0, 0.5), result(1, 0.6)]) for rung in (BASELINE, DEEP, DISTILLED)]
+    rungs = enumerate((BASELINE, DEEP, DISTILLED))
+    runs = [(rung, [result(0, 0.5), result(1, 0.6 + place / 50)]) for place, rung in rungs]
     comparison = Comparison("x", {}, compare_rungs(runs, seconds_per_step={}), missing=())
     starts = [sentence.split(" cannot")[0] for sentence in comparison.words]
     assert starts == [
