@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from segdistill.commands.compare import StudyProgress, compare, known_cost, timed_settings
+from segdistill.commands.compare import StudyProgress, compare, known_cost, read_study, timed_settings
 from segdistill.commands.run_folder import settings_hash
 from segdistill.commands.study_plan import MeasuredCost, Study, plan_study
 from segdistill.config_io import load_config
 from segdistill.console import new_console
 from segdistill.errors import ConfigError, InterruptedRunError, RunFolderError
-from segdistill.files import alone_in, write_json, write_text
+from segdistill.files import alone_in, somebody_in, write_json, write_text
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Failure, PlannedRun
 
@@ -207,6 +207,31 @@ def test_two_comparisons_in_one_folder_are_refused(tmp_path: Path) -> None:
     with alone_in(tmp_path, otherwise=ValueError()), pytest.raises(RunFolderError):
         start(tmp_path, kinds=["baseline"], seeds=(0, 4), said=io.StringIO())
     assert [path.name for path in tmp_path.iterdir()] == ["baseline"]
+
+
+def test_a_training_that_outlived_its_comparison_is_told_and_not_disturbed(tmp_path: Path) -> None:
+    study = plan(tmp_path)
+    left_over = study.planned[1].folder
+    with (
+        alone_in(left_over, otherwise=ValueError()),
+        pytest.raises(
+            RunFolderError, match=f"another process is training in {left_over}, which.*wait for it or stop it"
+        ),
+    ):
+        start(tmp_path, kinds=["baseline", "deep_supervision"], said=io.StringIO())
+    assert not study.planned[0].folder.exists()
+    assert not study.folder.rungs.exists()
+    assert not somebody_in(left_over)
+
+
+def test_a_failure_without_a_word_is_in_the_report(tmp_path: Path) -> None:
+    first, second = plan(tmp_path).planned
+    finish(first)
+    second.log.start()
+    second.log.note_failure(-9)
+    comparison = read_study(plan(tmp_path))
+    assert comparison
+    assert comparison.failures == ("deep_supervision, seed 0: killed by signal 9 (out of memory?)",)
 
 
 def test_an_interruption_while_steps_are_timed_costs_no_report(

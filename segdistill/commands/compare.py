@@ -16,7 +16,7 @@ from segdistill.config import Config
 from segdistill.config_io import load_config
 from segdistill.console import duration, new_console, warn
 from segdistill.errors import ConfigError, InterruptedRunError, RunFolderError, UserError, first_line
-from segdistill.files import alone_in, write_json, write_text
+from segdistill.files import alone_in, somebody_in, write_json, write_text
 from segdistill.report.html import comparison_page
 from segdistill.report.rows import verdict
 from segdistill.report.text import comparison_tables, protocol_line
@@ -105,7 +105,7 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
     """Every run that is still to do; the results are written anew after each of them.
 
     Raises:
-        RunFolderError: if another comparison does so in this folder.
+        RunFolderError: if another comparison does so in this folder, or another process trains one of the runs.
         InterruptedRunError: see `Runner.run`.
     """
     taken = RunFolderError(
@@ -116,6 +116,7 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
         alone_in(study.folder.path, otherwise=taken),
         StudyProgress(study.planned, jobs=jobs, console=console) as progress,
     ):
+        refuse_busy(todo)
         write_json(study.folder.rungs, {rung.name: rung.overrides for rung in study.rungs})
         for run in todo:  # so that an edit of the configuration does not reach the trainings still to come
             write_text(run.settings_file, run.settings)
@@ -133,6 +134,15 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
             failed=progress.failed,
         )
         return runner.run(todo, finished=finished)
+
+
+def refuse_busy(todo: Sequence[PlannedRun]) -> None:
+    """Raises RunFolderError if other processes are training some of the runs."""
+    if busy := [run for run in todo if somebody_in(run.folder)]:
+        raise RunFolderError(
+            f"another process is training in {', '.join(str(run.folder) for run in busy)}, which a comparison that was "
+            "killed may have left over: wait for it or stop it, and start the comparison again"
+        )
 
 
 def measure_cost(study: Study, *, console: Console) -> None:
@@ -190,7 +200,7 @@ def read_study(study: Study) -> Comparison | None:
             [(rung, runs_of(rung)) for rung in study.rungs], seconds_per_step=known_cost(study)
         ),
         missing=tuple((run.rung.name, run.seed) for run in missing),
-        failures=tuple(f"{run.name}: {run.last_error}" for run in missing if run.last_error),
+        failures=tuple(f"{run.name}: {run.log.failure}" for run in missing if run.log.failure),
     )
 
 
@@ -273,7 +283,7 @@ class StudyProgress:
     def finished(self, run: PlannedRun) -> None:
         result = read_run(run.folder, seed=run.seed)
         to_do = sum(not is_finished(one) for one in self.planned)
-        left = f"{to_do} runs and {self._left()} left" if to_do else "none left"
+        left = f"{to_do} run{'s' if to_do > 1 else ''} and {self._left()} left" if to_do else "none left"
         self.say(f"finished {run.name}: mIoU {100 * result.miou:.2f}; {left}")
 
     def failed(self, failure: Failure) -> None:

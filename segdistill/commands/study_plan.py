@@ -20,12 +20,18 @@ from segdistill.study.results import REFERENCES
 from segdistill.study.rungs import ADDED, DEEP_SUPERVISION, LADDER, SELF_DISTILL, Rung
 from segdistill.study.runner import PlannedRun
 
-#: Keys that a comparison sets itself, and keys that have to be the same in all rungs for pairs to be pairs.
-_STUDYS_OWN = ("seed", "out", "export.weights", "train.resume")
+#: Keys that a comparison sets itself, with what there is instead of setting them.
+_STUDYS_OWN = {
+    "seed": "seeds are given by --seeds",
+    "out": "the study's folder is given by --out",
+    "export.weights": "the last epoch's weights are scored, and the best epoch is shown beside",
+    "train.resume": "the same command goes on with what is not finished",
+}
 #: As `StudyFolder.run` writes it: `seed01` is somebody's copy.
 _SEED_FOLDER = re.compile("seed(0|[1-9][0-9]*)")
 _T = TypeVar("_T")
 _ELSEWHERE = "another folder by --out, another name for the rung, or remove this folder"
+#: Keys that have to be the same in all rungs for pairs to be pairs.
 _ONE_FOR_ALL = ("data.kind", "data.root", "data.size", "data.folder", "data.synthetic")
 
 
@@ -150,9 +156,10 @@ def plan_study(
     for what, names in (("--rung", [rung.name for rung in ladder]), ("--seeds", seeds)):
         if twice := sorted({str(name) for name in names if list(names).count(name) > 1}):
             raise ConfigError(f"{what}: {', '.join(twice)} is given twice")
-    refuse_what_a_study_decides("the overrides", overrides, _STUDYS_OWN)
+    refuse_what_a_study_decides("the overrides", overrides)
     for rung in rungs:
-        refuse_what_a_study_decides(f"rung {rung.name}", rung.overrides, (*_STUDYS_OWN, *_ONE_FOR_ALL))
+        refuse_what_a_study_decides(f"rung {rung.name}", rung.overrides)
+        refuse_unfair_pairs(rung)
     folder = StudyFolder(expanded(out or Path("runs") / f"{base.name}_compare"))
     plans = [plan(config_path, overrides, rung, seed, folder=folder) for seed in seeds for rung in ladder]
     twins = equal_rungs([(run.rung, config) for run, config in plans if run.seed == seeds[0]])
@@ -203,15 +210,28 @@ def equal_rungs(rungs: Sequence[tuple[Rung, Config]]) -> dict[Rung, Rung]:
     return twins
 
 
-def refuse_what_a_study_decides(where: str, overrides: Sequence[str], keys: Sequence[str]) -> None:
-    """Raises ConfigError naming the first override that would be overruled, or would make pairs unfair."""
+def refuse_what_a_study_decides(where: str, overrides: Sequence[str]) -> None:
+    """Raises ConfigError naming the first override that would be overruled."""
     for override in overrides:
-        key = override.partition("=")[0]
-        if any(key == one or key.startswith(f"{one}.") or one.startswith(f"{key}.") for one in keys):
+        for key, instead in _STUDYS_OWN.items():
+            if _touches(override, key):
+                raise ConfigError(f"{where}: {override}: a comparison decides {key} itself; {instead}")
+
+
+def refuse_unfair_pairs(rung: Rung) -> None:
+    """Raises ConfigError naming the first override by which the rung would see other data than the others."""
+    for override in rung.overrides:
+        if any(_touches(override, key) for key in _ONE_FOR_ALL):
             raise ConfigError(
-                f"{where}: {override}: a comparison decides that itself, or it has to be the same for all rungs; "
-                "use --seeds, --out, or an override for the whole study"
+                f"rung {rung.name}: {override}: it has to be the same for all rungs; give it as an override for the "
+                "whole study"
             )
+
+
+def _touches(override: str, key: str) -> bool:
+    """Whether it sets the key, a part of it, or a section that has it."""
+    given = override.partition("=")[0]
+    return given == key or given.startswith(f"{key}.") or key.startswith(f"{given}.")
 
 
 def plan(
@@ -258,7 +278,7 @@ def is_finished(run: PlannedRun) -> bool:
 def is_cut_short(run: PlannedRun) -> bool:
     """Whether its export was stopped. One that failed would only fail again."""
     folder = RunFolder(run.folder)
-    return folder.scored and not folder.finished and not run.last_error
+    return folder.scored and not folder.finished and not run.log.error
 
 
 def _read(path: Path, kind: type[_T], otherwise: _T) -> _T:
