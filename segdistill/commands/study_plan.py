@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -150,36 +150,24 @@ def plan_study(
         ConfigError: naming the rung or option and the remedy.
     """
     base = load_config(config_path, overrides)
-    off = [rung for rung in LADDER if kinds is None and silent(rung, base)]
-    own = [rung for rung in LADDER if (rung not in off if kinds is None else rung.name in kinds)]
+    own, off = chosen_of_ladder(base, kinds)
     ladder = [*own, *rungs]
-    for what, names in (("--rung", [rung.name for rung in ladder]), ("--seeds", seeds)):
-        if twice := sorted({str(name) for name in names if list(names).count(name) > 1}):
-            raise ConfigError(f"{what}: {', '.join(twice)} is given twice")
+    refuse_repeated("--rung", [rung.name for rung in ladder])
+    refuse_repeated("--seeds", seeds)
     refuse_what_a_study_decides("the overrides", overrides)
     for rung in rungs:
         refuse_what_a_study_decides(f"rung {rung.name}", rung.overrides)
         refuse_unfair_pairs(rung)
     folder = StudyFolder(expanded(out or Path("runs") / f"{base.name}_compare"))
-    plans = [plan(config_path, overrides, rung, seed, folder=folder) for seed in seeds for rung in ladder]
+    plan_one = functools.partial(plan, config_path, overrides, folder=folder)
+    plans = [plan_one(rung, seed) for seed in seeds for rung in ladder]
     twins = equal_rungs([(run.rung, config) for run, config in plans if run.seed == seeds[0]])
-    for rung in twins:
-        if kinds is not None or rung in rungs:
-            raise ConfigError(
-                f"rung {rung.name}: it trains with the very settings of {twins[rung].name}; leave one of them out"
-            )
+    refuse_twins(twins, asked_for=ladder if kinds is not None else rungs)
     ladder = [rung for rung in ladder if rung not in twins]
     planned = with_beginnings([one for one in plans if one[0].rung in ladder])
     every = folder.remembered(ladder)
-    earlier: list[PlannedRun] = []
-    foreign: list[str] = []
-    for rung, seed in folder.finished_runs(every):
-        if rung in ladder and seed in seeds:
-            continue
-        try:
-            earlier.append(plan(config_path, overrides, rung, seed, folder=folder)[0])
-        except ConfigError:
-            foreign.append(f"{rung.name} seed {seed}")
+    now = {(run.rung, run.seed) for run in planned}
+    earlier, foreign = earlier_runs([one for one in folder.finished_runs(every) if one not in now], plan_one)
     nothing = [f"{rung.name} ({ADDED[rung.name]}=0)" for rung in off]
     nothing += [f"{rung.name} (equal to {twin.name})" for rung, twin in twins.items()]
     reasons = {"for it would add nothing": nothing, "trained with other settings than these": foreign}
@@ -192,6 +180,43 @@ def plan_study(
         known=(*planned, *earlier),
         left_out=tuple(f"{why}: {', '.join(what)}" for why, what in reasons.items() if what),
     )
+
+
+def chosen_of_ladder(base: Config, kinds: Sequence[str] | None) -> tuple[list[Rung], list[Rung]]:
+    """The ladder's rungs that are compared, and those that are left out because they would add nothing."""
+    if kinds is not None:
+        return [rung for rung in LADDER if rung.name in kinds], []
+    off = [rung for rung in LADDER if silent(rung, base)]
+    return [rung for rung in LADDER if rung not in off], off
+
+
+def refuse_repeated(option: str, values: Sequence[str | int]) -> None:
+    """Raises ConfigError naming what is given twice."""
+    if twice := sorted({str(value) for value in values if list(values).count(value) > 1}):
+        raise ConfigError(f"{option}: {', '.join(twice)} is given twice")
+
+
+def refuse_twins(twins: Mapping[Rung, Rung], *, asked_for: Sequence[Rung]) -> None:
+    """Raises ConfigError for a rung that was asked for by name and trains the same as another."""
+    for rung, twin in twins.items():
+        if rung in asked_for:
+            raise ConfigError(
+                f"rung {rung.name}: it trains with the very settings of {twin.name}; leave one of them out"
+            )
+
+
+def earlier_runs(
+    finished: Sequence[tuple[Rung, int]], plan_one: Callable[[Rung, int], tuple[PlannedRun, Config]]
+) -> tuple[list[PlannedRun], list[str]]:
+    """Of rungs and seeds that earlier calls have finished: the runs with this call's settings, the names of others."""
+    same: list[PlannedRun] = []
+    foreign: list[str] = []
+    for rung, seed in finished:
+        try:
+            same.append(plan_one(rung, seed)[0])
+        except ConfigError:
+            foreign.append(f"{rung.name} seed {seed}")
+    return same, foreign
 
 
 def equal_rungs(rungs: Sequence[tuple[Rung, Config]]) -> dict[Rung, Rung]:
