@@ -121,6 +121,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def somebody_in(folder: Path) -> bool:
+    """Whether another process is `alone_in` it."""
+    if not folder.is_dir():
+        return False
+    taken = Exception()
+    try:
+        with alone_in(folder, otherwise=taken):
+            return False
+    except Exception as error:
+        if error is taken:
+            return True
+        raise
+
+
 @contextmanager
 def alone_in(folder: Path, *, otherwise: Exception) -> Iterator[None]:
     """Nobody else may do the same in this folder meanwhile, which is made if need be. The lock goes with the process,

@@ -57,7 +57,7 @@ def study(workplace: Path) -> tuple[Path, str]:
 def test_an_interrupted_study_goes_on(study: tuple[Path, str]) -> None:
     folder, out = study
     assert "resuming baseline, seed 3" in out
-    assert re.search(r"finished deep_supervision, seed 3: mIoU \d+\.\d\d; (none|1 runs and .+) left", out)
+    assert re.search(r"finished deep_supervision, seed 3: mIoU \d+\.\d\d; (none|1 run and .+) left", out)
     for rung in ("baseline", "deep_supervision"):
         assert len((folder / rung / "seed3" / "metrics.jsonl").read_text().splitlines()) == 6
 
@@ -204,6 +204,11 @@ MISTAKES = {
         ("rung big", "same for all rungs"),
     ),
     "a seed as override": (("seed=4",), ("seed=4", "--seeds")),
+    "weights that a comparison chooses": (
+        ("export.weights=best",),
+        ("a comparison decides export.weights itself; the last epoch's weights are scored",),
+    ),
+    "a rung that resumes": (("--rung", "mine:train.resume=true"), ("rung mine", "the same command goes on")),
     "a term without weight": (
         ("method.feature.weight=0", "--kinds", "baseline", "+feature"),
         ("rung +feature: method.feature.weight is 0", "--kinds"),

@@ -1,5 +1,6 @@
 """Which runs of a study begin alike, and until when."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from segdistill.build.training import build_fabric, build_state
+from segdistill.commands import shared_beginning
+from segdistill.commands.run_folder import RunFolder, versions
 from segdistill.commands.shared_beginning import (
     epochs_of_deep_supervision,
     take_over,
@@ -16,7 +20,7 @@ from segdistill.commands.shared_beginning import (
 from segdistill.config import Config
 from segdistill.errors import RunFolderError
 from segdistill.study.rungs import Rung
-from segdistill.study.runner import Beginning, PlannedRun
+from segdistill.study.runner import TAKEN_OVER, Beginning, PlannedRun
 from segdistill.training.checkpoint import save_checkpoint
 
 LOSSES = ("logit", "feature", "adversarial")
@@ -99,12 +103,62 @@ def test_a_study_knows_which_runs_begin_alike() -> None:
     assert kept == {name: [9] for name in runs} | {"deep_supervision": [5, 8, 9]}
 
 
+def source_at(folder: Path, *, state: dict[str, Any], versions: dict[str, str]) -> Beginning:
+    """Two epochs of a run that lies there."""
+    checkpoint = folder / "checkpoints" / "epoch2" / "last.pt"
+    save_checkpoint(checkpoint, state=state, config="", versions=versions)
+    rows = [json.dumps({"epoch": epoch, "seconds": 1.0}) for epoch in (1, 2, 3)]
+    (folder / "metrics.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    return Beginning("deep, seed 0", folder, 2, checkpoint)
+
+
 def test_what_another_version_has_trained_is_not_taken_over(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "deep" / "checkpoints" / "epoch2" / "last.pt"
-    save_checkpoint(checkpoint, state={}, config="", versions={"segdistill": "0.0"})
     run, config = planned(settings_of(method=method()), "late")
-    beginning = Beginning("deep, seed 0", tmp_path / "deep", 2, checkpoint)
+    beginning = source_at(tmp_path / "deep", state={}, versions={"segdistill": "0.0"})
     run = replace(run, folder=tmp_path / "late", beginning=beginning)
     with pytest.raises(RunFolderError, match="another version of the program"):
         take_over(run, config)
     assert not run.folder.exists()
+
+
+@pytest.mark.parametrize("held", ["\0\0\n", "{}\n", "[]\n", '{"epoch": "1"}\n'])
+def test_a_damaged_learning_curve_is_told_before_anything_is_laid(tmp_path: Path, held: str) -> None:
+    run, config = planned(settings_of(method=method()), "late")
+    beginning = source_at(tmp_path / "deep", state={}, versions=versions())
+    (beginning.folder / "metrics.jsonl").write_text(held)
+    run = replace(run, folder=tmp_path / "late", beginning=beginning)
+    with pytest.raises(RunFolderError, match=r"deep/metrics\.jsonl is damaged"):
+        take_over(run, config)
+    assert not run.folder.exists()
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_what_is_half_laid_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """The disk is full when the last checkpoint is written; if it is not, everything is there."""
+    sections = {
+        "model": {"encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none"},
+        "train": {"epochs": 4, "accelerator": "cpu"},
+    }
+    trained = settings_of(method=method("deep_supervision"), **sections)
+    state = build_state(trained, build_fabric(trained), total_steps=4).state_dict()
+    beginning = source_at(tmp_path / "deep", state=state, versions=versions())
+    run, config = planned(settings_of(method=method(), **sections), "late")
+    run = replace(run, folder=tmp_path / "late", beginning=beginning)
+
+    def no_room(path: Path, **_: object) -> None:
+        raise OSError(f"{path}: no room")
+
+    if full:
+        monkeypatch.setattr(shared_beginning, "save_checkpoint", no_room)
+        with pytest.raises(OSError, match="no room"):
+            take_over(run, config)
+    else:
+        take_over(run, config)
+        assert len(run.epoch_seconds()) == 2
+        assert (run.folder / TAKEN_OVER).is_file()
+    folder = RunFolder(run.folder)
+    assert folder.checkpoints(config).last.is_file() == (not full)
+    folder.drop_beginning(config)  # as a run without a checkpoint does
+    assert not (run.folder / TAKEN_OVER).exists()

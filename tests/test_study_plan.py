@@ -2,22 +2,36 @@
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from segdistill.commands.compare import StudyProgress, compare
-from segdistill.commands.study_plan import Study, plan_study
+from segdistill.commands.compare import StudyProgress, compare, known_cost, read_study, timed_settings
+from segdistill.commands.run_folder import settings_hash
+from segdistill.commands.study_plan import MeasuredCost, Study, plan_study
 from segdistill.config_io import load_config
 from segdistill.console import new_console
-from segdistill.errors import ConfigError, RunFolderError
-from segdistill.files import alone_in, write_text
+from segdistill.errors import ConfigError, InterruptedRunError, RunFolderError
+from segdistill.files import alone_in, somebody_in, write_json, write_text
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Failure, PlannedRun
 
 SYNTHETIC = Path(__file__).parents[1] / "configs" / "synthetic_unet.yaml"
-FINISHED = {"miou": {"primary": 0.5}, "protocol": {}, "onnx": {}}
+FINISHED = {
+    "miou": {"primary": 0.5, "branches": {}, "ensemble": None},
+    "best": {"epoch": 1, "miou": 0.5},
+    "iou": {"sky": 0.5},
+    "memory_bytes": 100,
+    "protocol": {"split": "val"},
+    "device": "cpu",
+    "processes": 1,
+    "versions": {"segdistill": "0.1.0"},
+    "onnx": {},
+}
+EPOCH = {"epoch": 1, "seconds": 2.0, "val": {"miou": {"primary": 0.5}}}
 
 
 def plan(
@@ -33,6 +47,7 @@ def plan(
 def finish(run: PlannedRun) -> None:
     """As a training that came to its end leaves it."""
     write_text(run.folder / "config.yaml", run.settings)
+    write_text(run.folder / "metrics.jsonl", json.dumps(EPOCH) + "\n")
     write_text(run.folder / "summary.json", json.dumps(FINISHED))
 
 
@@ -97,6 +112,27 @@ def test_folders_that_are_no_seeds_are_none(tmp_path: Path) -> None:
     assert plan(tmp_path).finished == []
 
 
+def test_a_copy_of_a_run_is_no_second_run(tmp_path: Path) -> None:
+    for run in plan(tmp_path, seeds=(0, 10)).planned:
+        finish(run)
+        shutil.copytree(run.folder, run.folder.with_name(f"seed0{run.seed}"))
+    assert [run.seed for run in plan(tmp_path, seeds=(2,)).finished] == [0, 10, 0, 10]
+
+
+def test_step_times_of_other_settings_are_not_shown(tmp_path: Path) -> None:
+    """Both rungs were timed; then one was trained anew with another width."""
+    study = plan(tmp_path)
+    for run in study.planned:
+        finish(run)
+    settings = {name: settings_hash(config) for name, config in timed_settings(study).items()}
+    cost = MeasuredCost({"baseline": 1.0, "deep_supervision": 3.0}, settings)
+    write_json(study.folder.cost, asdict(cost))
+    assert known_cost(study) == cost.seconds_per_step
+    wider = plan(tmp_path / "other", "method.branches.width=8").planned[1]
+    write_text(study.planned[1].folder / "config.yaml", wider.settings)
+    assert known_cost(study) == {"baseline": 1.0}
+
+
 # Rungs that train the same
 
 
@@ -145,24 +181,83 @@ def test_an_equal_rung_that_was_asked_for_is_refused(
 # One study at a time, and the time it has left
 
 
+def start(out: Path, *, kinds: Sequence[str], seeds: Sequence[int] = (0,), said: io.StringIO) -> None:
+    compare(
+        SYNTHETIC,
+        [],
+        kinds=kinds,
+        rungs=(),
+        seeds=seeds,
+        jobs=1,
+        out=out,
+        only_report=False,
+        console=new_console(file=said),
+    )
+
+
 def test_two_comparisons_in_one_folder_are_refused(tmp_path: Path) -> None:
-    said = io.StringIO()
+    """The second one leaves the first one's report as it is."""
     with (
         alone_in(tmp_path, otherwise=ValueError()),
         pytest.raises(RunFolderError, match=f"another comparison is training in {tmp_path}.*--out"),
     ):
-        compare(
-            SYNTHETIC,
-            [],
-            kinds=("baseline",),
-            rungs=(),
-            seeds=(0,),
-            jobs=1,
-            out=tmp_path,
-            only_report=False,
-            console=new_console(file=said),
-        )
+        start(tmp_path, kinds=["baseline"], said=io.StringIO())
     assert list(tmp_path.iterdir()) == []
+    finish(plan(tmp_path).planned[0])
+    with alone_in(tmp_path, otherwise=ValueError()), pytest.raises(RunFolderError):
+        start(tmp_path, kinds=["baseline"], seeds=(0, 4), said=io.StringIO())
+    assert [path.name for path in tmp_path.iterdir()] == ["baseline"]
+
+
+def test_a_training_that_outlived_its_comparison_is_told_and_not_disturbed(tmp_path: Path) -> None:
+    study = plan(tmp_path)
+    left_over = study.planned[1].folder
+    with (
+        alone_in(left_over, otherwise=ValueError()),
+        pytest.raises(
+            RunFolderError, match=f"another process is training in {left_over}, which.*wait for it or stop it"
+        ),
+    ):
+        start(tmp_path, kinds=["baseline", "deep_supervision"], said=io.StringIO())
+    assert not study.planned[0].folder.exists()
+    assert not study.folder.rungs.exists()
+    assert not somebody_in(left_over)
+
+
+def test_a_failure_without_a_word_is_in_the_report(tmp_path: Path) -> None:
+    first, second = plan(tmp_path).planned
+    finish(first)
+    second.log.start()
+    second.log.note_failure(-9)
+    comparison = read_study(plan(tmp_path))
+    assert comparison
+    assert comparison.failures == ("deep_supervision, seed 0: killed by signal 9 (out of memory?)",)
+
+
+def test_an_interruption_while_steps_are_timed_costs_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segdistill.commands.compare.seconds_per_step", interrupted)
+    for run in plan(tmp_path).planned:
+        finish(run)
+    said = io.StringIO()
+    with pytest.raises(InterruptedRunError, match="while steps were timed; the same command times them"):
+        start(tmp_path, kinds=["baseline", "deep_supervision"], said=said)
+    assert "deep_supervision against baseline: +0.00 mIoU points" in said.getvalue()
+    assert (tmp_path / "comparison.html").is_file()
+
+
+def test_steps_are_not_timed_where_nothing_is_measured_against_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "segdistill.commands.compare.seconds_per_step", lambda *_, **__: pytest.fail("for nobody")
+    )
+    finish(plan(tmp_path).planned[0])
+    start(tmp_path, kinds=["baseline"], said=io.StringIO())
 
 
 def test_nobody_waits_for_what_failed(tmp_path: Path) -> None:

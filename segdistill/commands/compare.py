@@ -15,8 +15,8 @@ from segdistill.commands.study_plan import MeasuredCost, Study, StudyFolder, is_
 from segdistill.config import Config
 from segdistill.config_io import load_config
 from segdistill.console import duration, new_console, warn
-from segdistill.errors import ConfigError, RunFolderError, UserError, first_line
-from segdistill.files import alone_in, write_json, write_text
+from segdistill.errors import ConfigError, InterruptedRunError, RunFolderError, UserError, first_line
+from segdistill.files import alone_in, somebody_in, write_json, write_text
 from segdistill.report.html import comparison_page
 from segdistill.report.rows import verdict
 from segdistill.report.text import comparison_tables, protocol_line
@@ -67,26 +67,17 @@ def compare(
         f"{study.base.name}: {len(study.ladder)} rungs x {len(seeds)} seeds in {study.folder.path}, "
         f"{len(study.planned) - len(todo)} of {len(study.planned)} runs are finished",
     )
-    write_results(study)  # a damaged run is told now and not after the first training
+    read_study(study)  # a damaged run is told now and not after the first training
     failures: list[Failure] = []
+    interrupted = False
     if not only_report:
         if todo:
-            taken = RunFolderError(
-                f"another comparison is training in {study.folder.path}; wait for it, stop it, or choose another "
-                "folder by --out"
-            )
-            with alone_in(study.folder.path, otherwise=taken):
-                failures = train_all(study, todo, jobs=jobs, console=console)
-        measure_cost(study, console=console)
-    comparison = write_results(study)
-    if comparison:
-        print_results(comparison, study.folder, console=console)
-    if lacking := [run for run in study.planned if is_finished(run) and not RunFolder(run.folder).finished]:
-        warn(
-            console,
-            f"without an ONNX file, as the export did not come to its end: {'; '.join(run.name for run in lacking)}. "
-            f"To make it: segdistill train {lacking[0].settings_file} --resume",
-        )
+            failures = train_all(study, todo, jobs=jobs, console=console)
+        try:
+            measure_cost(study, console=console)
+        except KeyboardInterrupt:
+            interrupted = True  # all trainings have ended, and are reported
+    comparison = report(study, console=console)
     if failures:
         lines = [failure.message() for failure in failures]
         raise UserError("\n  ".join([f"{len(failures)} of {len(todo)} trainings failed:", *lines]))
@@ -94,6 +85,8 @@ def compare(
         raise UserError(
             f"{study.folder.path} holds no finished run of these rungs, so there is nothing to report"
         )
+    if interrupted:
+        raise InterruptedRunError("interrupted while steps were timed; the same command times them again")
 
 
 def refuse_too_few_gpus(config: Config, *, jobs: int, gpus: int) -> None:
@@ -109,15 +102,28 @@ def refuse_too_few_gpus(config: Config, *, jobs: int, gpus: int) -> None:
 
 
 def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: Console) -> list[Failure]:
-    """Every run that is still to do; the results are written anew after each of them."""
-    write_json(study.folder.rungs, {rung.name: rung.overrides for rung in study.rungs})
-    for run in todo:  # so that an edit of the configuration does not reach the trainings still to come
-        write_text(run.settings_file, run.settings)
-    with StudyProgress(study.planned, jobs=jobs, console=console) as progress:
+    """Every run that is still to do; the results are written anew after each of them.
+
+    Raises:
+        RunFolderError: if another comparison does so in this folder, or another process trains one of the runs.
+        InterruptedRunError: see `Runner.run`.
+    """
+    taken = RunFolderError(
+        f"another comparison is training in {study.folder.path}; wait for it, stop it, or choose another folder by "
+        "--out"
+    )
+    with (
+        alone_in(study.folder.path, otherwise=taken),
+        StudyProgress(study.planned, jobs=jobs, console=console) as progress,
+    ):
+        refuse_busy(todo)
+        write_json(study.folder.rungs, {rung.name: rung.overrides for rung in study.rungs})
+        for run in todo:  # so that an edit of the configuration does not reach the trainings still to come
+            write_text(run.settings_file, run.settings)
 
         def finished(run: PlannedRun) -> None:
             progress.finished(run)
-            write_results(study)
+            publish(study)
 
         runner = Runner(
             jobs=jobs,
@@ -130,15 +136,25 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
         return runner.run(todo, finished=finished)
 
 
+def refuse_busy(todo: Sequence[PlannedRun]) -> None:
+    """Raises RunFolderError if other processes are training some of the runs."""
+    if busy := [run for run in todo if somebody_in(run.folder)]:
+        raise RunFolderError(
+            f"another process is training in {', '.join(str(run.folder) for run in busy)}, which a comparison that was "
+            "killed may have left over: wait for it or stop it, and start the comparison again"
+        )
+
+
 def measure_cost(study: Study, *, console: Console) -> None:
-    """Time the finished rungs' steps in turn in this process, once for a study; a failure costs only this column."""
-    # As they were trained: the YAML file may have been edited since.
-    trained = {run.rung.name: RunFolder(run.folder).config for run in reversed(study.finished)}
-    alike = ("train.devices=1", f"seed={study.base.seed}", "out=null")
+    """Time the finished rungs' steps in turn in this process, once for a study; a failure costs only this column.
+    Where no rung is measured against another, no step is timed."""
+    comparison = read_study(study)
+    if comparison is None or not any(result.against for result in comparison.results):
+        return
     try:
-        configs = {name: load_config(file, alike) for name, file in trained.items()}
+        configs = timed_settings(study)
         settings = {name: settings_hash(config) for name, config in configs.items()}
-        if not configs or study.folder.measured_cost().settings.items() >= settings.items():
+        if study.folder.measured_cost().settings.items() >= settings.items():
             return
         with console.status("timing the steps of all rungs, taken in turn"):
             seconds = seconds_per_step(configs, console=new_console(quiet=True))
@@ -148,8 +164,27 @@ def measure_cost(study: Study, *, console: Console) -> None:
     write_json(study.folder.cost, asdict(MeasuredCost(seconds, settings)))
 
 
-def write_results(study: Study) -> Comparison | None:
-    """JSON and page of the known runs that are finished; None if there are none."""
+def timed_settings(study: Study) -> dict[str, Config]:
+    """Of the finished rungs by name, as they were trained: the YAML file may have been edited since."""
+    trained = {run.rung.name: RunFolder(run.folder).config for run in reversed(study.finished)}
+    alike = ("train.devices=1", f"seed={study.base.seed}", "out=null")
+    return {name: load_config(file, alike) for name, file in trained.items()}
+
+
+def known_cost(study: Study) -> dict[str, float]:
+    """Seconds of a step by rung; of those that were timed with the settings that they have now."""
+    cost = study.folder.measured_cost()
+    if not cost.seconds_per_step:
+        return {}
+    return {
+        name: cost.seconds_per_step[name]
+        for name, config in timed_settings(study).items()
+        if name in cost.seconds_per_step and cost.settings.get(name) == settings_hash(config)
+    }
+
+
+def read_study(study: Study) -> Comparison | None:
+    """What the known runs that are finished say; None if there are none. Nothing is written."""
     done = study.finished
     if not done:
         return None
@@ -157,20 +192,38 @@ def write_results(study: Study) -> Comparison | None:
     def runs_of(rung: Rung) -> list[RunResult]:
         return [read_run(run.folder, seed=run.seed) for run in done if run.rung == rung]
 
-    results = compare_rungs(
-        [(rung, runs_of(rung)) for rung in study.rungs],
-        seconds_per_step=study.folder.measured_cost().seconds_per_step,
-    )
     missing = [run for run in study.planned if run not in done]
-    comparison = Comparison(
+    return Comparison(
         name=study.base.name,
         protocol=common_protocol([read_protocol(run.folder) for run in done]),
-        results=results,
+        results=compare_rungs(
+            [(rung, runs_of(rung)) for rung in study.rungs], seconds_per_step=known_cost(study)
+        ),
         missing=tuple((run.rung.name, run.seed) for run in missing),
-        failures=tuple(f"{run.name}: {run.last_error}" for run in missing if run.last_error),
+        failures=tuple(f"{run.name}: {run.log.failure}" for run in missing if run.log.failure),
     )
-    write_json(study.folder.json, comparison.as_dict())
-    write_text(study.folder.page, comparison_page(comparison))
+
+
+def publish(study: Study) -> Comparison | None:
+    """Write JSON and page of what `read_study` reads; nothing if there is nothing."""
+    comparison = read_study(study)
+    if comparison:
+        write_json(study.folder.json, comparison.as_dict())
+        write_text(study.folder.page, comparison_page(comparison))
+    return comparison
+
+
+def report(study: Study, *, console: Console) -> Comparison | None:
+    """Write and print what there is by now."""
+    comparison = publish(study)
+    if comparison:
+        print_results(comparison, study.folder, console=console)
+    if lacking := [run for run in study.planned if is_finished(run) and not RunFolder(run.folder).finished]:
+        warn(
+            console,
+            f"without an ONNX file, as the export did not come to its end: {'; '.join(run.name for run in lacking)}. "
+            f"To make it: segdistill train {lacking[0].settings_file} --resume",
+        )
     return comparison
 
 
@@ -230,7 +283,7 @@ class StudyProgress:
     def finished(self, run: PlannedRun) -> None:
         result = read_run(run.folder, seed=run.seed)
         to_do = sum(not is_finished(one) for one in self.planned)
-        left = f"{to_do} runs and {self._left()} left" if to_do else "none left"
+        left = f"{to_do} run{'s' if to_do > 1 else ''} and {self._left()} left" if to_do else "none left"
         self.say(f"finished {run.name}: mIoU {100 * result.miou:.2f}; {left}")
 
     def failed(self, failure: Failure) -> None:

@@ -63,6 +63,7 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
 )
+_ANEW = "by --overwrite or out=DIR; of a comparison: remove that run's folder and start the comparison again"
 #: Where a run's data lie and how they are read: all that may be said anew of a finished run.
 _ABOUT_DATA = frozenset({"data.root", "data.cache", "data.workers"})
 
@@ -223,40 +224,74 @@ class RunFolder:
         with alone_in(self.path, otherwise=taken):
             yield
 
-    def go_on(self, config: Config, state: TrainState, *, data_hash: str) -> None:
+    def go_on(self, config: Config, state: TrainState, *, data_hash: str) -> str:
         """Bring `state` to where the run stopped, if it is one to be resumed and has a checkpoint by now.
+
+        A beginning that another run has trained on other data is not gone on from.
 
         Args:
             config: of the run.
             state: changed in place.
             data_hash: of the data as they are now.
 
+        Returns:
+            Why a checkpoint that is there is not gone on from; empty as a rule.
+
         Raises:
             RunFolderError: if the checkpoint is damaged, of a version of the program with other networks, or of other
                 data: the number of images decides where in its schedule a step is.
         """
         last = self.checkpoints(config).last
-        now = versions()
+        anew = ""
         if config.train.resume and last.is_file():
             saved = load_checkpoint(last)
-            try:
-                state.load_state_dict(saved["state"])
-            except (RuntimeError, ValueError, KeyError, TypeError) as error:
-                makers = differences(saved["versions"], now) or "the same versions"
-                raise RunFolderError(
-                    f"{last} does not fit the networks that this version of the program makes "
-                    f"({first_line(error)}); it was made with {makers}. Resume with those, or start anew by --overwrite"
-                ) from None
-            state.position.programs = state.position.programs or [saved["versions"]]
-            if state.position.data_hash not in (None, data_hash):
-                raise RunFolderError(
-                    f"{self.path} was trained on other data (hash {state.position.data_hash}, now {data_hash}): images "
-                    "or labels were added, removed or changed since. Put them back (data.root=DIR says where they lie "
-                    "now), or start anew by --overwrite or out=DIR"
-                )
+            anew = self._taken_from_other_data(saved["state"], data_hash)
+            if not anew:
+                self._load(state, saved, last, data_hash=data_hash)
         state.position.data_hash = data_hash
+        now = versions()
         if now not in state.position.programs[-1:]:
             state.position.programs.append(now)
+        return anew
+
+    def drop_beginning(self, config: Config) -> None:
+        """Remove what of another run was laid here, for a run that does not go on from it. The last checkpoint, without
+        which the rest does not count, goes first."""
+        checkpoints = self.checkpoints(config)
+        for path in (checkpoints.last, checkpoints.best, self.path / TAKEN_OVER):
+            path.unlink(missing_ok=True)
+
+    def _taken_from_other_data(self, saved: Mapping[str, Any], data_hash: str) -> str:
+        """What is wrong with a beginning after which this run itself has not done a step; empty if nothing is."""
+        position = saved.get("position", {})
+        then = position.get("data_hash")
+        if then in (None, data_hash) or position["batch"] or not (self.path / TAKEN_OVER).is_file():
+            return ""
+        taken = json.loads((self.path / TAKEN_OVER).read_text())
+        if taken["epochs"] != position["epoch"]:
+            return ""
+        return (
+            f"{taken['source']}, whose first {taken['epochs']} epochs were to be this run's, was trained on other data "
+            f"(hash {then}, now {data_hash})"
+        )
+
+    def _load(self, state: TrainState, saved: Mapping[str, Any], path: Path, *, data_hash: str) -> None:
+        """Raises RunFolderError if what was saved there is not of these networks and data."""
+        try:
+            state.load_state_dict(saved["state"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            makers = differences(saved["versions"], versions()) or "the same versions"
+            raise RunFolderError(
+                f"{path} does not fit the networks that this version of the program makes "
+                f"({first_line(error)}); it was made with {makers}. Resume with those, or start anew {_ANEW}"
+            ) from None
+        state.position.programs = state.position.programs or [saved["versions"]]
+        if state.position.data_hash not in (None, data_hash):
+            raise RunFolderError(
+                f"{self.path} was trained on other data (hash {state.position.data_hash}, now {data_hash}): images or "
+                "labels were added, removed or changed since. Put them back (data.root=DIR says where they lie now), "
+                f"or start anew {_ANEW}"
+            )
 
     def _same_settings(self, config: Config, elsewhere: str) -> None:
         old = self.load_config()

@@ -3,7 +3,9 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from segdistill.build.training import build_fabric, build_state
 from segdistill.commands.run_folder import RunFolder, settings_that_count, versions
@@ -12,7 +14,7 @@ from segdistill.config_io import dump_config
 from segdistill.errors import RunFolderError
 from segdistill.files import whole_lines, write_json, write_text
 from segdistill.study.runner import TAKEN_OVER, Beginning, PlannedRun
-from segdistill.training.checkpoint import load_checkpoint
+from segdistill.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def epochs_of_deep_supervision(config: Config) -> int:
@@ -72,32 +74,69 @@ def _common(config: Config) -> str:
     return json.dumps(counting | {"copies": config.method.copies})
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """A beginning that can be laid: nothing of it is damaged, or of another program."""
+
+    curve: str  # lines of metrics.jsonl
+    states: dict[Path, dict[str, Any]]  # by the checkpoint that they are to be; `last` is the last
+
+
 def take_over(run: PlannedRun, config: Config) -> None:
     """Lay the beginning that another run has trained into this one's folder, which can then be resumed.
 
     Raises:
-        RunFolderError: if a checkpoint is damaged, or was made by another version of the program.
+        RunFolderError: if a checkpoint or the learning curve is damaged, or was made by another version of the
+            program. The run's folder is then as it was.
+        OSError: if something cannot be read or written. Whatever lies there by then does not count.
     """
+    _lay(_read_beginning(run, config), run, config)
+
+
+def _read_beginning(run: PlannedRun, config: Config) -> _Whole:
+    """Nothing is written. Raises as `take_over` does."""
     beginning = run.beginning
     assert beginning
-    folder, source = RunFolder(run.folder), RunFolder(beginning.folder)
-    theirs, ours = source.checkpoints(config).kept(beginning.epochs), folder.checkpoints(config)
+    source = RunFolder(beginning.folder)
+    theirs, ours = (
+        source.checkpoints(config).kept(beginning.epochs),
+        RunFolder(run.folder).checkpoints(config),
+    )
     pairs = ((theirs.best, ours.best), (theirs.last, ours.last))
     kept = {target: load_checkpoint(path) for path, target in pairs if path.is_file()}
     if any(saved["versions"] != versions() for saved in kept.values()):
         raise RunFolderError(f"another version of the program made {theirs.folder}")
-    lines = whole_lines(source.path / "metrics.jsonl")
+    return _Whole(
+        curve=_curve_until(beginning.epochs, source.path / "metrics.jsonl"),
+        states={target: _of_this_run(config, saved["state"]) for target, saved in kept.items()},
+    )
+
+
+def _curve_until(epoch: int, path: Path) -> str:
+    try:
+        return "".join(line for line in whole_lines(path) if json.loads(line)["epoch"] <= epoch)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+
+
+def _of_this_run(config: Config, saved: dict[str, Any]) -> dict[str, Any]:
+    """The other run's state with what this one has beside."""
     here = config.train.model_copy(update={"accelerator": "cpu", "devices": 1, "precision": "32-true"})
     on_one_cpu = config.model_copy(update={"train": here})
-    # The last checkpoint comes last: a run that is cut off before it starts from its first step.
+    # The schedule's length is not part of its state.
+    state = build_state(on_one_cpu, build_fabric(on_one_cpu), total_steps=config.train.epochs)
+    state.take_over(saved)
+    return state.state_dict()
+
+
+def _lay(whole: _Whole, run: PlannedRun, config: Config) -> None:
+    """The last checkpoint comes last: a run without one starts from its first step, and drops all the rest."""
+    assert run.beginning
+    folder = RunFolder(run.folder)
     folder.begin(config)
-    write_text(
-        folder.path / "metrics.jsonl",
-        "".join(line for line in lines if json.loads(line)["epoch"] <= beginning.epochs),
-    )
-    for target, saved in kept.items():
-        # The schedule's length is not part of its state.
-        state = build_state(on_one_cpu, build_fabric(on_one_cpu), total_steps=config.train.epochs)
-        state.take_over(saved["state"])
-        ours.save(target, state)
-    write_json(folder.path / TAKEN_OVER, {"source": beginning.source, "epochs": beginning.epochs})
+    write_text(folder.path / "metrics.jsonl", whole.curve)
+    told = {"source": run.beginning.source, "epochs": run.beginning.epochs}
+    write_json(folder.path / TAKEN_OVER, told)
+    checkpoints = folder.checkpoints(config)
+    for target, state in whole.states.items():
+        save_checkpoint(target, state=state, config=checkpoints.config, versions=checkpoints.versions)

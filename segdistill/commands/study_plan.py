@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,10 +20,18 @@ from segdistill.study.results import REFERENCES
 from segdistill.study.rungs import ADDED, DEEP_SUPERVISION, LADDER, SELF_DISTILL, Rung
 from segdistill.study.runner import PlannedRun
 
-#: Keys that a comparison sets itself, and keys that have to be the same in all rungs for pairs to be pairs.
-_STUDYS_OWN = ("seed", "out", "export.weights", "train.resume")
+#: Keys that a comparison sets itself, with what there is instead of setting them.
+_STUDYS_OWN = {
+    "seed": "seeds are given by --seeds",
+    "out": "the study's folder is given by --out",
+    "export.weights": "the last epoch's weights are scored, and the best epoch is shown beside",
+    "train.resume": "the same command goes on with what is not finished",
+}
+#: As `StudyFolder.run` writes it: `seed01` is somebody's copy.
+_SEED_FOLDER = re.compile("seed(0|[1-9][0-9]*)")
 _T = TypeVar("_T")
 _ELSEWHERE = "another folder by --out, another name for the rung, or remove this folder"
+#: Keys that have to be the same in all rungs for pairs to be pairs.
 _ONE_FOR_ALL = ("data.kind", "data.root", "data.size", "data.folder", "data.synthetic")
 
 
@@ -81,7 +89,7 @@ class StudyFolder:
             for seed in sorted(
                 int(path.name[4:])
                 for path in (self.path / rung.name).glob("seed*/")
-                if re.fullmatch("seed[0-9]+", path.name)
+                if _SEED_FOLDER.fullmatch(path.name)
             )
             if RunFolder(self.run(rung, seed)).scored
         ]
@@ -142,35 +150,24 @@ def plan_study(
         ConfigError: naming the rung or option and the remedy.
     """
     base = load_config(config_path, overrides)
-    off = [rung for rung in LADDER if kinds is None and silent(rung, base)]
-    own = [rung for rung in LADDER if (rung not in off if kinds is None else rung.name in kinds)]
+    own, off = chosen_of_ladder(base, kinds)
     ladder = [*own, *rungs]
-    for what, names in (("--rung", [rung.name for rung in ladder]), ("--seeds", seeds)):
-        if twice := sorted({str(name) for name in names if list(names).count(name) > 1}):
-            raise ConfigError(f"{what}: {', '.join(twice)} is given twice")
-    refuse_what_a_study_decides("the overrides", overrides, _STUDYS_OWN)
+    refuse_repeated("--rung", [rung.name for rung in ladder])
+    refuse_repeated("--seeds", seeds)
+    refuse_what_a_study_decides("the overrides", overrides)
     for rung in rungs:
-        refuse_what_a_study_decides(f"rung {rung.name}", rung.overrides, (*_STUDYS_OWN, *_ONE_FOR_ALL))
+        refuse_what_a_study_decides(f"rung {rung.name}", rung.overrides)
+        refuse_unfair_pairs(rung)
     folder = StudyFolder(expanded(out or Path("runs") / f"{base.name}_compare"))
-    plans = [plan(config_path, overrides, rung, seed, folder=folder) for seed in seeds for rung in ladder]
+    plan_one = functools.partial(plan, config_path, overrides, folder=folder)
+    plans = [plan_one(rung, seed) for seed in seeds for rung in ladder]
     twins = equal_rungs([(run.rung, config) for run, config in plans if run.seed == seeds[0]])
-    for rung in twins:
-        if kinds is not None or rung in rungs:
-            raise ConfigError(
-                f"rung {rung.name}: it trains with the very settings of {twins[rung].name}; leave one of them out"
-            )
+    refuse_twins(twins, asked_for=ladder if kinds is not None else rungs)
     ladder = [rung for rung in ladder if rung not in twins]
     planned = with_beginnings([one for one in plans if one[0].rung in ladder])
     every = folder.remembered(ladder)
-    earlier: list[PlannedRun] = []
-    foreign: list[str] = []
-    for rung, seed in folder.finished_runs(every):
-        if rung in ladder and seed in seeds:
-            continue
-        try:
-            earlier.append(plan(config_path, overrides, rung, seed, folder=folder)[0])
-        except ConfigError:
-            foreign.append(f"{rung.name} seed {seed}")
+    now = {(run.rung, run.seed) for run in planned}
+    earlier, foreign = earlier_runs([one for one in folder.finished_runs(every) if one not in now], plan_one)
     nothing = [f"{rung.name} ({ADDED[rung.name]}=0)" for rung in off]
     nothing += [f"{rung.name} (equal to {twin.name})" for rung, twin in twins.items()]
     reasons = {"for it would add nothing": nothing, "trained with other settings than these": foreign}
@@ -183,6 +180,43 @@ def plan_study(
         known=(*planned, *earlier),
         left_out=tuple(f"{why}: {', '.join(what)}" for why, what in reasons.items() if what),
     )
+
+
+def chosen_of_ladder(base: Config, kinds: Sequence[str] | None) -> tuple[list[Rung], list[Rung]]:
+    """The ladder's rungs that are compared, and those that are left out because they would add nothing."""
+    if kinds is not None:
+        return [rung for rung in LADDER if rung.name in kinds], []
+    off = [rung for rung in LADDER if silent(rung, base)]
+    return [rung for rung in LADDER if rung not in off], off
+
+
+def refuse_repeated(option: str, values: Sequence[str | int]) -> None:
+    """Raises ConfigError naming what is given twice."""
+    if twice := sorted({str(value) for value in values if list(values).count(value) > 1}):
+        raise ConfigError(f"{option}: {', '.join(twice)} is given twice")
+
+
+def refuse_twins(twins: Mapping[Rung, Rung], *, asked_for: Sequence[Rung]) -> None:
+    """Raises ConfigError for a rung that was asked for by name and trains the same as another."""
+    for rung, twin in twins.items():
+        if rung in asked_for:
+            raise ConfigError(
+                f"rung {rung.name}: it trains with the very settings of {twin.name}; leave one of them out"
+            )
+
+
+def earlier_runs(
+    finished: Sequence[tuple[Rung, int]], plan_one: Callable[[Rung, int], tuple[PlannedRun, Config]]
+) -> tuple[list[PlannedRun], list[str]]:
+    """Of rungs and seeds that earlier calls have finished: the runs with this call's settings, the names of others."""
+    same: list[PlannedRun] = []
+    foreign: list[str] = []
+    for rung, seed in finished:
+        try:
+            same.append(plan_one(rung, seed)[0])
+        except ConfigError:
+            foreign.append(f"{rung.name} seed {seed}")
+    return same, foreign
 
 
 def equal_rungs(rungs: Sequence[tuple[Rung, Config]]) -> dict[Rung, Rung]:
@@ -201,15 +235,28 @@ def equal_rungs(rungs: Sequence[tuple[Rung, Config]]) -> dict[Rung, Rung]:
     return twins
 
 
-def refuse_what_a_study_decides(where: str, overrides: Sequence[str], keys: Sequence[str]) -> None:
-    """Raises ConfigError naming the first override that would be overruled, or would make pairs unfair."""
+def refuse_what_a_study_decides(where: str, overrides: Sequence[str]) -> None:
+    """Raises ConfigError naming the first override that would be overruled."""
     for override in overrides:
-        key = override.partition("=")[0]
-        if any(key == one or key.startswith(f"{one}.") or one.startswith(f"{key}.") for one in keys):
+        for key, instead in _STUDYS_OWN.items():
+            if _touches(override, key):
+                raise ConfigError(f"{where}: {override}: a comparison decides {key} itself; {instead}")
+
+
+def refuse_unfair_pairs(rung: Rung) -> None:
+    """Raises ConfigError naming the first override by which the rung would see other data than the others."""
+    for override in rung.overrides:
+        if any(_touches(override, key) for key in _ONE_FOR_ALL):
             raise ConfigError(
-                f"{where}: {override}: a comparison decides that itself, or it has to be the same for all rungs; "
-                "use --seeds, --out, or an override for the whole study"
+                f"rung {rung.name}: {override}: it has to be the same for all rungs; give it as an override for the "
+                "whole study"
             )
+
+
+def _touches(override: str, key: str) -> bool:
+    """Whether it sets the key, a part of it, or a section that has it."""
+    given = override.partition("=")[0]
+    return given == key or given.startswith(f"{key}.") or key.startswith(f"{given}.")
 
 
 def plan(
@@ -256,7 +303,7 @@ def is_finished(run: PlannedRun) -> bool:
 def is_cut_short(run: PlannedRun) -> bool:
     """Whether its export was stopped. One that failed would only fail again."""
     folder = RunFolder(run.folder)
-    return folder.scored and not folder.finished and not run.last_error
+    return folder.scored and not folder.finished and not run.log.error
 
 
 def _read(path: Path, kind: type[_T], otherwise: _T) -> _T:

@@ -73,12 +73,16 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
     state = build_state(config, fabric, total_steps=config.train.epochs * data.batches.steps)
 
     # All have read the folder before the first one writes to it.
-    in_turn(fabric, lambda: folder.go_on(config, state, data_hash=data.hash))
+    anew = in_turn(fabric, lambda: folder.go_on(config, state, data_hash=data.hash))
+    if anew:
+        warn(console, f"from the first step: {anew}")
     with ExitStack() as until_the_end:
 
         def begin() -> None:
             until_the_end.enter_context(folder.owned())
             folder.begin(config)
+            if not state.position.step:
+                folder.drop_beginning(config)
             folder.note_images(data.names)
 
         by_first(fabric, begin)

@@ -215,7 +215,8 @@ def _draw_curve(axes: Axes, curve: Mapping[int, Sequence[float]], *, name: str, 
 def _label_ends(
     axes: Axes, curves: Mapping[str, Mapping[int, Sequence[float]]], colours: Mapping[str, str]
 ) -> None:
-    """Name each line at the right edge, apart from one another, with a thread to its end."""
+    """Name each line at the right edge, apart from one another, with a thread to its end. Threads look like no curve:
+    a rung may end long before the edge."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     axes.set(xlim=(left, right), ylim=(bottom, top))  # as they are: the names are outside
     ends = sorted(
@@ -225,6 +226,7 @@ def _label_ends(
     )
     heights = spread_out([value for value, _, _ in ends], gap=(top - bottom) / 16)
     for (value, epoch, name), height in zip(ends, heights, strict=True):
+        axes.plot(epoch, value, "o", color=colours[name], markersize=4, clip_on=False)
         axes.annotate(
             name,
             (epoch, value),
@@ -234,8 +236,9 @@ def _label_ends(
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
-                "color": colours[name],
-                "linewidth": 1,
+                "color": _GRID,
+                "linestyle": ":",
+                "linewidth": 0.8,
                 "relpos": (0, 0.5),
                 "shrinkA": 1,
                 "shrinkB": 2,

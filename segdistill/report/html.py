@@ -141,13 +141,16 @@ def _caution(comparison: Comparison) -> str:
     fewest, most = (choose(one.spread.n for one in differences) for choose in (min, max))
     seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seed{'s' if most > 1 else ''}"
     share = f"{CONFIDENCE:.0%}"
+    settings = "settings except those listed above"
+    shared = f"All runs share one split of the data, the same scored images and all {settings}"
+    if not comparison.same_data:
+        shared = f"All runs share their {settings}, but, as said at the top, not all of them their data"
     paragraphs = [
         f"Differences are taken seed by seed, here over {seeds}. If the study were repeated with other seeds, {share} "
         "of such intervals (Student's t) would hold the difference that very many seeds would show, provided that "
         "the differences scatter about normally, which a few of them cannot prove. One seed gives no interval.",
-        "An interval knows the noise between seeds only. All runs share one split of the data, the same scored "
-        "images and the same settings; how the difference would turn out on another split, data set or network it "
-        "does not say.",
+        f"An interval knows the noise between seeds only. {shared}; how the difference would turn out on another "
+        "split, data set or network it does not say.",
     ]
     if comparison.by_chance:
         paragraphs.append(comparison.by_chance)

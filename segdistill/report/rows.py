@@ -31,9 +31,10 @@ class Grid:
     Attributes:
         title: what the numbers are, with their unit.
         note: what has to be known to read them.
-        columns: the first one names the rows.
+        columns: the first `naming` ones name the rows.
         rows: one cell for each column.
         strong: names of the rows to set off.
+        naming: stays beside the others wherever a table is cut.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Grid:
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     strong: tuple[str, ...] = ()
+    naming: int = 1
 
 
 def verdict(comparison: Comparison) -> tuple[str, list[str]]:
@@ -54,8 +56,25 @@ def verdict(comparison: Comparison) -> tuple[str, list[str]]:
     ]
     sentences = [*first, *(sentence for sentence in comparison.words if sentence not in first)]
     if not sentences:
-        return "No rung shares a finished seed with a reference, so there is no difference to report yet.", []
+        return _why_no_difference(comparison), []
     return sentences[0], sentences[1:]
+
+
+def _why_no_difference(comparison: Comparison) -> str:
+    """And what to do about it."""
+    names = {result.rung.name for result in comparison.results} | {rung for rung, _ in comparison.missing}
+    known = [name for name in REFERENCES if name in names]
+    if not known:
+        return (
+            f"There is no difference to report, as none of these rungs is one to measure against: add {BASELINE} "
+            "to --kinds."
+        )
+    if len(names) == 1:
+        return f"There is no difference to report, as there is no rung but {known[0]}: add others by --kinds or --rung."
+    return (
+        f"There is no difference to report yet, as no rung shares a finished seed with {' or '.join(known)}: train the "
+        "missing runs."
+    )
 
 
 def missing_lines(comparison: Comparison) -> list[str]:
@@ -124,9 +143,7 @@ def main_grid(comparison: Comparison) -> Grid:
         )
     if with_cost:
         note += f" time, memory: seconds per training step and peak memory, as multiples of the {BASELINE}'s."
-    shared = {one.rung.name: max(run.shared_epochs for run in one.runs) for one in comparison.results}
-    if any(shared.values()):
-        counted = ", ".join(f"{name} {epochs}" for name, epochs in shared.items() if epochs)
+    if counted := ", ".join(shared for one in comparison.results if (shared := _shared_epochs(one))):
         sources = ", ".join(
             sorted({run.shared_with for one in comparison.results for run in one.runs} - {""})
         )
@@ -134,6 +151,13 @@ def main_grid(comparison: Comparison) -> Grid:
             f" Epochs that another rung of the same seed did, equal until there: {counted} (by {sources})."
         )
     return Grid("mIoU in percent", note, tuple(columns), tuple(rows), strong=(SELF_DISTILL,))
+
+
+def _shared_epochs(result: RungResult) -> str:
+    """How many epochs another rung did for this one, and for how many of its seeds if not for all; or nothing."""
+    epochs = [run.shared_epochs for run in result.runs]
+    some = f" in {sum(map(bool, epochs))} of {len(epochs)} seeds" if not all(epochs) else ""
+    return f"{result.rung.name} {max(epochs)}{some}" if any(epochs) else ""
 
 
 def class_grid(comparison: Comparison) -> Grid | None:
@@ -199,6 +223,7 @@ def submodel_grid(comparison: Comparison) -> Grid | None:
         "is scored on. An ensemble that is not better than the primary has nothing to teach it.",
         columns,
         tuple(rows),
+        naming=2,
     )
 
 

@@ -24,7 +24,8 @@ from segdistill.study.results import Comparison
 def comparison_tables(comparison: Comparison, console: Console) -> list[Table]:
     """Scores and differences of every rung, differences by class, sub-models.
 
-    Each is one table where the console is wide enough, else several below each other, all with the first column.
+    Each is one table where the console is wide enough, else several below each other, all with the columns that name
+    the rows.
     """
     main = main_grid(comparison)
     main = replace(main, note="\n".join([main.note, *missing_lines(comparison)]))
@@ -42,13 +43,14 @@ def _fitting(grid: Grid, console: Console) -> list[Grid]:
     units = [
         list(members)
         for _, members in groupby(
-            range(1, len(grid.columns)), key=lambda index: grid.columns[index].group or index
+            range(grid.naming, len(grid.columns)), key=lambda index: grid.columns[index].group or index
         )
     ]
-    parts: list[list[int]] = [[0]]
+    naming = list(range(grid.naming))
+    parts = [naming[:]]
     for unit in units:
-        if len(parts[-1]) > 1 and _width(_part(grid, [*parts[-1], *unit]), console) > console.width:
-            parts.append([0])
+        if parts[-1] != naming and _width(_part(grid, [*parts[-1], *unit]), console) > console.width:
+            parts.append(naming[:])
         parts[-1] += unit
     last = len(parts) - 1
     return [

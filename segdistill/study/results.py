@@ -33,6 +33,8 @@ class RunResult:
     memory_bytes: int | None  # peak while training; None where the platform does not tell
     shared_epochs: int = 0  # from the start, done by the same seed of
     shared_with: str = ""  # this rung
+    device: str = ""
+    software: tuple[str, ...] = ()  # packages with their versions
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Against:
         str, PairedDifference
     ]  # of the mIoU; the rung's branches and ensemble minus the reference's primary
     seconds: float | None  # per training step, as a ratio
-    memory: float | None  # peak while training, as a ratio
+    memory: float | None  # peak while training, the highest of the shared seeds, as a ratio
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,12 @@ class Comparison:
     @property
     def caveats(self) -> list[str]:
         """What makes a difference something else than one between methods; empty as a rule."""
-        return [*self._of_data(), *self._of_classes()]
+        return [*self._of_data(), *self._of_makers(), *self._of_classes()]
+
+    @property
+    def same_data(self) -> bool:
+        """Whether all runs had the same, as far as they know."""
+        return not self._of_data()
 
     def _of_data(self) -> list[str]:
         differing = [
@@ -91,6 +98,28 @@ class Comparison:
         if not differing:
             return []
         return [f"Not all of these runs had the same data ({'; '.join(differing)}), so some are no pairs."]
+
+    def _of_makers(self) -> list[str]:
+        """Where the two sides of a pair were not trained alike."""
+        runs = {result.rung.name: {run.seed: run for run in result.runs} for result in self.results}
+        pairs = [
+            (
+                f"{result.rung.name} and {reference}, seed {seed}",
+                runs[result.rung.name][seed],
+                runs[reference][seed],
+            )
+            for result in self.results
+            for reference, against in result.against.items()
+            for seed in against.miou.by_seed
+        ]
+        differing = [(pair, found) for pair, one, other in pairs if (found := _made_otherwise(one, other))]
+        if not differing:
+            return []
+        (pair, example), *_ = differing
+        return [
+            f"In {len(differing)} of {len(pairs)} pairs the two runs were trained by different software or on "
+            f"different devices ({pair}: {example}), which may be a part of their difference."
+        ]
 
     def _of_classes(self) -> list[str]:
         return [
@@ -174,6 +203,8 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
             memory_bytes=summary["memory_bytes"],
             shared_epochs=shared["epochs"],
             shared_with=shared["source"].partition(",")[0],
+            device=_device(summary),
+            software=_software(summary),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
@@ -189,9 +220,24 @@ def read_protocol(folder: Path) -> dict[str, Any]:
     return summary["protocol"] | {
         "training_images": data.get("training_images"),
         "data_hash": data.get("hash"),
-        "device": f"{summary['processes']} x {summary['device']}",
-        "software": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
+        "device": _device(summary),
+        "software": ", ".join(_software(summary)),
     }
+
+
+def _device(summary: Mapping[str, Any]) -> str:
+    return f"{summary['processes']} x {summary['device']}"
+
+
+def _software(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{name} {version}" for name, version in summary["versions"].items())
+
+
+def _made_otherwise(run: RunResult, reference: RunResult) -> str:
+    """What of device and software differs, of both; empty if nothing does."""
+    ours, theirs = ((one.device, *one.software) for one in (run, reference))
+    sides = [one for one in ours if one not in theirs], [one for one in theirs if one not in ours]
+    return " / ".join(", ".join(side) or "not there" for side in sides) if any(sides) else ""
 
 
 def common_protocol(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -215,10 +261,11 @@ def compare_rungs(
     """Pair the runs by seed.
 
     Args:
-        runs: each rung with its finished runs; rungs without any are left out.
+        runs: each rung with its finished runs, one of a seed; rungs without any are left out.
         seconds_per_step: by rung, measured in turns; may lack rungs.
     """
     finished = {rung.name: {run.seed: run for run in results} for rung, results in runs if results}
+    assert all(len(finished.get(rung.name, ())) == len(results) for rung, results in runs)
     return tuple(
         RungResult(
             rung=rung,
@@ -265,7 +312,7 @@ def _against(
         unpaired=tuple(unpaired),
         submodels={name: PairedDifference.of(by_seed) for name, by_seed in submodels.items()},
         seconds=seconds,
-        memory=_ratio(_most_memory(runs.values()), _most_memory(reference.values())),
+        memory=_ratio(*(_most_memory(side[seed] for seed in seeds) for side in (runs, reference))),
     )
 
 

@@ -14,11 +14,11 @@ from segdistill.cores import CORES_VARIABLE, threads_asked_for, usable_cores
 from segdistill.errors import InterruptedRunError, UserError
 from segdistill.files import whole_lines
 from segdistill.study.rungs import Rung
+from segdistill.study.training_log import TrainingLog, how_it_ended
 
 #: In the folder of a run that went on from another one's epochs: whose, and how many.
 TAKEN_OVER = "beginning.json"
 _POLL_SECONDS, _WATCH_SECONDS = 0.5, 3.0
-_STARTED = "---- started"  # a line of the log before what each try says
 _HANGUP = {signal.SIGHUP} if hasattr(signal, "SIGHUP") else set[signal.Signals]()  # Windows has none
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | _HANGUP
 
@@ -53,31 +53,13 @@ class PlannedRun:
         return (self.folder / "config.yaml").is_file()
 
     @property
-    def log(self) -> Path:
-        """What the training says, beside its folder."""
-        return self.folder.with_suffix(".log")
+    def log(self) -> TrainingLog:
+        return TrainingLog(self.folder.with_suffix(".log"))
 
     @property
     def settings_file(self) -> Path:
         """Where `settings` are for its training to read, beside its folder."""
         return self.folder.with_suffix(".yaml")
-
-    @property
-    def last_words(self) -> list[str]:
-        """Lines that its last training said."""
-        said = self.log.read_text(errors="replace") if self.log.is_file() else ""
-        return said.rpartition(_STARTED)[2].strip().splitlines()
-
-    @property
-    def last_error(self) -> str:
-        """The error that its last training ended with, all lines of it; empty if it ended otherwise."""
-        lines = self.last_words
-        for place, line in enumerate(lines):
-            if line.startswith("error:"):
-                return "\n".join(lines[place:])
-            if line.startswith("Traceback "):
-                return lines[-1]
-        return ""
 
     @property
     def shared(self) -> int:
@@ -104,8 +86,10 @@ class Failure:
 
     def message(self) -> str:
         """Which run, and the last words it said."""
-        said = self.run.last_error or "".join(self.run.last_words[-1:]) or "no output"
-        return f"{self.run.name} ended with code {self.code} ({self.run.log}): {said}"
+        log = self.run.log
+        said = log.error or "".join(log.last_words[-1:]) or "no output"
+        how = ("was " if self.code < 0 else "") + how_it_ended(self.code)
+        return f"{self.run.name} {how} ({log.path}): {said}"
 
 
 @dataclass
@@ -173,6 +157,7 @@ class Runner:
                         finished(one.run)
                     else:
                         failures.append(Failure(one.run, one.process.returncode))
+                        one.run.log.note_failure(one.process.returncode)
                         self.failed(failures[-1])
                 if time.monotonic() - watched > _WATCH_SECONDS:
                     self.watch([one.run for one in self._started])
@@ -196,14 +181,12 @@ class Runner:
 
     def _start(self, run: PlannedRun) -> None:
         slot = min(set(range(self.jobs)) - {one.slot for one in self._started})
-        run.log.parent.mkdir(parents=True, exist_ok=True)
         how = "resuming" if run.begun else "starting"
         if not run.begun and run.beginning:
             how += f" {self._begin(run, run.beginning)}:"
-        self.said(f"{how} {run.name} (log: {run.log})")
-        with run.log.open("ab") as log:
-            log.write(f"{_STARTED}\n".encode())
-            log.flush()
+        self.said(f"{how} {run.name} (log: {run.log.path})")
+        run.log.start()
+        with run.log.path.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "segdistill.cli", "train", str(run.settings_file), "--resume"],
                 stdout=log,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from scipy.stats import t as student_t
 
 CONFIDENCE = 0.95
+#: Shares closer than this are equal but for rounding.
+_SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,15 @@ class PairedDifference:
                 f"{rung} against {reference}: {points(self.spread.mean)} mIoU points with one seed, which says "
                 "nothing about noise; run more seeds."
             )
+        if self.spread.sd is not None and self.spread.sd < _SAME:
+            return self._in_words_without_spread(rung, reference)
         interval = f"{points(self.low)} to {points(self.high)}"
         how = f"{points(self.spread.mean)} mIoU points on average, won {self.won} of {n} seeds"
+        if self.beyond_noise and points(self.spread.mean) == points(0.0):
+            return (
+                f"{rung} and {reference} differ by less than a hundredth of a point, if also beyond the noise between "
+                f"seeds: {how}."
+            )
         if self.beyond_noise:
             better = "better" if self.spread.mean > 0 else "worse"
             return (
@@ -83,6 +92,15 @@ class PairedDifference:
         return (
             f"{rung} against {reference} cannot be told from noise with {n} seeds: {how}; "
             f"{CONFIDENCE:.0%} interval {interval}."
+        )
+
+    def _in_words_without_spread(self, rung: str, reference: str) -> str:
+        n = self.spread.n
+        if abs(self.spread.mean) < _SAME:
+            return f"{rung} and {reference} have the same mIoU in each of {n} seeds."
+        return (
+            f"{rung} against {reference}: {points(self.spread.mean)} mIoU points in each of {n} seeds; differences "
+            "that do not scatter at all say nothing about noise."
         )
 
 

@@ -42,11 +42,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     except Exception as error:  # torch.load raises many kinds for a damaged file
         raise RunFolderError(
-            f"the checkpoint {path} cannot be read ({first_line(error)}); start the run anew by --overwrite"
+            f"the checkpoint {path} cannot be read ({first_line(error)}); start the run anew by --overwrite, or "
+            "by removing its folder"
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunFolderError(
             f"{path} is not a checkpoint of this version of segdistill (format {FORMAT}); use the version that "
-            "made it, which its summary.json names, or start the run anew by --overwrite"
+            "made it, which its summary.json names, or start the run anew by --overwrite, or by "
+            "removing its folder"
         )
     return content

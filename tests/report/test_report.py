@@ -303,10 +303,36 @@ def test_without_a_pair(no_pair: Comparison) -> None:
         ("self_distill", "1 (1)", "50.00", "51.00"),
     )
     lead, others = rows.verdict(no_pair)
-    assert "no difference" in lead
+    assert lead == (
+        "There is no difference to report yet, as no rung shares a finished seed with baseline: train the missing runs."
+    )
     assert others == []
     assert paired_differences(no_pair) is None
     assert "interval" not in text_of(comparison_page(no_pair))
+
+
+def test_where_nothing_can_be_compared_it_is_told_why() -> None:
+    reparam = LADDER[1]
+    lead, _ = rows.verdict(comparison([(reparam, [run(0, 0.4)]), (DISTILL, [run(0, 0.5)])]))
+    assert lead.endswith("as none of these rungs is one to measure against: add baseline to --kinds.")
+    lead, _ = rows.verdict(comparison([(DEEP, [run(0, 0.4)])], missing=(("deep_supervision", 1),)))
+    assert lead.endswith("as there is no rung but deep_supervision: add others by --kinds or --rung.")
+    lead, _ = rows.verdict(comparison([(DISTILL, [run(0, 0.4)])], missing=(("baseline", 0),)))
+    assert lead.endswith("as no rung shares a finished seed with baseline: train the missing runs.")
+
+
+def test_shared_epochs_say_of_how_many_seeds() -> None:
+    def sharing(seed: int) -> RunResult:
+        return replace(run(seed, 0.5), shared_epochs=2, shared_with="deep_supervision")
+
+    def note(*distilled: RunResult) -> str:
+        plain = [run(one.seed, 0.4) for one in distilled]
+        return rows.main_grid(comparison([(BASELINE, plain), (DISTILL, distilled)])).note
+
+    assert "equal until there: self_distill 2 (by deep_supervision)." in note(sharing(0), sharing(1))
+    some = note(run(0, 0.5), sharing(1), run(2, 0.5))
+    assert "equal until there: self_distill 2 in 1 of 3 seeds (by deep_supervision)." in some
+    assert "equal until there" not in note(run(0, 0.5))
 
 
 def test_the_verdict_on_self_distillation_comes_first(three_seeds: Comparison) -> None:
@@ -396,6 +422,12 @@ def test_a_narrow_terminal_gets_several_tables(three_seeds: Comparison) -> None:
         ]
     assert lines.count("mIoU in percent") == 1
     assert max(len(line) for line in output.splitlines()) <= 80
+
+
+def test_every_part_of_a_narrow_table_names_its_sub_models(three_seeds: Comparison) -> None:
+    lines = [" ".join(line.split()) for line in printed(three_seeds, width=60).splitlines()]
+    assert "self_distill branch4 48.00 ± 4.58" in lines
+    assert "self_distill branch4 +6.00 -0.57 to +12.57 3/3" in lines
 
 
 def test_brackets_are_no_markup_on_the_terminal(nasty: Comparison) -> None:
@@ -512,7 +544,9 @@ def test_curves_are_means_over_seeds(three_seeds: Comparison) -> None:
         found = [
             [((x - left) / wide, (y - bottom) / high) for x, y in line] for line in lines(axes, "#d55e00")
         ]
-        assert [pytest.approx(point, abs=1e-3) for point in expected] in found  # beside the name's thread
+        assert found == [[pytest.approx(point, abs=1e-3) for point in expected]], (
+            "and no thread looks like it"
+        )
     assert {"baseline", "deep_supervision", "self_distill"} <= set(texts(panel(root, 2)))
 
 
@@ -521,7 +555,11 @@ def test_a_longer_rung_leaves_the_others_in_the_last_third() -> None:
     study = comparison([(BASELINE, [run(0, 0.4)]), (DISTILL, [run(0, 0.5)])])
     longer = replace(study.results[1].runs[0], curve=((1, 0.3), (30, 0.5)))
     study = comparison([(BASELINE, study.results[0].runs), (DISTILL, [longer])])
-    assert {"baseline", "self_distill"} <= set(texts(panel(element(learning_curves(study)), 2)))
+    root = element(learning_curves(study))
+    assert {"baseline", "self_distill"} <= set(texts(panel(root, 2)))
+    threads = [path.get("style", "") for path in root.iter(f"{SVG}path") if "dash" in path.get("style", "")]
+    assert len(threads) == 2
+    assert all("stroke: #8f979f" in thread for thread in threads), "where a short rung ends, its line does"
 
 
 @pytest.mark.parametrize(
@@ -667,6 +705,17 @@ def test_the_page_in_words(three_seeds: Comparison) -> None:
         "the noise between seeds only",
     ):
         assert expected in text, expected
+
+
+@pytest.mark.parametrize("data", ["abc", "differs: abc / def"])
+def test_the_page_says_what_all_runs_share(data: str) -> None:
+    runs = [(BASELINE, [run(0, 0.4)]), (DISTILL, [run(0, 0.5)])]
+    page = text_of(comparison_page(comparison(runs, protocol={**PROTOCOL, "data_hash": data})))
+    one_split = (
+        "All runs share one split of the data, the same scored images and all settings except those listed"
+    )
+    assert (one_split in page) == (data == "abc")
+    assert ("settings except those listed above, but, as said at the top, not all" in page) == (data != "abc")
 
 
 def test_names_are_text_in_the_page(nasty: Comparison) -> None:

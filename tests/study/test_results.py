@@ -65,6 +65,8 @@ def test_a_run_is_read_from_its_own_files(tmp_path: Path) -> None:
         submodels={"branch3": 0.4, "ensemble": 0.45},
         curve=((2, 0.3),),
         memory_bytes=1000,
+        device="2 x cpu",
+        software=("segdistill 0.1.0", "torch 2.14"),
     )
 
 
@@ -110,7 +112,7 @@ def test_a_run_without_a_score_is_named(tmp_path: Path) -> None:
 def test_differences_are_taken_seed_by_seed() -> None:
     runs = [
         (BASELINE, [result(0, 0.50), result(1, 0.40, memory=200), result(2, 0.45)]),
-        (DEEP, [result(0, 0.51)]),
+        (DEEP, [result(0, 0.51), result(7, 0.51, memory=900)]),
         (DISTILLED, [result(1, 0.43, memory=300), result(0, 0.54)]),
     ]
     baseline, deep, distilled = compare_rungs(runs, seconds_per_step={"baseline": 2.0, "self_distill": 3.0})
@@ -120,6 +122,7 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert distilled.against["baseline"].classes["pole"].spread.mean == 0
     assert distilled.against["baseline"].seconds == 1.5
     assert distilled.against["baseline"].memory == 1.5
+    assert deep.against["baseline"].memory == 1, "seed 7 is nobody's pair"
     assert distilled.against["deep_supervision"].miou.by_seed == pytest.approx({0: 0.03})
     assert distilled.against["deep_supervision"].seconds is None
     assert list(deep.against) == ["baseline"]
@@ -155,6 +158,27 @@ def test_means_over_different_classes_are_told() -> None:
     assert study.as_dict()["caveats"] == [caveat]
     same = [(BASELINE, [result(0, 0.5)]), (DISTILLED, [result(0, 0.6)])]
     assert Comparison("x", {}, compare_rungs(same, seconds_per_step={}), missing=()).caveats == []
+
+
+def test_pairs_that_were_trained_by_other_programs_or_elsewhere_are_told() -> None:
+    """Pairs, not seeds: both runs of seed 1 were made by the newer one."""
+
+    def made(run: RunResult, torch: str = "2.9", device: str = "1 x cpu") -> RunResult:
+        return replace(run, device=device, software=("segdistill 0.1.0", f"torch {torch}"))
+
+    plain = [made(result(0, 0.5)), made(result(1, 0.5), "2.10"), made(result(2, 0.5))]
+    alike = [made(result(0, 0.6)), made(result(1, 0.6), "2.10")]
+    other = [*alike, made(result(2, 0.6), "2.10", "1 x cuda")]
+
+    def caveats(distilled: list[RunResult]) -> list[str]:
+        results = compare_rungs([(BASELINE, plain), (DISTILLED, distilled)], seconds_per_step={})
+        return Comparison("x", {}, results, missing=()).caveats
+
+    assert caveats(alike) == []
+    assert caveats(other) == [
+        "In 1 of 3 pairs the two runs were trained by different software or on different devices (self_distill and "
+        "baseline, seed 2: 1 x cuda, torch 2.10 / 1 x cpu, torch 2.9), which may be a part of their difference."
+    ]
 
 
 def test_runs_on_other_data_are_told(tmp_path: Path) -> None:
@@ -209,7 +233,8 @@ def test_a_protocol_that_differs_says_so() -> None:
 
 
 def test_the_verdict_on_the_last_rung_comes_first() -> None:
-    runs = [(rung, [result(0, 0.5), result(1, 0.6)]) for rung in (BASELINE, DEEP, DISTILLED)]
+    rungs = enumerate((BASELINE, DEEP, DISTILLED))
+    runs = [(rung, [result(0, 0.5), result(1, 0.6 + place / 50)]) for place, rung in rungs]
     comparison = Comparison("x", {}, compare_rungs(runs, seconds_per_step={}), missing=())
     starts = [sentence.split(" cannot")[0] for sentence in comparison.words]
     assert starts == [

@@ -17,7 +17,8 @@ from segdistill.errors import InterruptedRunError, RunFolderError
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Beginning, Failure, PlannedRun, Runner, seconds_left
 
-#: Stands in for the training: writes what it was started with; the rung `slow` waits for SIGTERM, `bad` fails.
+#: Stands in for the training: writes what it was started with; the rung `slow` waits for SIGTERM, `bad` fails,
+#: `killed` is.
 STAND_IN = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -29,6 +30,8 @@ folder.mkdir(parents=True)
 (folder / "env.json").write_text(json.dumps({k: os.environ.get(k) for k in keys} | {"began": time.time()}))
 if kind == "bad":
     print("some line"); print("error: key = 3:\\n  should be 4", file=sys.stderr); sys.exit(2)
+if kind == "killed":
+    print("step 3", flush=True); os.kill(os.getpid(), signal.SIGKILL)
 def stop(*_):
     (folder / "saved").touch(); sys.exit(130)
 signal.signal(signal.SIGTERM, stop)
@@ -113,24 +116,46 @@ def test_a_failure_is_told_with_its_last_words_and_stops_nobody_else(tmp_path: P
     said: list[str] = []
     done: list[PlannedRun] = []
     (failure,) = runner(said=said).run([bad, good], finished=done.append)
-    assert failure.message() == f"bad, seed 0 ended with code 2 ({bad.log}): error: key = 3:\n  should be 4"
+    assert (
+        failure.message() == f"bad, seed 0 ended with code 2 ({bad.log.path}): error: key = 3:\n  should be 4"
+    )
     assert failure.message() in said
     assert done == [good]
-    assert bad.last_error == "error: key = 3:\n  should be 4"
-    assert good.last_error == ""
-    assert plan(tmp_path, "never started").last_error == ""
+    assert bad.log.error == bad.log.failure == "error: key = 3:\n  should be 4"
+    assert good.log.failure == ""
+    assert plan(tmp_path, "never started").log.error == ""
+
+
+def test_a_training_that_was_killed_is_told_as_such(tmp_path: Path) -> None:
+    """It cannot say so itself, and the note stays when the comparison is over."""
+    killed = plan(tmp_path, "killed")
+    (failure,) = runner().run([killed], finished=lambda _: None)
+    how = "killed by signal 9 (out of memory?)"
+    assert failure.message() == f"killed, seed 0 was {how} ({killed.log.path}): step 3"
+    assert (killed.log.failure, killed.log.error) == (how, "")
+    killed.log.start()
+    assert killed.log.failure == "", "of the next try"
+
+
+def test_what_others_say_later_is_no_part_of_an_error(tmp_path: Path) -> None:
+    """A training that outlived its comparison still writes to the log of its run."""
+    bad = plan(tmp_path, "bad")
+    runner().run([bad], finished=lambda _: None)
+    with bad.log.path.open("a") as log:
+        log.write("epoch 7\nepoch 8\n")
+    assert bad.log.error == "error: key = 3:\n  should be 4"
 
 
 def test_only_the_last_try_speaks(tmp_path: Path) -> None:
     run = plan(tmp_path, "bad")
     runner().run([run], finished=lambda _: None)
-    with run.log.open("a") as log:
+    with run.log.path.open("a") as log:
         log.write("---- started\nepoch 1\n")
     assert Failure(run, -9).message().endswith(": epoch 1"), "killed: not what an earlier try complained of"
-    assert run.last_error == ""
-    with run.log.open("a") as log:
+    assert run.log.error == ""
+    with run.log.path.open("a") as log:
         log.write("Traceback (most recent call last):\n  File ...\nValueError: bad [/tag]\n")
-    assert run.last_error == "ValueError: bad [/tag]"
+    assert run.log.error == "ValueError: bad [/tag]"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -175,9 +200,9 @@ def test_a_run_waits_for_its_beginning_and_others_pass_it(tmp_path: Path) -> Non
     runner(jobs=2, said=said, take_over=take_over).run([source, sharer, other], finished=lambda _: None)
     assert taken == [(sharer, False)], "once, and as soon as the other run has come so far"
     assert said == [
-        f"starting source, seed 0 (log: {source.log})",
-        f"starting other, seed 0 (log: {other.log})",
-        f"starting after epoch 2 of source, seed 0, equal until there: sharer, seed 0 (log: {sharer.log})",
+        f"starting source, seed 0 (log: {source.log.path})",
+        f"starting other, seed 0 (log: {other.log.path})",
+        f"starting after epoch 2 of source, seed 0, equal until there: sharer, seed 0 (log: {sharer.log.path})",
     ]
 
 
@@ -227,7 +252,7 @@ def test_a_beginning_that_cannot_be_taken_over_is_trained(tmp_path: Path, error:
 
     done: list[PlannedRun] = []
     assert runner(said=said, take_over=take_over).run([source, sharer], finished=done.append) == []
-    assert said[-1] == f"starting from its first epoch (it is torn): sharer, seed 0 (log: {sharer.log})"
+    assert said[-1] == f"starting from its first epoch (it is torn): sharer, seed 0 (log: {sharer.log.path})"
     assert done == [source, sharer]
 
 

@@ -33,6 +33,17 @@ def test_the_interval_of_two_seeds_by_hand() -> None:
         ({0: 0.03, 1: 0.031, 2: 0.029}, True, "a is better than b beyond the noise between seeds: +3.00"),
         ({0: -0.03, 1: -0.031, 2: -0.029}, True, "a is worse than b beyond the noise between seeds: -3.00"),
         ({0: 0.03, 1: -0.02, 2: 0.01}, False, "a against b cannot be told from noise with 3 seeds: +0.67"),
+        (
+            {0: 0.00001, 1: 0.000011},
+            True,
+            "a and b differ by less than a hundredth of a point, if also beyond",
+        ),
+        (
+            {0: 0.1 + 0.2, 1: 0.3},
+            True,
+            "a against b: +30.00 mIoU points in each of 2 seeds; differences that do not",
+        ),
+        ({0: 0.0, 1: 0.0, 2: 0.0}, False, "a and b have the same mIoU in each of 3 seeds."),
         ({4: 0.03}, None, "a against b: +3.00 mIoU points with one seed, which says nothing about noise"),
     ],
 )

@@ -1,5 +1,6 @@
 """The training loop on tiny data, in this process: resuming, interruption, non-finite losses, fair pairs."""
 
+import io
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from one_step import train_once
 from segdistill.build.training import build_fabric, build_loop_settings, build_state
 from segdistill.build.training_data import build_training_data
 from segdistill.commands.run_folder import RunFolder
-from segdistill.commands.train import fit_and_score
+from segdistill.commands.train import fit_and_score, train
 from segdistill.config import Config
 from segdistill.console import new_console
 from segdistill.data.loading import Batch
@@ -24,8 +25,9 @@ from segdistill.errors import InterruptedRunError, NonFiniteError, RunFolderErro
 from segdistill.losses.maps import StepMaps
 from segdistill.losses.objective import Objective, Schedule, Term
 from segdistill.models.primary import input_multiple
+from segdistill.study.runner import TAKEN_OVER
 from segdistill.training import steps
-from segdistill.training.checkpoint import load_checkpoint
+from segdistill.training.checkpoint import load_checkpoint, save_checkpoint
 from segdistill.training.loop import Checkpoints
 from segdistill.training.state import TrainState
 
@@ -158,6 +160,29 @@ def test_a_run_is_not_resumed_on_other_data(tiny_config: Callable[..., Config], 
         again.folder.go_on(again.config, again.state, data_hash="other")
     again.folder.go_on(again.config, again.state, data_hash=again.data.hash)
     assert again.state.position.epoch == 1
+
+
+def test_a_beginning_that_was_trained_on_other_data_is_not_gone_on_from(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Images were changed between two pieces of a study."""
+    config = tiny_config(train={"epochs": 2}).model_copy(update={"out": tmp_path / "run"})
+    first = Run(config).go()
+    last = first.folder.checkpoints(config).last
+    saved = load_checkpoint(last)
+    saved["state"]["position"]["data_hash"] = "other"
+    save_checkpoint(last, **{key: saved[key] for key in ("state", "config", "versions")})
+    taken = first.folder.path / TAKEN_OVER
+    taken.write_text(json.dumps({"source": "deep, seed 0", "epochs": 1}))
+    with pytest.raises(RunFolderError, match="of a comparison: remove that run's folder"):
+        train(resumed(config), overwrite=False, console=QUIET)  # an epoch is its own
+    taken.write_text(json.dumps({"source": "deep, seed 0", "epochs": 2}))
+    said = io.StringIO()
+    train(resumed(config), overwrite=False, console=new_console(file=said))
+    assert "from the first step: deep, seed 0, whose first 2 epochs were to be this run's" in said.getvalue()
+    assert not taken.exists()
+    assert load_checkpoint(last)["state"]["position"]["data_hash"] == first.data.hash
+    assert [row["epoch"] for row in first.metrics()] == [1, 2]
 
 
 def test_what_a_kill_kept_from_being_put_aside_is_when_resumed(
