@@ -176,7 +176,7 @@ def test_a_run_whose_export_failed_counts_and_one_whose_export_was_stopped_goes_
     summary.write_text(json.dumps(json.loads(summary.read_text()) | {"onnx": None}))
     said = log.read_text()
     log.write_text(f"{said}\nerror: no room\n")
-    out, _ = run(*ARGUMENTS, cwd=workplace)
+    out, _ = run(*ARGUMENTS, "--report", cwd=workplace)
     assert "2 of 2 runs are finished" in out
     assert "Missing" not in out
     assert "without an ONNX file, as the export did not come to its end: deep_supervision, seed 3" in out

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from segdistill.build.training import build_fabric, build_state
 from segdistill.commands import export
 from segdistill.commands.run_folder import RunFolder
-from segdistill.commands.train import say_what_runs, slow_precision
+from segdistill.commands.train import say_what_runs
 from segdistill.config_io import load_config
 from segdistill.console import new_console
 
@@ -192,12 +192,24 @@ def test_a_killed_run_resumes_to_the_bit_equal_end(finished: Path, workplace: Pa
     assert "finished" in out, "resuming a finished run changes nothing"
 
 
-def test_a_run_killed_during_its_export_exports_when_resumed(finished: Path, workplace: Path) -> None:
+def test_a_run_terminated_during_its_export_exports_when_resumed(
+    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = workplace / "unexported"
     shutil.copytree(finished, folder)
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps(summary | {"onnx": None}))
     (folder / "primary.onnx").unlink()
+
+    def stopped(path: Path, *_: Any) -> None:
+        path.write_bytes(b"half a file")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "export_onnx", stopped)
+        run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace, code=130)
+    assert not list(folder.glob("*.onnx"))
+    assert not list(folder.glob(".*")), "nothing half-written is left"
     run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace)
     assert (folder / "primary.onnx").is_file()
     again = json.loads((folder / "summary.json").read_text())
@@ -247,41 +259,6 @@ def test_two_processes_train_in_step_and_count_every_image_once(finished: Path, 
     run("evaluate", folder, "--weights", "last", cwd=workplace)
     scores = json.loads((folder / "evaluation_val_last.json").read_text())
     assert scores["miou"] == summary["miou"]
-
-
-def test_a_run_that_is_terminated_while_its_file_is_checked_goes_on_there(
-    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = workplace / "cut_short"
-    shutil.copytree(finished, folder)
-    (folder / "primary.onnx").unlink()
-    summary = json.loads((folder / "summary.json").read_text())
-    (folder / "summary.json").write_text(json.dumps(summary | {"onnx": None}))
-    with monkeypatch.context() as patch:
-        patch.setattr(export, "compare", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
-        run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace, code=130)
-    assert not list(folder.glob("*.onnx"))
-    assert not list(folder.glob(".*")), "nothing half-written is left"
-    run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace)
-    assert (folder / "primary.onnx").is_file()
-    again = json.loads((folder / "summary.json").read_text())
-    assert (again["miou"], again["onnx"]["bytes"]) == (summary["miou"], summary["onnx"]["bytes"])
-
-
-@pytest.mark.parametrize(
-    ("precision", "capabilities", "said"),
-    [
-        ("bf16-mixed", {"avx512_bf16": False}, True),
-        ("bf16-mixed", {"avx512_bf16": True}, False),
-        ("32-true", {"avx512_bf16": False}, False),
-    ],
-)
-def test_a_precision_that_is_imitated_is_told(
-    precision: str, capabilities: dict[str, bool], said: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert bool(slow_precision(precision, "cpu")) == said
-    assert slow_precision(precision, "cuda") is None
 
 
 def test_the_saved_config_is_the_one_that_was_trained(finished: Path, workplace: Path) -> None:

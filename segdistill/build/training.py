@@ -10,7 +10,7 @@ from segdistill.build.datasets import build_normalisation, training_size
 from segdistill.build.network import build_net
 from segdistill.build.objective import build_discriminator, build_objective
 from segdistill.build.splits import build_taxonomy, check_class_weights
-from segdistill.config import Config, ViewsConfig
+from segdistill.config import Config, TrainConfig, ViewsConfig
 from segdistill.data.transforms import Normalisation
 from segdistill.data.views import StrongViews
 from segdistill.errors import ConfigError, first_line
@@ -27,17 +27,31 @@ from segdistill.training.optimizers import (
     build_scheduler,
     parameter_groups,
 )
-from segdistill.training.precision import CpuMixedPrecision
+from segdistill.training.precision import CpuMixedPrecision, cpu_capabilities, lacks_bfloat16
 from segdistill.training.state import Player, TrainState
 from segdistill.training.steps import StepSettings
+
+
+def trains_on_cpu(train: TrainConfig) -> bool:
+    """Whether that is asked for, or all there is."""
+    none_here = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return train.accelerator == "cpu" or (train.accelerator == "auto" and none_here)
+
+
+def slow_precision(train: TrainConfig) -> str | None:
+    """What to say of a precision that this machine only imitates."""
+    if train.precision != "bf16-mixed" or not trains_on_cpu(train) or not lacks_bfloat16(cpu_capabilities()):
+        return None
+    return (
+        "train.precision=bf16-mixed: this CPU has no bfloat16 instructions and imitates them, which took 7 times as "
+        "long as train.precision=32-true on one such CPU"
+    )
 
 
 def build_fabric(config: Config) -> Fabric:
     """Device, precision and processes."""
     train = config.train
-    accelerator = train.accelerator
-    none_here = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and none_here)
+    accelerator, on_cpu = train.accelerator, trains_on_cpu(train)
     devices = (1 if on_cpu else "auto") if train.devices == "auto" else train.devices
     strategy: str | Strategy = "auto"
     if devices != 1 and (on_cpu or torch.cuda.device_count() > 1):

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from segdistill.build.training import slow_precision
 from segdistill.commands.run_folder import RunFolder, settings_hash
 from segdistill.commands.shared_beginning import take_over
 from segdistill.commands.step_cost import seconds_per_step
@@ -67,6 +68,8 @@ def compare(
         f"{study.base.name}: {len(study.ladder)} rungs x {len(seeds)} seeds in {study.folder.path}, "
         f"{len(study.planned) - len(todo)} of {len(study.planned)} runs are finished",
     )
+    if todo and not only_report and (slow := slow_precision(study.base.train)):
+        warn(console, slow)
     read_study(study)  # a damaged run is told now and not after the first training
     failures: list[Failure] = []
     interrupted = False

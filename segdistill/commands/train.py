@@ -15,7 +15,7 @@ from segdistill.build.datasets import (
     training_size,
 )
 from segdistill.build.network import build_deployed
-from segdistill.build.training import build_fabric, build_loop_settings, build_state
+from segdistill.build.training import build_fabric, build_loop_settings, build_state, slow_precision
 from segdistill.build.training_data import TrainingData, build_training_data
 from segdistill.commands.export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
@@ -38,7 +38,6 @@ from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.host_memory import keep_freed_memory
 from segdistill.training.loop import fit
-from segdistill.training.precision import cpu_capabilities, lacks_bfloat16
 from segdistill.training.run_log import RunLog
 from segdistill.training.state import TrainState
 
@@ -162,7 +161,7 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
         f"{(primary - deployed) / 1e6:.2f} M, branches and adapters {branches / 1e6:.2f} M "
         f"({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M",
     )
-    if slow := slow_precision(config.train.precision, state.fabric.device.type):
+    if slow := slow_precision(config.train):
         warn(console, slow)
     if idle := settings_without_effect(config):
         settings = ", ".join(f"{key}={value}" for key, value in idle.items())
@@ -184,16 +183,6 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
             f"{config.train.batch_size // processes} images at a time in each of {processes} processes; batch norm and "
             "losses see those alone, so with another number of processes it is another training",
         )
-
-
-def slow_precision(precision: str, device: str) -> str | None:
-    """What to say of a precision that this machine only imitates."""
-    if precision != "bf16-mixed" or device != "cpu" or not lacks_bfloat16(cpu_capabilities()):
-        return None
-    return (
-        "train.precision=bf16-mixed: this CPU has no bfloat16 instructions and imitates them, which took 7 times as "
-        "long as train.precision=32-true on one such CPU"
-    )
 
 
 def deploy(

@@ -240,7 +240,7 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
         raise MaskFormError(f"{path}: floating-point numbers; save the labels as whole ones, of 8 or 16 bits")
     raise MaskFormError(
         f"{path}: this is a colour image (PIL mode {image.mode}); a mask has one channel that holds the class "
-        "index of each pixel: convert the colours to indexes or, with data.kind=folder, say which colour each class has"
+        "index of each pixel: convert the colours to indexes"
     )
 
 

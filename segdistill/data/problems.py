@@ -19,7 +19,11 @@ class Kind(Enum):
     LIST = ("lines of lists that lead to no pair", "correct these lines, or put the files there")
     AGAIN = ("images that lists name more than once", "leave each image in one line of one list")
     UNREADABLE = ("not readable", "put back whole copies of these files, or remove both files of the pair")
-    FORM = ("not stored as masks are", "as the lines say")
+    FORM = (
+        "not stored as masks are",
+        "as the lines say; masks of colours are read as they are with data.kind=folder, which says the colour of each "
+        "class (data.folder.classes, data.folder.mask_format)",
+    )
     CONTRADICTION = (
         "numbers say one class and colours another",
         "say which counts by data.folder.mask_format: rgb for the colours of classes (a palette may be the choice of "

@@ -136,6 +136,7 @@ def test_every_bad_file_is_named_in_one_message(make_pair: MakePair, tmp_path: P
     assert f"  {pairs['zero_bytes'].image}: the file is empty (0 bytes)" in message
     assert f"  {pairs['no_mask'].mask}: no such file" in message
     assert f"  {pairs['rgb_mask'].mask}: this is a colour image" in message
+    assert "masks of colours are read as they are with data.kind=folder" in message
     assert f"  {pairs['small_mask'].mask}: mask 40x30, image 80x60" in message
     assert (
         f"  {pairs['foreign'].mask}: 12 (3 px), 200 (1 px); allowed: 0 to 10, and 11 for ignored" in message

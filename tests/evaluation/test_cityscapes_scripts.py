@@ -161,10 +161,13 @@ def test_all_that_is_wrong_with_masks_is_told_at_once(
     for index, (prediction, _) in enumerate(pairs):
         save(masks / f"street_{index}.png", prediction)
     save(masks / "street_1.png", pairs[1][0][:-1])
+    save(masks / "street_2.png", CAMVID.colourise(pairs[2][0]))
     save(masks / "street_3.png", np.where(pairs[3][0] == 3, 77, pairs[3][0]).astype(np.uint8))
     assert main(command) == 2
     told = capsys.readouterr().err
-    assert "2 of 4 images cannot be scored" in told
+    assert "3 of 4 images cannot be scored" in told
+    assert "street_2.png: this is a colour image" in told
+    assert "data.kind" not in told, "which says nothing of masks that were predicted"
     assert "street_1.png: 71x96 pixels, but its label has 72x96" in told
     assert "street_3.png: holds 77, but only class indexes 0 to 10" in told
     assert not (folder / "predicted_val.json").exists()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.build.training import build_fabric
+from segdistill.build.training import build_fabric, slow_precision
 from segdistill.config import Config
 from segdistill.training.precision import CpuMixedPrecision, DepthwiseInFloat32, lacks_bfloat16
 
@@ -89,6 +89,28 @@ def test_a_mixed_run_on_a_cpu_has_it(tiny_config: Callable[..., Config]) -> None
 )
 def test_a_cpu_that_imitates_it_is_known(capabilities: dict[str, Any], lacks: bool) -> None:
     assert lacks_bfloat16(capabilities) == lacks
+
+
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "has", "told"),
+    [
+        ("bf16-mixed", "cpu", False, True),
+        ("bf16-mixed", "cpu", True, False),
+        ("bf16-mixed", "cuda", False, False),
+        ("32-true", "cpu", False, False),
+    ],
+)
+def test_a_precision_that_is_imitated_is_told(
+    tiny_config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    accelerator: str,
+    has: bool,
+    told: bool,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has}, raising=False)
+    config = tiny_config(train={"precision": precision, "accelerator": accelerator})
+    assert ("bfloat16" in (slow_precision(config.train) or "")) == told
 
 
 def test_a_network_gets_it_from_fabric(tiny_config: Callable[..., Config]) -> None:
