@@ -129,6 +129,20 @@ def test_a_setting_without_effect_is_told_before_the_training(workplace: Path) -
     assert "method.reparam.copies=1" in told
 
 
+def test_a_precision_that_is_imitated_is_told_before_the_training(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False}, raising=False)
+    said = io.StringIO()
+    config = load_config(workplace / "tiny.yaml", ("train.precision=bf16-mixed", "train.accelerator=cpu"))
+    state = build_state(config, build_fabric(config), total_steps=1)
+    RunFolder(workplace / "imitated").go_on(config, state, data_hash="")
+
+    say_what_runs(config, state, console=new_console(file=said), images=(14, 5))
+
+    assert "no bfloat16 instructions" in " ".join(said.getvalue().split())
+
+
 def test_evaluate_repeats_the_runs_own_score_from_the_deployed_file(finished: Path, workplace: Path) -> None:
     out, _ = launch("evaluate", finished, "--split", "val", cwd=workplace)
     scores = json.loads((finished / "evaluation_val_deployed.json").read_text())

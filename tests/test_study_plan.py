@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from segdistill.commands.compare import StudyProgress, compare, known_cost, read_study, timed_settings
 from segdistill.commands.run_folder import settings_hash
@@ -181,10 +182,12 @@ def test_an_equal_rung_that_was_asked_for_is_refused(
 # One study at a time, and the time it has left
 
 
-def start(out: Path, *, kinds: Sequence[str], seeds: Sequence[int] = (0,), said: io.StringIO) -> None:
+def start(
+    out: Path, *overrides: str, kinds: Sequence[str], seeds: Sequence[int] = (0,), said: io.StringIO
+) -> None:
     compare(
         SYNTHETIC,
-        [],
+        overrides,
         kinds=kinds,
         rungs=(),
         seeds=seeds,
@@ -207,6 +210,16 @@ def test_two_comparisons_in_one_folder_are_refused(tmp_path: Path) -> None:
     with alone_in(tmp_path, otherwise=ValueError()), pytest.raises(RunFolderError):
         start(tmp_path, kinds=["baseline"], seeds=(0, 4), said=io.StringIO())
     assert [path.name for path in tmp_path.iterdir()] == ["baseline"]
+
+
+def test_a_precision_that_is_imitated_is_told_before_the_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False}, raising=False)
+    said = io.StringIO()
+    with alone_in(tmp_path, otherwise=ValueError()), pytest.raises(RunFolderError):  # so nothing is trained
+        start(tmp_path, "train.precision=bf16-mixed", "train.accelerator=cpu", kinds=["baseline"], said=said)
+    assert "no bfloat16 instructions" in " ".join(said.getvalue().split())
 
 
 def test_a_training_that_outlived_its_comparison_is_told_and_not_disturbed(tmp_path: Path) -> None:
