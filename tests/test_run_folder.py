@@ -1,12 +1,11 @@
 """Which runs a folder lets go on."""
 
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from segdistill.commands.run_folder import RunFolder, code_hash, settings_without_effect, versions
+from segdistill.commands.run_folder import RunFolder
 from segdistill.config import Config
 from segdistill.config_io import dump_config, validate_config
 from segdistill.errors import ConfigError, RunFolderError
@@ -25,39 +24,6 @@ def config(kind: str, *, resume: bool = True, **method: Any) -> Config:
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    ("method", "idle"),
-    [
-        (
-            {
-                "kind": "deep_supervision",
-                "reparam": {"copies": 1},
-                "logit": {"weight": 2.0, "kind": "channel"},
-            },
-            {"method.reparam.copies": 1, "method.logit.weight": 2.0, "method.logit.kind": "channel"},
-        ),
-        (
-            {"kind": "baseline", "branches": {"width": 40}, "supervised": {"branch_weight": 0.25}},
-            {"method.branches.width": 40, "method.supervised.branch_weight": 0.25},
-        ),
-        (
-            {
-                "kind": "self_distill",
-                "feature": {"weight": 0, "stride": 4},
-                "logit": {"views": {"gain": 0.1}},
-            },
-            {"method.feature.stride": 4, "method.logit.views.gain": 0.1},
-        ),
-        ({"kind": "baseline", "logit": {"weight": 0}}, {}),
-        ({"kind": "self_distill", "reparam": {"copies": 1}, "logit": {"kind": "channel"}}, {}),
-    ],
-)
-def test_what_is_set_for_nothing_is_known(method: dict[str, Any], idle: dict[str, Any]) -> None:
-    config = validate_config({"name": "run", "method": method}, source="test")
-
-    assert settings_without_effect(config) == idle
 
 
 @pytest.mark.parametrize(
@@ -123,24 +89,6 @@ def test_another_kind_is_another_run(folder: RunFolder) -> None:
     folder.begin(config("baseline", resume=False))
     with pytest.raises(ConfigError, match=r"method\.kind: 'baseline' when it was started"):
         folder.check(config("self_distill"), overwrite=False)
-
-
-def test_another_working_copy_is_another_version(tmp_path: Path) -> None:
-    """A release keeps its number while its code is being worked on."""
-    copies = []
-    for name, last in (("first", "x = 1\n"), ("same", "x = 1\n"), ("edited", "x = 2\n"), ("moved", "")):
-        package = tmp_path / name
-        (package / "inner").mkdir(parents=True)
-        (package / "a.py").write_text("" if last else "x = 1\n")
-        (package / "inner" / "b.py").write_text(last)
-        (package / "notes.txt").write_text(name)  # no code
-        copies.append(code_hash(package))
-    first, same, edited, moved = copies
-    assert first == same
-    assert len({first, edited, moved}) == 3
-    named, code = versions()["segdistill"].split("+code.")
-    assert named == importlib.metadata.version("segdistill")
-    assert len(code) == 10
 
 
 def test_a_folder_that_was_being_cleared_may_be_overwritten(

@@ -11,12 +11,13 @@ import yaml
 
 from segdistill.build.training import build_fabric, build_state
 from segdistill.commands import shared_beginning
-from segdistill.commands.run_folder import RunFolder, versions
+from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.shared_beginning import (
     epochs_of_deep_supervision,
     take_over,
     with_beginnings,
 )
+from segdistill.commands.versions import versions
 from segdistill.config import Config
 from segdistill.errors import RunFolderError
 from segdistill.study.rungs import Rung

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from segdistill.commands.compare import StudyProgress, compare, known_cost, read_study, timed_settings
-from segdistill.commands.run_folder import settings_hash
+from segdistill.commands.settings import settings_hash
 from segdistill.commands.study_plan import MeasuredCost, Study, plan_study
 from segdistill.config_io import load_config
 from segdistill.console import new_console

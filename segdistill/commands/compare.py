@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from segdistill.build.training import slow_precision
-from segdistill.commands.run_folder import RunFolder, settings_hash
+from segdistill.commands.run_folder import RunFolder
+from segdistill.commands.settings import settings_hash
 from segdistill.commands.shared_beginning import take_over
 from segdistill.commands.step_cost import seconds_per_step
 from segdistill.commands.study_plan import MeasuredCost, Study, StudyFolder, is_finished, plan_study

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from segdistill.commands.error_page import ErrorCounts, write_error_page
 from segdistill.commands.protocol import in_words, of_measures
-from segdistill.commands.run_folder import versions
 from segdistill.commands.subjects import (
     Subject,
     Weights,
@@ -24,6 +23,7 @@ from segdistill.commands.subjects import (
 )
 from segdistill.commands.submission import Submission
 from segdistill.commands.tables import stream_table
+from segdistill.commands.versions import versions
 from segdistill.commands.written_masks import STORED
 from segdistill.console import new_console, warn
 from segdistill.data.samples import LabelledImage, Samples

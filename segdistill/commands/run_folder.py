@@ -1,19 +1,17 @@
 """The folder of a run: what lies where, and whether a run may start in it."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import segdistill
-from segdistill.config import Config, MethodConfig
-from segdistill.config_io import dump_config, load_config, unknown_key
+from segdistill.commands.settings import changes_that_count, refuse_what_counts
+from segdistill.commands.versions import differences, versions
+from segdistill.config import Config
+from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError, RunFolderError, first_line
 from segdistill.files import alone_in, write_text
 from segdistill.study.runner import TAKEN_OVER
@@ -21,22 +19,6 @@ from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.loop import Checkpoints
 from segdistill.training.state import TrainState
 
-#: Changing these between start and resume does not change a number. (Nor may a key that is new to the program, with
-#: its default: an older run lacks it, and is compared and resumed as if it had been started with that.)
-_FREE_KEYS = frozenset(
-    {
-        "out",
-        "name",
-        "data.root",
-        "data.cache",
-        "data.workers",
-        "train.resume",
-        "train.log_every",
-        "train.diagnose_every",
-        "train.checkpoint_minutes",
-        "train.keep_epochs",
-    }
-)
 #: What runs, evaluations and exports leave in the folder; `--overwrite` touches nothing else. The configuration is not
 #: among it, but replaced: it says that the folder is a run's, also if a run is killed while it clears the folder.
 _WRITTEN = (
@@ -53,51 +35,7 @@ _WRITTEN = (
     "tensorboard",
     "evaluation_*",
 )
-_PACKAGES = (
-    "segdistill",
-    "torch",
-    "torchvision",
-    "segmentation-models-pytorch",
-    "timm",
-    "albumentations",
-    "onnx",
-    "onnxruntime",
-)
 _ANEW = "by --overwrite or out=DIR; of a comparison: remove that run's folder and start the comparison again"
-#: Where a run's data lie and how they are read: all that may be said anew of a finished run.
-_ABOUT_DATA = frozenset({"data.root", "data.cache", "data.workers"})
-
-
-def versions() -> dict[str, str]:
-    """Of this program, with a hash of its code, and of what its numbers depend on."""
-    code = code_hash(Path(segdistill.__file__).parent)
-    return {name: version(name) + (f"+code.{code}" if name == "segdistill" else "") for name in _PACKAGES}
-
-
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What had another version before, in words."""
-    return ", ".join(f"{name} {one}" for name, one in before.items() if now.get(name) != one)
-
-
-def in_their_order(programs: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Package -> its version, or several by which a run was trained one after the other."""
-    names = dict.fromkeys(name for program in programs for name in program)
-    return {
-        name: " then ".join(dict.fromkeys(program[name] for program in programs if name in program))
-        for name in names
-    }
-
-
-@cache
-def code_hash(package: Path) -> str:
-    """Of all Python files below a folder, as they were when this process first asked: two runs of one version may
-    have been made by different working copies of it."""
-    sources = sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).parts)
-    digest = hashlib.sha256()
-    for path in sources:
-        text = path.read_bytes()
-        digest.update(f"{path.relative_to(package).as_posix()} {len(text)}\n".encode() + text)
-    return digest.hexdigest()[:10]
 
 
 @dataclass(frozen=True)
@@ -294,76 +232,12 @@ class RunFolder:
             )
 
     def _same_settings(self, config: Config, elsewhere: str) -> None:
-        old = self.load_config()
-        before, now = (_flatten(one.model_dump(mode="json")) for one in (old, config))
-        counting = settings_that_count(old).keys() | settings_that_count(config).keys()
-        changed = [key for key in sorted(counting) if before.get(key) != now.get(key)]
-        if changed:
+        if changed := changes_that_count(self.load_config(), config):
             lines = [
-                f"{key}: {before.get(key)!r} when it was started, {now.get(key)!r} now" for key in changed
+                f"{key}: {before!r} when it was started, {now!r} now"
+                for key, (before, now) in changed.items()
             ]
             raise ConfigError(
                 "\n  ".join([f"{self.path} cannot be resumed with other settings:", *lines])
                 + f"\nresume with the same ones ({self.config}), or choose {elsewhere}"
             )
-
-
-def refuse_what_counts(overrides: Sequence[str], *, owner: str) -> None:
-    """Raises ConfigError for an override that would make something else of what `owner` holds."""
-    for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals:
-            raise ConfigError(
-                f"{override!r} is no override of the form key.sub=value; give one run or file at a time"
-            )
-        if key not in _ABOUT_DATA:
-            if unknown := unknown_key(key):
-                raise ConfigError(f"{override}: {unknown}")
-            raise ConfigError(
-                f"{override}: {key} is a setting that {owner} was made with, and stays; where the data lie now may be "
-                "said by data.root=DIR"
-            )
-
-
-def settings_that_count(config: Config) -> dict[str, Any]:
-    """Key -> value of the settings that a run's numbers depend on, wherever it and its data lie."""
-    flat = _flatten(config.model_dump(mode="json"))
-    return {
-        key: value
-        for key, value in sorted(flat.items())
-        if key not in _FREE_KEYS and not _is_unused(key, config)
-    }
-
-
-def settings_hash(config: Config) -> str:
-    """SHA-256 of `settings_that_count`."""
-    return hashlib.sha256(json.dumps(settings_that_count(config)).encode()).hexdigest()
-
-
-def settings_without_effect(config: Config) -> dict[str, Any]:
-    """Key -> value of what was set in `method` and changes nothing, as other settings there switch it off.
-
-    A weight of 0 is no such setting: it asks for nothing and gets it.
-    """
-    given, default = (
-        _flatten({"method": one.model_dump(mode="json")}) for one in (config.method, MethodConfig())
-    )
-    return {
-        key: value
-        for key, value in given.items()
-        if _is_unused(key, config) and value != default[key] and not (key.endswith(".weight") and not value)
-    }
-
-
-def _is_unused(key: str, config: Config) -> bool:
-    return f"{key}.".startswith(tuple(f"method.{section}." for section in config.method.unused))
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

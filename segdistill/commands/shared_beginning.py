@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.build.training import build_fabric, build_state
-from segdistill.commands.run_folder import RunFolder, settings_that_count, versions
+from segdistill.commands.run_folder import RunFolder
+from segdistill.commands.settings import settings_that_count
+from segdistill.commands.versions import versions
 from segdistill.config import Config, Weighted
 from segdistill.config_io import dump_config
 from segdistill.errors import RunFolderError

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from segdistill.commands.run_folder import RunFolder, settings_that_count
+from segdistill.commands.run_folder import RunFolder
+from segdistill.commands.settings import settings_that_count
 from segdistill.commands.shared_beginning import with_beginnings
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config

@@ -11,7 +11,8 @@ from rich.console import Console
 from segdistill.build.datasets import build_normalisation, worker_count
 from segdistill.build.splits import build_samples, build_unlabelled_test, names_elsewhere
 from segdistill.commands.protocol import of_view, other_data, protocol, told, weights_in_words
-from segdistill.commands.run_folder import RunFolder, refuse_what_counts
+from segdistill.commands.run_folder import RunFolder
+from segdistill.commands.settings import refuse_what_counts
 from segdistill.commands.trained import load_ensemble, refuse_other_classes
 from segdistill.commands.wanted_file import SCORED_AT, seen_size
 from segdistill.commands.written_masks import MaskFolder

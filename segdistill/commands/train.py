@@ -19,9 +19,11 @@ from segdistill.build.training import build_fabric, build_loop_settings, build_s
 from segdistill.build.training_data import TrainingData, build_training_data
 from segdistill.commands.export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
-from segdistill.commands.run_folder import RunFolder, differences, in_their_order, settings_without_effect
+from segdistill.commands.run_folder import RunFolder
+from segdistill.commands.settings import settings_without_effect
 from segdistill.commands.tables import better_branch, stream_table
 from segdistill.commands.trained import Trained, score_in, scored_weights
+from segdistill.commands.versions import differences, in_their_order
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.console import new_console, warn

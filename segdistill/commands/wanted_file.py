@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.commands.protocol import told
-from segdistill.commands.run_folder import settings_hash, versions
+from segdistill.commands.settings import settings_hash
 from segdistill.commands.trained import Trained
+from segdistill.commands.versions import versions
 from segdistill.export.calibration import Method
 from segdistill.export.description import Description, Fit, Input, Layout, Precision
 from segdistill.export.graphs import ImageGraph, TensorGraph

@@ -1,0 +1,98 @@
+"""Which settings a run's numbers depend on, and which may change or have no effect."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from segdistill.config import Config, MethodConfig
+from segdistill.config_io import unknown_key
+from segdistill.errors import ConfigError
+
+#: Changing these between start and resume does not change a number. (Nor may a key that is new to the program, with
+#: its default: an older run lacks it, and is compared and resumed as if it had been started with that.)
+_FREE_KEYS = frozenset(
+    {
+        "out",
+        "name",
+        "data.root",
+        "data.cache",
+        "data.workers",
+        "train.resume",
+        "train.log_every",
+        "train.diagnose_every",
+        "train.checkpoint_minutes",
+        "train.keep_epochs",
+    }
+)
+#: Where a run's data lie and how they are read: all that may be said anew of a finished run.
+_ABOUT_DATA = frozenset({"data.root", "data.cache", "data.workers"})
+
+
+def refuse_what_counts(overrides: Sequence[str], *, owner: str) -> None:
+    """Raises ConfigError for an override that would make something else of what `owner` holds."""
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"{override!r} is no override of the form key.sub=value; give one run or file at a time"
+            )
+        if key not in _ABOUT_DATA:
+            if unknown := unknown_key(key):
+                raise ConfigError(f"{override}: {unknown}")
+            raise ConfigError(
+                f"{override}: {key} is a setting that {owner} was made with, and stays; where the data lie now may be "
+                "said by data.root=DIR"
+            )
+
+
+def settings_that_count(config: Config) -> dict[str, Any]:
+    """Key -> value of the settings that a run's numbers depend on, wherever it and its data lie."""
+    flat = _flatten(config.model_dump(mode="json"))
+    return {
+        key: value
+        for key, value in sorted(flat.items())
+        if key not in _FREE_KEYS and not _is_unused(key, config)
+    }
+
+
+def changes_that_count(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
+    """Key -> its value before and now, of the settings that count in one of the two and differ."""
+    values_before, values_now = (_flatten(config.model_dump(mode="json")) for config in (before, now))
+    counting = settings_that_count(before).keys() | settings_that_count(now).keys()
+    pairs = {key: (values_before.get(key), values_now.get(key)) for key in sorted(counting)}
+    return {key: (one, other) for key, (one, other) in pairs.items() if one != other}
+
+
+def settings_hash(config: Config) -> str:
+    """SHA-256 of `settings_that_count`."""
+    return hashlib.sha256(json.dumps(settings_that_count(config)).encode()).hexdigest()
+
+
+def settings_without_effect(config: Config) -> dict[str, Any]:
+    """Key -> value of what was set in `method` and changes nothing, as other settings there switch it off.
+
+    A weight of 0 is no such setting: it asks for nothing and gets it.
+    """
+    given, default = (
+        _flatten({"method": one.model_dump(mode="json")}) for one in (config.method, MethodConfig())
+    )
+    return {
+        key: value
+        for key, value in given.items()
+        if _is_unused(key, config) and value != default[key] and not (key.endswith(".weight") and not value)
+    }
+
+
+def _is_unused(key: str, config: Config) -> bool:
+    return f"{key}.".startswith(tuple(f"method.{section}." for section in config.method.unused))
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
