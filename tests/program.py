@@ -20,7 +20,7 @@ TINY = {
     "name": "tiny",
     "data": {"kind": "synthetic", "size": [64, 96], "synthetic": {"train_images": 14, "val_images": 5}},
     "model": {
-        "encoder": "tu-mobilenetv3_small_050",
+        "encoder": "tu-test_efficientnet",
         "encoder_weights": "none",
         "options": {"decoder_channels": [32, 24, 16, 12, 8]},
     },

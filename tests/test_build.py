@@ -39,7 +39,7 @@ def settings(root: Path, *, folder: dict[str, Any] | None = None, **data: Any) -
             "size": [32, 32],
             "folder": folder or {"classes": BINARY},
         },
-        "model": {"encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none"},
+        "model": {"encoder": "tu-test_efficientnet", "encoder_weights": "none"},
     }
     values["data"] |= data
     return resolve(values, (), source="test")

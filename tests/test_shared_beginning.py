@@ -139,7 +139,7 @@ def test_what_is_half_laid_does_not_count(
 ) -> None:
     """The disk is full when the last checkpoint is written; if it is not, everything is there."""
     sections = {
-        "model": {"encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none"},
+        "model": {"encoder": "tu-test_efficientnet", "encoder_weights": "none"},
         "train": {"epochs": 4, "accelerator": "cpu"},
     }
     trained = settings_of(method=method("deep_supervision"), **sections)

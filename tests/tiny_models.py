@@ -44,7 +44,7 @@ def write_deployed(path: Path, *, size: tuple[int, int]) -> nn.Module:
     """`primary.safetensors` of a U-Net with random weights, which is returned."""
     torch.manual_seed(0)
     keywords = {
-        "encoder_name": "tu-mobilenetv3_small_050",
+        "encoder_name": "tu-test_efficientnet",
         "encoder_weights": None,
         "classes": CAMVID.num_classes,
         "decoder_channels": [32, 24, 16, 12, 8],

@@ -66,7 +66,7 @@ def compare(
     for line in study.left_out:
         console.print(f"left out, {line}")
     console.print(
-        f"{study.base.name}: {len(study.ladder)} rungs x {len(seeds)} seeds in {study.folder.path}, "
+        f"{study.base.name} in {study.folder.path}, rungs: {len(study.ladder)}, seeds: {len(seeds)}; "
         f"{len(study.planned) - len(todo)} of {len(study.planned)} runs are finished",
     )
     if todo and not only_report and (slow := slow_precision(study.base.train)):

@@ -17,7 +17,7 @@ from segdistill.errors import RunFolderError
 from segdistill.export.weights import Deployed, load_deployed, save_deployed
 
 KEYWORDS = {
-    "encoder_name": "tu-mobilenetv3_small_050",
+    "encoder_name": "tu-test_efficientnet",
     "encoder_weights": None,
     "classes": CAMVID.num_classes,
     "decoder_channels": [32, 16, 16, 8, 8],

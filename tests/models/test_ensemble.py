@@ -281,7 +281,7 @@ def built(kind: str, seed: int, **method: Any) -> MultiBranchNet:
         "name": "weights",
         "seed": seed,
         "data": {"kind": "synthetic", "size": [64, 64]},
-        "model": {"arch": "unet", "encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none"},
+        "model": {"arch": "unet", "encoder": "tu-test_efficientnet", "encoder_weights": "none"},
         "method": {"kind": kind, "reparam": {"copies": 1}, **method},
     }
     return build_net(validate_config(values, source="test"))

@@ -23,7 +23,7 @@ def tiny_values(folder: Path) -> dict[str, Any]:
             "synthetic": {"train_images": 14, "val_images": 5},
         },
         "model": {
-            "encoder": "tu-mobilenetv3_small_050",
+            "encoder": "tu-test_efficientnet",
             "encoder_weights": "none",
             "options": {"decoder_channels": [32, 24, 16, 12, 8]},
         },

@@ -277,7 +277,7 @@ def test_a_baseline_is_plain_training_with_torch_and_smp_alone(tiny_config: Call
 
     plain = smp.create_model(
         "unet",
-        "tu-mobilenetv3_small_050",
+        config.model.encoder,
         encoder_weights=None,
         classes=11,
         decoder_channels=[32, 24, 16, 12, 8],
