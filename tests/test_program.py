@@ -349,6 +349,10 @@ MISTAKES = {
         ["model.encoder=tu-swin_tiny_patch4_window7_224", "model.arch=fpn", "model.options={}", "out=x13"],
         ["data.size = [64, 96]", "model.options={img_size: [64, 96]}"],
     ),
+    "images too small for an architecture": (
+        ["model.arch=pan", "model.options={}", "method.kind=baseline", "out=x19"],
+        ["data.size = [64, 96]", "data.size=[128,192] works"],
+    ),
     "a crop that fits and a size that does not": (
         [
             *("model.encoder=tu-maxvit_rmlp_pico_rw_256", "model.options={}", "method.kind=baseline"),

@@ -1,6 +1,7 @@
 """Primary and branches, and how the primary is rebuilt in plain smp."""
 
 import math
+from contextlib import suppress
 
 import torch
 from segmentation_models_pytorch.base import SegmentationModel
@@ -109,14 +110,29 @@ def _wrong_size(
             f"{config.model.arch}, which doubles maps, does not come back to the image from there "
             f"({first_line(error)}); choose an encoder of 8, 16 or 32, e.g. with patches of 16"
         )
-    one_size = f"model.options={{img_size: [{height}, {width}]}}"
-    if config.data.crop:
-        one_size += " and data.crop=null, since it is evaluated at data.size"
+    if larger := _larger_that_does(primary, height, width):
+        remedy = f"data.{key}=[{larger[0]},{larger[1]}] works"
+    else:
+        remedy = (
+            f"for an encoder made for images of one size, model.options={{img_size: [{height}, {width}]}}"
+        )
+        if config.data.crop:
+            remedy += " and data.crop=null, since it is evaluated at data.size"
     return ConfigError(
         f"data.{key} = {list(getattr(config.data, key))}: "
         f"{config.model.arch} on {config.model.encoder} cannot take images of {height}x{width} "
-        f"({first_line(error)}); larger ones may do or, for an encoder made for images of one size, {one_size}"
+        f"({first_line(error)}); {remedy}"
     )
+
+
+def _larger_that_does(primary: SegmentationModel, height: int, width: int) -> tuple[int, int] | None:
+    """The size doubled as often as the network needs; None for one that takes no larger small images, either."""
+    while max(height, width) <= 256:
+        height, width = 2 * height, 2 * width
+        with suppress(RuntimeError, AssertionError, ValueError):
+            survey(primary, (), height=height, width=width)
+            return height, width
+    return None
 
 
 def _add_parallel_convs(config: Config, primary: SegmentationModel, *, tapped: tuple[str, ...]) -> None:
