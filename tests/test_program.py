@@ -350,7 +350,7 @@ MISTAKES = {
         ["data.size = [64, 96]", "model.options={img_size: [64, 96]}"],
     ),
     "images too small for an architecture": (
-        ["model.arch=pan", "model.options={}", "method.kind=baseline", "out=x19"],
+        ["model.arch=pan", "model.options={}", "method.kind=baseline", "out=x20"],
         ["data.size = [64, 96]", "data.size=[128,192] works"],
     ),
     "a crop that fits and a size that does not": (
