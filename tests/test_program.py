@@ -263,9 +263,21 @@ def test_a_run_of_a_version_with_other_networks_is_not_gone_on_with(finished: Pa
         assert words in err
 
 
+LOSSES = ("logit", "logit.views", "feature", "adversarial")
+ALL_LOSSES = ("method.logit.views.weight=1", *(f"method.{loss}.ramp=[[0,1]]" for loss in LOSSES))
+
+
+def assert_all_losses_were_played(metrics: Path) -> None:
+    (line,) = metrics.read_text().splitlines()
+    assert {"logit", "views", "feature", "adversarial", "discriminator"} <= json.loads(line)["train"].keys()
+
+
 def test_two_processes_train_in_step_and_count_every_image_once(finished: Path, workplace: Path) -> None:
-    launch("train", "tiny.yaml", "out=two", "train.devices=2", "train.epochs=1", cwd=workplace)
+    """All losses from the first step on: each network waits for the other process only where it learns."""
+    two = ("train.devices=2", "train.epochs=1", "method.adversarial.game=label")
+    launch("train", "tiny.yaml", "out=two", *two, *ALL_LOSSES, cwd=workplace)
     folder = workplace / "two"
+    assert_all_losses_were_played(folder / "metrics.jsonl")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["processes"] == 2
     assert summary["steps"] == 3, "the batch is shared out, not multiplied"
@@ -279,24 +291,10 @@ def test_the_saved_config_is_the_one_that_was_trained(finished: Path, workplace:
     assert load_config(finished / "config.yaml") == load_config(workplace / "tiny.yaml")
 
 
-def test_two_processes_play_both_games_with_accumulated_gradients(workplace: Path) -> None:
-    """All losses from the first step on: each network waits for the other process only where it learns."""
-    for game in ("label", "peer"):
-        out = f"two_{game}"
-        losses = ("logit", "logit.views", "feature", "adversarial")
-        ramps = [f"method.{loss}.ramp=[[0,1]]" for loss in losses]
-        changes = [
-            "train.devices=2",
-            "train.epochs=1",
-            "train.accumulate=3",
-            f"method.adversarial.game={game}",
-            "method.logit.views.weight=1",
-        ]
-        launch("train", "tiny.yaml", f"out={out}", *changes, *ramps, cwd=workplace)
-        (line,) = (workplace / out / "metrics.jsonl").read_text().splitlines()
-        assert {"logit", "views", "feature", "adversarial", "discriminator"} <= json.loads(line)[
-            "train"
-        ].keys()
+def test_two_processes_play_the_other_game_with_accumulated_gradients(workplace: Path) -> None:
+    two = ("train.devices=2", "train.epochs=1", "train.accumulate=3", "method.adversarial.game=peer")
+    launch("train", "tiny.yaml", "out=two_peers", *two, *ALL_LOSSES, cwd=workplace)
+    assert_all_losses_were_played(workplace / "two_peers" / "metrics.jsonl")
 
 
 def test_two_processes_stop_together_and_one_tells(workplace: Path) -> None:
