@@ -97,7 +97,7 @@ class BranchesConfig(Section):
     taps: tuple[Int | Text, ...] = (3, 4, 5)  # encoder depths (stride 2^depth) or dotted module paths
     stride: Literal[2, 4] = 2  # pixels per cell of the branches' logits
     width: PositiveInt = 32  # channels there; twice as many an octave further down, at most four times
-    dropout: Share = 0.0  # of the last feature map's channels, in training
+    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0  # of the last feature map's channels, in training
     encoder_gradient: Share = 1.0  # factor on the gradient from branches into the primary stream
 
     @field_validator("taps")
@@ -201,12 +201,16 @@ class MethodConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _who_teaches_learns(self) -> "MethodConfig":
-        teaching = self.logit.weight and self.logit.students == "primary"
-        if self.distils and teaching and not self.supervised.branch_weight:
+    def _branches_learn(self) -> "MethodConfig":
+        """They are there to be learnt with or from."""
+        labels, logit = self.supervised, self.logit
+        from_labels = labels.branch_weight > 0 and any(factor for _, factor in labels.branch_ramp)
+        from_others = self.distils and logit.weight > 0 and logit.students != "primary"
+        if self.has_branches and not (from_labels or from_others):
+            silent = "branch_weight" if not labels.branch_weight else "branch_ramp"
             raise ValueError(
-                "method.supervised.branch_weight is 0, so the branches learn nothing and yet teach the primary "
-                "(method.logit.students=primary); give it a weight, or set method.logit.weight=0"
+                f"method.supervised.{silent} is 0, so the branches of method.kind={self.kind} learn nothing, and "
+                "nothing can be learnt from them; give them a weight, or set method.kind=baseline"
             )
         return self
 
@@ -264,7 +268,9 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     epochs: PositiveInt = 80
     batch_size: PositiveInt = 8  # images per step over all devices, before accumulation
-    accumulate: PositiveInt = 1  # batches per optimiser step
+    accumulate: PositiveInt = (
+        1  # batches per optimiser step; each weighs the same, however much of it is labelled
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     # Largest gradient norm, of the primary and of the branches each by itself; null: no clipping.

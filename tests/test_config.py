@@ -155,10 +155,19 @@ def test_run_folder() -> None:
     assert Config(name="a", out=Path("~/a")).run_folder == Path.home() / "a"
 
 
-def test_branches_that_learn_nothing_teach_nobody() -> None:
-    method = {"supervised": {"branch_weight": 0}}
-    assert "method.supervised.branch_weight is 0" in refusal(method=method)
-    for others in ({"logit": {"weight": 0}}, {"logit": {"students": "all"}}, {"kind": "baseline"}):
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"supervised": {"branch_weight": 0}},
+        {"supervised": {"branch_weight": 0}, "logit": {"weight": 0}, "feature": {"weight": 0.1}},
+        {"supervised": {"branch_weight": 0}, "kind": "deep_supervision"},
+        {"supervised": {"branch_ramp": [[0, 0]]}},
+    ],
+)
+def test_branches_that_learn_nothing_teach_nobody(method: dict[str, Any]) -> None:
+    (silent,) = method["supervised"]
+    assert f"method.supervised.{silent} is 0" in refusal(method=method)
+    for others in ({"logit": {"students": "all"}, "kind": "self_distill"}, {"kind": "baseline"}):
         validate_config({"name": "a", "method": method | others}, source="test")
 
 

@@ -108,7 +108,8 @@ class _EnsembleMove:
             with kept_statistics(state.net), own_randomness(state.fabric.device, "views", place):
                 views = state.views(batch, ignore_index=self.settings.ignore_index)
                 of_views = self._look(views, state.objective.on_views, last=False, diagnose=diagnose)
-        plain = self._look(batch, state.objective.plain, last=last, diagnose=diagnose)
+        with own_randomness(state.fabric.device, "plain", place):
+            plain = self._look(batch, state.objective.plain, last=last, diagnose=diagnose)
         return plain | of_views if of_views else plain
 
     def _look(self, batch: Batch, objective: Objective, *, last: bool, diagnose: bool) -> Summands:
@@ -144,7 +145,7 @@ def kept_statistics(net: nn.Module) -> Iterator[None]:
 @contextmanager
 def own_randomness(device: torch.device, *names: str | int) -> Iterator[None]:
     """What is drawn here follows from the step's seed and these names, and does not shift what is drawn afterwards:
-    dropout is the same with and without views.
+    the primary's dropout is the same with and without views and branches, which draw for their own.
     """
     on_gpu = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(on_gpu):

@@ -250,17 +250,23 @@ def test_all_kinds_see_the_same_batches_and_start_from_the_same_primary(
             assert torch.equal(one.labels, other.labels)
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
 def test_branches_that_keep_their_gradient_leave_the_primary_to_itself(
-    tiny_config: Callable[..., Config], tmp_path: Path
+    tiny_config: Callable[..., Config], tmp_path: Path, accumulate: int
 ) -> None:
-    """To the bit, also where gradients are clipped: what teaches later is then all that differs from the baseline."""
+    """To the bit, also where gradients are clipped and both drop something: what teaches later is then all that differs
+    from the baseline."""
 
     def trained(**method: Any) -> Run:
-        config = tiny_config(method=method, train={"epochs": 2, "clip_norm": 0.5})
+        config = tiny_config(
+            model={"encoder": "tu-test_resnet", "options": {"drop_path_rate": 0.5}},
+            method=method,
+            train={"epochs": 2, "clip_norm": 0.5, "accumulate": accumulate},
+        )
         return Run(config.model_copy(update={"out": tmp_path / method["kind"]})).go()
 
     plain = trained(kind="baseline")
-    beside = trained(kind="deep_supervision", branches={"encoder_gradient": 0.0})
+    beside = trained(kind="deep_supervision", branches={"encoder_gradient": 0.0, "dropout": 0.5})
     assert plain.metrics()[1]["train"]["gradient_norm"] > 0.5, "clipped"
     assert beside.metrics()[1]["train"]["branch_gradient_norm"] > 0.5, "clipped"
     ours, theirs = beside.state.net.primary.state_dict(), plain.state.net.primary.state_dict()
