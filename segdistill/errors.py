@@ -1,6 +1,13 @@
 """Errors that a user can cause. The command line prints their message alone and exits with code 2."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: How numpy, torch, OpenCV and ONNX Runtime say that an allocation failed.
+_NO_MEMORY = re.compile(
+    "out of memory|insufficient memory|(can't|cannot|unable to|failed to) allocate", re.IGNORECASE
+)
 
 
 def first_line(error: BaseException) -> str:
@@ -61,7 +68,7 @@ class EvaluationError(UserError):
 
 
 class OutOfMemoryError(UserError):
-    """A GPU has not the memory for what was asked for."""
+    """A device has not the memory for what was asked for."""
 
 
 class LostProcessError(UserError):
@@ -74,3 +81,31 @@ class ToldByAnotherError(Exception):
 
 class InterruptedRunError(Exception):
     """The run was asked to stop by a signal; its state is saved. No mistake of anybody: exit code 130."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is about memory that could not be had, on whatever device and by whatever library."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
+@contextmanager
+def memory_told(where: str, *, to_save_it: str) -> Iterator[None]:
+    """What lacks memory ends with one message.
+
+    Args:
+        where: the device, in words.
+        to_save_it: what the user can change.
+
+    Raises:
+        OutOfMemoryError: instead of what the libraries raise.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not is_out_of_memory(error):
+            raise
+        sentences = re.split(r"(?<=[a-z])\. |\n", str(error))
+        reason = next((one for one in sentences if _NO_MEMORY.search(one)), type(error).__name__)
+        raise OutOfMemoryError(
+            f"the memory of {where} does not suffice ({reason.strip()}). {to_save_it}"
+        ) from None

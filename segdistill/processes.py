@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
 from lightning_fabric import Fabric
 from torch import distributed
 
@@ -15,9 +14,9 @@ from segdistill.errors import (
     InterruptedRunError,
     LostProcessError,
     NonFiniteError,
-    OutOfMemoryError,
     ToldByAnotherError,
     UserError,
+    memory_told,
 )
 
 Made = TypeVar("Made")
@@ -37,7 +36,7 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
 
     Args:
         fabric: not yet launched.
-        to_save_memory: what the user can change where a GPU's memory does not suffice.
+        to_save_memory: what the user can change where the device's memory does not suffice.
 
     Raises:
         OutOfMemoryError: if it does not.
@@ -48,12 +47,8 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
     if not fabric.is_global_zero:
         end_with_parent()
     try:
-        yield fabric
-    except torch.OutOfMemoryError as error:
-        reason = str(error).split(". ")[0]
-        raise OutOfMemoryError(
-            f"the memory of {fabric.device} does not suffice ({reason}). {to_save_memory}"
-        ) from None
+        with memory_told(str(fabric.device), to_save_it=to_save_memory):
+            yield fabric
     except (InterruptedRunError, NonFiniteError, ToldByAnotherError) as end:  # of all processes
         _leave()
         if fabric.is_global_zero:

@@ -4,10 +4,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -79,12 +81,44 @@ def test_one_process_needs_no_group() -> None:
         assert not distributed.is_initialized()
 
 
-def test_a_gpu_without_memory_is_told_with_the_way_out() -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of ..."
+            ),
+            "CUDA out of memory",
+        ),
+        (MemoryError(), "MemoryError"),
+        (MemoryError("Unable to allocate 10. TiB for an array"), "Unable to allocate 10. TiB for an array"),
+    ],
+)
+def test_lack_of_memory_is_told_with_the_way_out(error: Exception, reason: str) -> None:
     with pytest.raises(OutOfMemoryError) as told, launched_alone():
-        raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of ..."
-        )
-    assert str(told.value) == "the memory of cpu does not suffice (CUDA out of memory). Take smaller batches"
+        raise error
+    assert str(told.value) == f"the memory of cpu does not suffice ({reason}). Take smaller batches"
+
+
+HUGE = 2**50  # bytes, more than can be addressed
+
+
+def of_torch() -> object:
+    return torch.empty(HUGE, dtype=torch.uint8)
+
+
+def of_numpy() -> object:
+    return np.empty(HUGE, np.uint8)
+
+
+def of_opencv() -> object:
+    return cv2.resize(np.zeros((1, 1), np.float64), (2**23, 2**23))
+
+
+@pytest.mark.parametrize("ask", [of_torch, of_numpy, of_opencv])
+def test_every_librarys_lack_of_memory_is_known(ask: Callable[[], object]) -> None:
+    with pytest.raises(OutOfMemoryError, match="the memory of cpu does not suffice"), launched_alone():
+        ask()
 
 
 def test_a_process_that_is_gone_has_told_why() -> None:

@@ -9,7 +9,7 @@ from segmentation_models_pytorch.base import SegmentationModel
 from segdistill.build.datasets import build_normalisation, training_size
 from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config, FeatureConfig
-from segdistill.errors import ConfigError, first_line
+from segdistill.errors import ConfigError, first_line, is_out_of_memory
 from segdistill.export.weights import Deployed
 from segdistill.models.ensemble import BranchSpec, MultiBranchNet
 from segdistill.models.primary import build_primary, input_multiple, smp_keywords
@@ -100,7 +100,10 @@ def _refuse_a_single_cell(feature: FeatureConfig, height: int, width: int) -> No
 
 def _wrong_size(
     config: Config, primary: SegmentationModel, key: str, size: tuple[int, int], error: Exception
-) -> ConfigError:
+) -> Exception:
+    """What to raise instead of the error that the network met at a size: lack of memory says it best itself."""
+    if is_out_of_memory(error):
+        return error
     # timm's vision transformers assert the size of their images, in some cases without a word.
     height, width = size
     stride = int(primary.encoder.output_stride)

@@ -15,7 +15,7 @@ from types import FrameType
 
 from segdistill.cli import compare, evaluate, export, predict, prepare_data, train
 from segdistill.console import new_console
-from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError
+from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError, memory_told
 
 USER_ERROR, INTERRUPTED = 2, 130
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
@@ -34,6 +34,7 @@ _TAKE_OVERRIDES = (("train",), ("compare",), ("evaluate",), ("export",), ("prepa
 #: In the order of the help. Each says which words it takes and, in `_run`, what it does with them; torch takes
 #: seconds to import, so what needs it is imported when the command runs.
 _COMMANDS = (train, compare, evaluate, export, predict, prepare_data)
+_TO_SAVE_MEMORY = "Smaller images need less: data.size, or --size where a command has it"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     console = new_console()
     try:
-        with _termination_as_interruption():
+        with _termination_as_interruption(), memory_told("this machine", to_save_it=_TO_SAVE_MEMORY):
             arguments.run(arguments, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.transforms import EvalTransform, TrainTransform
-from segdistill.errors import DataError
+from segdistill.errors import DataError, is_out_of_memory
 from segdistill.seeds import stream_seed
 
 
@@ -63,6 +63,8 @@ class TrainDataset(Dataset[Batch]):
             image, mask = self.transform(sample, epoch=place.epoch, index=place.index, visit=place.visit)
             self._refuse_other_labels(mask)
         except Exception as error:  # of any type: it may be a transform of the user's choice
+            if is_out_of_memory(error):
+                raise
             raise DataError(
                 f"data.augment: the transforms fail on {self.samples.name(place.index)} "
                 f"({sample.image.shape[1]}x{sample.image.shape[0]}): {type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ import onnxruntime
 import torch
 
 from segdistill.data.transforms import EvalTransform, resize_image
-from segdistill.errors import ExportError, first_line
+from segdistill.errors import ExportError, first_line, is_out_of_memory
 from segdistill.evaluation.predictors import StreamLogits
 from segdistill.export.description import CLASS_INDEX, CONFIDENCE, LOGITS, Description
 from segdistill.resolution import resized_argmax
@@ -47,6 +47,8 @@ class OnnxFile:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime raises many kinds, none of them public
+            if is_out_of_memory(error):
+                raise
             raise ExportError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from None
         self.path = path
         metadata = self._session.get_modelmeta().custom_metadata_map
@@ -78,6 +80,8 @@ class OnnxFile:
         try:
             outputs = self._session.run(names, {self.description.input_name: batch})
         except Exception as error:  # ONNX Runtime raises many kinds, none of them public
+            if is_out_of_memory(error):
+                raise
             shape = "x".join(map(str, batch.shape))
             raise ExportError(
                 f"{self.path}: ONNX Runtime cannot run it on a batch of {shape} ({first_line(error)}); if the network "
