@@ -110,3 +110,19 @@ def test_a_folder_that_was_being_cleared_may_be_overwritten(
     folder.check(new, overwrite=True)
     folder.begin(new)
     assert sorted(one.name for one in folder.path.iterdir()) == ["config.yaml"]
+
+
+def test_a_run_finds_its_data_from_wherever_it_is_asked(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"name": "one", "data": {"kind": "camvid", "root": "photos"}, "train": {"resume": True}}
+    here, there = tmp_path / "here", tmp_path / "there"
+    for place in (here, there):
+        place.mkdir()
+    monkeypatch.chdir(here)
+    started = validate_config(values, source="test")
+    folder.begin(started)
+    folder.check(started, overwrite=False)
+    monkeypatch.chdir(there)
+    assert folder.load_config().data.root == here / "photos"
+    assert not folder.load_config().train.resume

@@ -13,7 +13,7 @@ from segdistill.commands.versions import differences, versions
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError, RunFolderError, first_line
-from segdistill.files import alone_in, write_text
+from segdistill.files import alone_in, expanded, write_text
 from segdistill.study.runner import TAKEN_OVER
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.loop import Checkpoints
@@ -139,8 +139,7 @@ class RunFolder:
                         path.unlink()
         for half_written in self.checkpoints(config).folder.glob("**/.*.pt"):  # by a killed run
             half_written.unlink()
-        fresh = config.model_copy(update={"train": config.train.model_copy(update={"resume": False})})
-        write_text(self.config, dump_config(fresh))
+        write_text(self.config, dump_config(_anywhere(config)))
 
     def note_images(self, names: Mapping[str, Sequence[str]]) -> None:
         """Write down which images each split has, as `data.folder.lists` reads them: who deals images out by chance
@@ -241,3 +240,11 @@ class RunFolder:
                 "\n  ".join([f"{self.path} cannot be resumed with other settings:", *lines])
                 + f"\nresume with the same ones ({self.config}), or choose {elsewhere}"
             )
+
+
+def _anywhere(config: Config) -> Config:
+    """As a run was started with it, to be read again from whichever folder."""
+    root = config.data.root
+    data = config.data.model_copy(update={"root": root and expanded(root).resolve()})
+    train = config.train.model_copy(update={"resume": False})
+    return config.model_copy(update={"data": data, "train": train})
