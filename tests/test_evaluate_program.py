@@ -13,7 +13,7 @@ import torch
 from networks import NORMALISATION, described
 from PIL import Image
 from program import TINY, launch
-from tiny_models import convolution, write_deployed, write_onnx
+from tiny_models import TAXONOMY, convolution, write_deployed, write_onnx
 
 from segdistill.build.datasets import build_eval_dataset
 from segdistill.build.network import build_net
@@ -23,6 +23,7 @@ from segdistill.commands import evaluate as evaluate_command
 from segdistill.config import Config
 from segdistill.config_io import dump_config
 from segdistill.console import new_console
+from segdistill.data.samples import names_of
 from segdistill.data.taxonomy import CAMVID
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
@@ -142,6 +143,44 @@ def test_other_data_leave_the_runs_own_score_alone(two_sets: Path, tmp_path: Pat
     assert "data_root" not in own["protocol"]
     assert other["protocol"] == own["protocol"] | {"data_root": str(tmp_path / "yours")}
     assert other["miou"] != own["miou"]
+
+
+def test_images_that_were_learnt_are_not_scored_as_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which they may become, dealt out by shares, when further ones come."""
+    run, data = tmp_path / "run", tmp_path / "data"
+    picture = np.random.default_rng(0).integers(0, 3, (64, 96, 3), np.uint8)
+    for place, shown in (("images", picture), ("masks", picture[..., 0])):
+        (data / place).mkdir(parents=True)
+        for name in "abcdefgh":
+            Image.fromarray(shown).save(data / place / f"{name}.png")
+    run.mkdir()
+    write_deployed(run / "primary.safetensors", size=SIZE, taxonomy=TAXONOMY)
+    classes = [
+        {"name": one, "colour": list(colour)}
+        for one, colour in zip(TAXONOMY.names, TAXONOMY.colours, strict=True)
+    ]
+    section = {"classes": classes, "val_share": 0.5}
+    values = TINY | {"data": {"kind": "folder", "root": str(data), "size": [64, 96], "folder": section}}
+    config = Config.model_validate(values)
+    (run / "config.yaml").write_text(dump_config(config))
+    held_back = names_of(build_samples(config, "val", console=new_console(quiet=True)))
+    learnt = set("abcdefgh") - set(held_back)
+    assert main(["evaluate", str(run)]) == 0, "who knows what it has learnt"
+    (run / "images_train.txt").write_text("".join(f"{name}\n" for name in sorted(learnt)))
+    assert main(["evaluate", str(run)]) == 0
+    assert main(["evaluate", str(run), "--split", "train"]) == 0
+
+    moved = held_back[0]
+    (run / "images_train.txt").write_text("".join(f"{name}\n" for name in sorted({*learnt, moved})))
+    assert main(["evaluate", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"1 of the 4 images of val are among those that {run} was trained on ({moved}; images_train.txt)"
+        in said
+    )
+    assert "data.folder.lists" in said
 
 
 def test_other_data_leave_the_score_of_a_file_alone(

@@ -40,16 +40,16 @@ def write_onnx(path: Path, network: nn.Conv2d, *, size: tuple[int, int], **said:
     return path
 
 
-def write_deployed(path: Path, *, size: tuple[int, int]) -> nn.Module:
+def write_deployed(path: Path, *, size: tuple[int, int], taxonomy: Taxonomy = CAMVID) -> nn.Module:
     """`primary.safetensors` of a U-Net with random weights, which is returned."""
     torch.manual_seed(0)
     keywords = {
         "encoder_name": "tu-test_efficientnet",
         "encoder_weights": None,
-        "classes": CAMVID.num_classes,
+        "classes": taxonomy.num_classes,
         "decoder_channels": [32, 24, 16, 12, 8],
     }
-    deployed = Deployed("unet", keywords, CAMVID, NORMALISATION, size, 32)
+    deployed = Deployed("unet", keywords, taxonomy, NORMALISATION, size, 32)
     network = deployed.rebuild().eval()
     save_deployed(path, network, deployed)
     return network

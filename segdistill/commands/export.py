@@ -23,7 +23,7 @@ from segdistill.config import Config
 from segdistill.console import warn
 from segdistill.data.samples import Samples
 from segdistill.data.synthetic import SyntheticStreets
-from segdistill.errors import DataMissingError, ExportError, first_line
+from segdistill.errors import DataMissingError, ExportError, RunFolderError, first_line
 from segdistill.export.check import Check, batches_of, compare
 from segdistill.export.description import Description
 from segdistill.export.half import to_half
@@ -106,7 +106,7 @@ def export_run(
         ready_for_page(web.folder, runtime=web.runtime, cache=cache_folder())
     streams = trained_streams(folder, config, stream)
     named = any(override.startswith("data.root=") for override in overrides)
-    split = split_at_hand(config, folder.load_config(), streams[0].deployed, named=named, console=console)
+    split = split_at_hand(folder, config, streams[0].deployed, named=named, console=console)
     exported = []
     for one in streams:
         target = target_of(folder, out, wanted.file_name(one.name), several=stream == ALL)
@@ -164,12 +164,14 @@ def target_of(folder: RunFolder, out: Path | None, name: str, *, several: bool) 
     return out
 
 
-def split_at_hand(config: Config, own: Config, deployed: Deployed, *, named: bool, console: Console) -> Split:
+def split_at_hand(
+    folder: RunFolder, config: Config, deployed: Deployed, *, named: bool, console: Console
+) -> Split:
     """The run's validation images, or synthetic ones if they are not on this machine; nothing is downloaded.
 
     Args:
+        folder: of the run.
         config: of the run, with the place of the data as it was said just now.
-        own: of the run, as it was trained.
         deployed: how its networks are fed.
         named: whether it was said just now where the images lie; then they have to be there.
         console: to print on.
@@ -179,7 +181,13 @@ def split_at_hand(config: Config, own: Config, deployed: Deployed, *, named: boo
     """
     try:
         samples = build_samples(config, "val", console=console, download=False)
-        return Split(samples, scored=True, elsewhere=other_data(config, own))
+        elsewhere = other_data(config, folder.load_config())
+        if elsewhere is None:
+            folder.refuse_what_it_learnt(samples, config, split="val")
+        return Split(samples, scored=True, elsewhere=elsewhere)
+    except RunFolderError as error:
+        warn(console, f"the check gives no mIoU: {error}")
+        return Split(samples, scored=False, elsewhere=None)
     except DataMissingError as error:
         if named:
             raise

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segdistill.build.splits import names_elsewhere
 from segdistill.commands.settings import changes_that_count, refuse_what_counts
 from segdistill.commands.versions import differences, versions
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
+from segdistill.console import new_console
+from segdistill.data.samples import Samples, names_of
 from segdistill.errors import ConfigError, RunFolderError, first_line
 from segdistill.files import alone_in, expanded, write_text
 from segdistill.study.runner import TAKEN_OVER
@@ -147,6 +150,32 @@ class RunFolder:
         """
         for split, images in names.items():
             write_text(self.path / f"images_{split}.txt", "".join(f"{name}\n" for name in images))
+
+    def refuse_what_it_learnt(self, samples: Samples, config: Config, *, split: str) -> None:
+        """Images that are dealt out by shares are dealt out anew when there are more of them.
+
+        Args:
+            samples: of a split of the run's own data, as they are now.
+            config: of the run.
+            split: which one.
+
+        Raises:
+            RunFolderError: if the run was trained on some that are of this split now, and of training no more.
+        """
+        path = self.path / "images_train.txt"
+        in_training = names_elsewhere(config, split, console=new_console(quiet=True)).get("train")
+        if in_training is None or not path.is_file():
+            return
+        names = names_of(samples)
+        learnt = sorted(set(names) & set(path.read_text().splitlines()) - set(in_training))
+        if learnt:
+            raise RunFolderError(
+                f"{len(learnt)} of the {len(names)} images of {split} are among those that {self.path} was trained on "
+                f"({', '.join(learnt[:3])}{', ...' if len(learnt) > 3 else ''}; {path.name}): images have come or gone "
+                "since, and the shares of data.folder deal them out anew. Put what has come into a folder of its own, "
+                "to be scored by data.root=DIR, or train anew with lists of each split's images (data.folder.lists; "
+                f"those of this run are images_*.txt in {self.path})"
+            )
 
     @contextmanager
     def owned(self) -> Iterator[None]:

@@ -137,6 +137,8 @@ def run_subject(
     predictor, normalisation, words = load_predictor(folder, config, weights=weights, device=device)
     view = wishes.view(config.data.size)
     samples = _samples(config, split, submitted=submitted, console=console)
+    if elsewhere is None:
+        folder.refuse_what_it_learnt(samples, config, split=split)
     return Subject(
         samples=samples,
         label=_looking(Viewer(predictor, view, normalisation=normalisation)),
