@@ -1,8 +1,10 @@
 """`segdistill evaluate` to the last file: runs, checkpoints and ONNX files, looked at in every way."""
 
 import csv
+import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from networks import NORMALISATION, described
 from PIL import Image
-from program import TINY, launch
+from program import TINY, launch, write_config
 from tiny_models import TAXONOMY, convolution, write_deployed, write_onnx
 
 from segdistill.build.datasets import build_eval_dataset
@@ -46,6 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = {"ema": None, "ensemble": {"module": module}, "position": {"epoch": 2}}
     save_checkpoint(place / "run" / "checkpoints" / "last.pt", state=state, config="", versions={})
     return place
+
+
+def on(place: Path) -> str:
+    """What the names of result files say of the data of another folder."""
+    return f"_on_{place.name}_{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
 
 
 def scored(*arguments: Any, target: Path) -> dict[str, Any]:
@@ -138,10 +145,11 @@ def test_other_data_leave_the_runs_own_score_alone(two_sets: Path, tmp_path: Pat
     for root in (None, tmp_path / "mine", tmp_path / "yours" / ".." / "yours"):
         assert main(["evaluate", str(run), *([] if root is None else [f"data.root={root}"])]) == 0
     found = {path.name: json.loads(path.read_text()) for path in run.glob("evaluation_*.json")}
-    assert set(found) == {"evaluation_val_deployed.json", "evaluation_val_deployed_on_yours.json"}
-    own, other = found["evaluation_val_deployed.json"], found["evaluation_val_deployed_on_yours.json"]
+    place = tmp_path / "yours"
+    assert set(found) == {"evaluation_val_deployed.json", f"evaluation_val_deployed{on(place)}.json"}
+    own, other = found["evaluation_val_deployed.json"], found[f"evaluation_val_deployed{on(place)}.json"]
     assert "data_root" not in own["protocol"]
-    assert other["protocol"] == own["protocol"] | {"data_root": str(tmp_path / "yours")}
+    assert other["protocol"] == own["protocol"] | {"data_root": str(place)}
     assert other["miou"] != own["miou"]
 
 
@@ -186,18 +194,40 @@ def test_images_that_were_learnt_are_not_scored_as_others(
 def test_other_data_leave_the_score_of_a_file_alone(
     two_sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file does not know where its data lay: its own are those that are found by default."""
+    """A file does not know where its data lay: its own are those that are found by default. Of others, folders of one
+    name are told apart."""
     monkeypatch.setenv("SEGDISTILL_CAMVID", str(two_sets / "mine"))
     data = {"kind": "camvid", "size": [64, 96]}
     file = write_onnx(tmp_path / "conv.onnx", convolution(11), size=SIZE, taxonomy=CAMVID, data=data)
-    for root in (None, two_sets / "mine", two_sets / "yours"):
+    yours, namesake = two_sets / "yours", two_sets / "again" / "yours"
+    shutil.copytree(yours, namesake)
+    for root in (None, two_sets / "mine", yours, namesake):
         assert main(["evaluate", str(file), *([] if root is None else [f"data.root={root}"])]) == 0
     found = {path.name: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert set(found) == {"conv_val.json", "conv_val_on_yours.json"}
-    own, other = found["conv_val.json"], found["conv_val_on_yours.json"]
+    assert set(found) == {"conv_val.json", f"conv_val{on(yours)}.json", f"conv_val{on(namesake)}.json"}
+    own = found["conv_val.json"]
     assert "data_root" not in own["protocol"]
-    assert other["protocol"] == own["protocol"] | {"data_root": str(two_sets / "yours")}
-    assert other["miou"] != own["miou"]
+    for place in (yours, namesake):
+        other = found[f"conv_val{on(place)}.json"]
+        assert other["protocol"] == own["protocol"] | {"data_root": str(place)}
+        assert other["miou"] != own["miou"]
+
+
+def test_masks_that_are_held_against_other_data_say_so(two_sets: Path, tmp_path: Path) -> None:
+    """Other than the configuration's or, if it names none, than those that are found by default."""
+    config = write_config(tmp_path / "mine.yaml", data={"kind": "camvid", "root": str(two_sets / "mine")})
+    masks = tmp_path / "predicted"
+    shutil.copytree(two_sets / "mine" / "valannot", masks)
+    for root in (None, two_sets / "mine", two_sets / "yours"):
+        words = [] if root is None else [f"data.root={root}"]
+        assert main(["evaluate", str(config), *words, "--masks", str(masks)]) == 0
+    found = {path.name: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    place = two_sets / "yours"
+    assert set(found) == {"predicted_val.json", f"predicted_val{on(place)}.json"}
+    own, other = found["predicted_val.json"], found[f"predicted_val{on(place)}.json"]
+    assert own["miou"]["masks"] == 1
+    assert "data_root" not in own["protocol"]
+    assert other["protocol"] == own["protocol"] | {"data_root": str(place)}
 
 
 def test_every_stream_of_a_checkpoint_at_several_scales_and_mirrored(folder: Path) -> None:

@@ -67,7 +67,11 @@ def add(commands: Commands) -> None:
     evaluate.add_argument(
         "--devices", type=whole_number(1), default=1, help="processes that share the images; default: 1"
     )
-    evaluate.add_argument("--out", type=Path, help="JSON file; default: in the run folder")
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        help="JSON file; default: in the run folder, beside the ONNX file or the masks' folder",
+    )
     evaluate.set_defaults(run=_run)
 
 

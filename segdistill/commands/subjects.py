@@ -1,7 +1,9 @@
 """What `evaluate` can score: a run's networks, an exported file, or masks that lie in a folder."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -150,8 +152,11 @@ def run_subject(
 
 
 def _tag(elsewhere: Path | None) -> str:
-    """What names of result files say of other data."""
-    return f"_on_{elsewhere.name}" if elsewhere else ""
+    """What names of result files say of other data: their folder's name, and a hash of its path, for folders of the
+    same name in different places hold different data."""
+    if elsewhere is None:
+        return ""
+    return f"_on_{elsewhere.name}_{hashlib.sha256(str(elsewhere).encode()).hexdigest()[:8]}"
 
 
 class Loaded(NamedTuple):
@@ -272,12 +277,19 @@ def mask_subject(
         label_ids: whether they hold Cityscapes' label ids instead of class indexes.
         console: to print on.
     """
-    config = RunFolder(model).load_config(overrides) if model.is_dir() else load_config(model, overrides)
+    load = RunFolder(model).load_config if model.is_dir() else partial(load_config, model)
+    config = load(overrides)
+    own = load([override for override in overrides if not override.startswith("data.root=")])
+    elsewhere = other_data(config, own)
     samples = _samples(config, split, submitted=submitted, console=console)
     image_suffix = config.data.folder.image_suffix if config.data.kind == "folder" else ""
-    elsewhere = names_elsewhere(config, split, console=console)
     found = MaskFolder.matching(
-        masks, samples, split=split, label_ids=label_ids, image_suffix=image_suffix, elsewhere=elsewhere
+        masks,
+        samples,
+        split=split,
+        label_ids=label_ids,
+        image_suffix=image_suffix,
+        elsewhere=names_elsewhere(config, split, console=console),
     )
     if found.unscored:
         console.print(f"{found.unscored} masks in {masks} are of images of other splits, and not scored")
@@ -296,8 +308,8 @@ def mask_subject(
     return Subject(
         samples=samples,
         label=found.label,
-        protocol=how,
-        target=place.parent / f"{place.name}_{split}.json",
+        protocol=how | told(elsewhere),
+        target=place.parent / f"{place.name}_{split}{_tag(elsewhere)}.json",
         workers=0,
     )
 
