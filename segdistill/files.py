@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,34 @@ def make_room(path: Path, *, option: str) -> None:
         raise PathError(f"{option} {path} is a folder; name a JSON file in it, e.g. {path / 'scores.json'}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        os.unlink(probe)
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
     except OSError as error:
         raise PathError(
             f"{option} {path} cannot be written: {error.strerror}; name a file in a folder that you may write to"
         ) from None
+
+
+def refuse_unwritable(folder: Path, *, said: str) -> None:
+    """Refuse now a folder of results that could not be made or written to later. Nothing is left of the attempt: what
+    else is wrong may be told after it.
+
+    Args:
+        folder: that results will lie in.
+        said: how the user names it, or a file in it, e.g. `out=DIR`.
+
+    Raises:
+        PathError: if it is a file or below one, or cannot be written.
+    """
+    missing = _missing(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise PathError(
+            f"{said} cannot be written: {error.strerror}; name a folder that you may write to, it is made if need be"
+        ) from None
+    finally:
+        _take_away(missing)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -83,15 +104,25 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 @contextmanager
 def room_for(path: Path) -> Iterator[None]:
     """Make the folder of a file, and take away what was made of it if the file does not come to be."""
-    missing = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    missing = _missing(path.parent)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        for folder in missing:  # the innermost first
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        _take_away(missing)
         raise
+
+
+def _missing(folder: Path) -> list[Path]:
+    """What has to be made for a folder to be there, the innermost first."""
+    return [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+
+
+def _take_away(folders: Iterable[Path]) -> None:
+    """Those that are empty; the innermost come first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def put_in_place(finished: Path, path: Path) -> None:

@@ -25,6 +25,7 @@ from segdistill.commands.train import export_of_some_size
 from segdistill.commands.trained import Trained
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
+from segdistill.config_io import dump_config
 from segdistill.console import new_console
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID
@@ -242,6 +243,19 @@ def test_mistakes_are_told(
     for word in words:
         assert word in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--out", "--web"])
+def test_a_place_that_cannot_be_written_is_told_before_a_network_is_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(dump_config(Config.model_validate(TINY)))
+    (tmp_path / "file").touch()
+    place = str(tmp_path / "file" / "a.onnx")
+    err = told(capsys, "export", str(tmp_path / "run"), "--input", "image", option, place)
+    assert f"{option} {place} cannot be written: " in err
+    assert "name a folder that you may write to" in err
 
 
 def test_a_page_that_cannot_be_is_told_before_the_work(

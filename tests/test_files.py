@@ -12,7 +12,15 @@ import torch
 
 import segdistill
 from segdistill.errors import PathError
-from segdistill.files import expanded, room_for, whole_lines, write_atomically, write_json, write_text
+from segdistill.files import (
+    expanded,
+    refuse_unwritable,
+    room_for,
+    whole_lines,
+    write_atomically,
+    write_json,
+    write_text,
+)
 from segdistill.training.checkpoint import save_checkpoint
 
 
@@ -143,6 +151,23 @@ def test_a_folder_is_made_only_for_a_file_that_comes_to_be(tmp_path: Path) -> No
     with pytest.raises(KeyError):
         fail()
     assert path.is_file(), "what was there before stays"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_of_asking_whether_a_folder_can_be_written_nothing_is_left(tmp_path: Path, there: bool) -> None:
+    folder = tmp_path / "new" / "deep"
+    if there:
+        folder.mkdir(parents=True)
+    refuse_unwritable(folder, said="out=DIR")
+    assert [path.name for path in tmp_path.rglob("*")] == (["new", "deep"] if there else [])
+
+
+@pytest.mark.parametrize("place", ["file", "file/deep", "new/" + 300 * "x"])
+def test_a_folder_that_cannot_be_is_refused_by_the_name_its_user_gave_it(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PathError, match=r"^--out a\.onnx cannot be written: .*; name a folder that you may"):
+        refuse_unwritable(tmp_path / place, said="--out a.onnx")
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
 
 
 def test_a_line_that_is_still_being_written_is_none(tmp_path: Path) -> None:

@@ -504,7 +504,7 @@ def test_mistakes_are_told_in_one_message_with_exit_code_2(
         ([tiny, tmp_path / "text.png"], ["text.png: not an image"]),
         ([tiny, tmp_path / "deep.tif"], ["deep.tif: pixels of 32 bits"]),
         ([tiny, tmp_path / "text.mp4"], ["text.mp4: not a video, damaged"]),
-        ([tiny, photo, "--out", tmp_path / "file"], ["--out", "is a file; name a folder"]),
+        ([tiny, photo, "--out", tmp_path / "file"], ["--out", "file cannot be written: ", "name a folder"]),
         ([tiny, photo, "--out", tmp_path / "photos"], ["is the folder of the source; choose another"]),
         ([tiny, photo.parent, "--out", tmp_path / "empty" / ".." / "photos"], ["the folder of the source"]),
         ([tiny, photo, "--stream", "branch3"], ["tiny.onnx holds the stream 'primary' and not 'branch3'"]),

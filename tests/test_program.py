@@ -402,6 +402,10 @@ MISTAKES = {
         ["method.supervised.class_weights=[1.0, 2.0]", "out=x8"],
         ["method.supervised.class_weights", "11"],
     ),
+    "a file for the run folder": (
+        ["data.kind=camvid", "data.root=nowhere", "out=tiny.yaml"],  # told before the data are looked at
+        ["out=tiny.yaml cannot be written: ", "name a folder"],
+    ),
     "no CamVid and no network": (
         ["data.kind=camvid", "data.root=nowhere", "out=x9"],
         ["data.root=", "prepare_data.py camvid --archive", "synthetic"],

@@ -33,7 +33,7 @@ from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.snippet import python_snippet
 from segdistill.export.web import cache_folder, ready_for_page, write_web_page
 from segdistill.export.weights import Deployed
-from segdistill.files import put_in_place, room_for, write_atomically
+from segdistill.files import expanded, put_in_place, refuse_unwritable, room_for, write_atomically
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,10 @@ def export_run(
     folder = RunFolder(path)
     config = folder.load_config(overrides)
     refuse_opset(wanted.opset or config.export.opset)
-    target_of(folder, out, "", several=stream == ALL)  # a wrong one is told before the work
+    place = target_of(folder, out, wanted.file_name(stream), several=stream == ALL).parent
+    refuse_unwritable(place, said=f"--out {out or place}")  # before the work
     if web is not None:
+        refuse_unwritable(expanded(web.folder).resolve().parent, said=f"--web {web.folder}")
         ready_for_page(web.folder, runtime=web.runtime, cache=cache_folder())
     streams = trained_streams(folder, config, stream)
     named = any(override.startswith("data.root=") for override in overrides)

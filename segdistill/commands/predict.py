@@ -23,7 +23,7 @@ from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.video import Video, write_video
 from segdistill.errors import DataError, ExportError
 from segdistill.export.segmenter import Segmenter
-from segdistill.files import write_atomically
+from segdistill.files import refuse_unwritable, write_atomically
 from segdistill.report.overlay import blend, largest_first, legend_entries, mask_image, outlined, with_legend
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -74,6 +74,7 @@ def predict(
     Raises:
         DataError: if there is nothing to segment, or, after all the others, for images that cannot be decoded or
             segmented, or whose results cannot have their place.
+        PathError: if results cannot be written to `out`.
         RunFolderError: if the run folder is missing or foreign, or lacks the stream.
         ExportError: if the ONNX file is missing or foreign, or lacks the stream.
     """
@@ -93,13 +94,13 @@ def predict(
 
 
 def check_places(source: Path, out: Path) -> None:
-    """Raises DataError if the source is missing, or results would mix with sources."""
+    """Raises DataError if the source is missing, or results would mix with sources; PathError if they cannot be
+    written."""
     if not source.exists():
         raise DataError(f"{source}: no such image, folder or video")
-    if out.exists() and not out.is_dir():
-        raise DataError(f"--out {out} is a file; name a folder, it is made if need be")
     if out.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise DataError(f"--out {out} is the folder of the source; choose another, so as not to mix the two")
+    refuse_unwritable(out, said=f"--out {out}")
 
 
 def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path]:

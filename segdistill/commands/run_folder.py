@@ -128,7 +128,7 @@ class RunFolder:
                     f"{self.path} already holds {finished} run. Go on with it by --resume, keep it and choose "
                     f"{elsewhere}, or replace it by --overwrite"
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(self.path.iterdir()):
             raise RunFolderError(f"{self.path} is not empty and is no run's folder; choose {elsewhere}")
 
     def begin(self, config: Config) -> None:

@@ -32,7 +32,7 @@ from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.evaluation.predictors import EnsemblePredictor
 from segdistill.export.weights import Deployed, save_deployed
-from segdistill.files import write_json
+from segdistill.files import refuse_unwritable, write_json
 from segdistill.models.primary import input_multiple
 from segdistill.processes import by_first, in_turn, launched
 from segdistill.resolution import pad_to_multiple
@@ -70,6 +70,7 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
 
 def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Console) -> None:
     """In every process; the first one alone speaks and writes."""
+    by_first(fabric, lambda: refuse_unwritable(folder.path, said=f"out={folder.path}"))
     data = in_turn(fabric, lambda: build_training_data(config, fabric, console=console))
     state = build_state(config, fabric, total_steps=config.train.epochs * data.batches.steps)
 
