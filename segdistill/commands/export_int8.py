@@ -63,12 +63,22 @@ def quantise(
 
 
 def sensitivity_table(outcome: Outcome) -> Table:
-    """What quantising each group of layers alone does, and which stayed in float for it."""
-    table = Table("layers in int8 alone", "equal argmax", "noise of the logits", "")
-    for one in outcome.sensitivities:
-        noise = "-" if one.sqnr_db is None else f"{one.sqnr_db:.0f} dB below"
-        kept = "stays in float" if one.group in outcome.kept_float else ""
-        table.add_row(one.group, f"{one.equal_argmax:.2%}", noise, kept)
+    """What quantising each group of layers alone does, and which stayed in float for it. A file that gives classes
+    has no noise of logits."""
+    found = outcome.sensitivities
+    columns = {
+        "layers in int8 alone": [one.group for one in found],
+        "equal argmax": [f"{one.equal_argmax:.2%}" for one in found],
+        "noise of the logits": [
+            "" if one.sqnr_db is None else f"{one.sqnr_db:.0f} dB below" for one in found
+        ],
+        "": ["stays in float" if one.group in outcome.kept_float else "" for one in found],
+    }
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    table = Table(*shown)
+    table.columns[0].overflow = "fold"
+    for row in zip(*shown.values(), strict=True):
+        table.add_row(*row)
     return table
 
 
