@@ -391,6 +391,27 @@ def test_no_two_images_share_their_results(tmp_path: Path) -> None:
     }
 
 
+def test_pictures_and_videos_that_are_left_out_of_a_folder_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "photos"
+    results = ["c_overlay.mp4", "out/d_overlay.mp4", "out/d.gif"]
+    others = ["notes.txt", "photo.json", "list.csv", ".hidden.gif", "without"]
+    for name in ["a.png", "b.gif", "deep/b.HEIC", "deep/c.gif", *results, *others]:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).touch()
+    assert len(find_images(source, source / "out", console=new_console())) == 1
+    told = f"left out: 3 files in {source}, by suffix no image (.gif, .heic)"
+    assert capsys.readouterr().out == f"{told}\n"
+    (source / "c.mp4").touch()
+    find_images(source, source / "out", console=new_console())
+    assert "(.gif, .heic, .mp4); give its videos one at a time" in capsys.readouterr().out
+    for name in ("b.gif", "deep/b.HEIC", "deep/c.gif", "c.mp4"):
+        (source / name).unlink()
+    find_images(source, source / "out", console=new_console())
+    assert capsys.readouterr().out == ""
+
+
 # ---- videos
 
 
@@ -507,6 +528,11 @@ def test_mistakes_are_told_in_one_message_with_exit_code_2(
         ([tiny, photo, "--out", tmp_path / "file"], ["--out", "file cannot be written: ", "name a folder"]),
         ([tiny, photo, "--out", tmp_path / "photos"], ["is the folder of the source; choose another"]),
         ([tiny, photo.parent, "--out", tmp_path / "empty" / ".." / "photos"], ["the folder of the source"]),
+        (
+            [tiny, photo, "--frame-masks"],
+            ["--frame-masks writes the masks of a video's", "a.png is no video"],
+        ),
+        ([tiny, photo.parent, "--frame-masks"], ["photos is no video (mp4 ", "every image gets its mask"]),
         ([tiny, photo, "--stream", "branch3"], ["tiny.onnx holds the stream 'primary' and not 'branch3'"]),
         ([tmp_path / "missing.onnx", photo], ["missing.onnx: no such file"]),
         ([tmp_path / "other.onnx", photo], ["other.onnx: ONNX Runtime cannot load it"]),

@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -27,7 +27,14 @@ from segdistill.files import refuse_unwritable, write_atomically
 from segdistill.report.overlay import blend, largest_first, legend_entries, mask_image, outlined, with_legend
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+#: Of pictures that are neither image nor video here: they are left out of a folder, but not in silence.
+_OTHER_PICTURES = (
+    *(".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".exr", ".hdr", ".ppm", ".pgm"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # as cameras take them
+    *(".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts"),  # that move
+)
 _JPEG_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
+_VIDEO_OVERLAY = "_overlay.mp4"
 _OVERLAYS = (".jpg", ".png")  # up to that, and beyond
 #: What keeps one result from its place, and not all of them: a name, or a folder or file in its way.
 _OF_ONE_RESULT = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
@@ -85,6 +92,11 @@ def predict(
         loaded = load_model(model, stream=stream)
         _predict_video(loaded, video, out / source.stem, style, frame_masks=frame_masks, console=console)
     else:
+        if frame_masks:
+            raise DataError(
+                f"--frame-masks writes the masks of a video's frames, and {source} is no video ({_words(VIDEOS)}); "
+                "leave it out, every image gets its mask"
+            )
         targets = find_images(source, out, console=console)
         loaded = load_model(model, stream=stream)
         _predict_images(loaded, targets, out, style, console=console)
@@ -105,7 +117,8 @@ def check_places(source: Path, out: Path) -> None:
 
 def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path]:
     """Image -> path of its results without their endings; no two are equal. Results are no images the next time: an
-    `out` inside the source is left out, and so are results of other calls in it.
+    `out` inside the source is left out, and so are results of other calls in it. Pictures and videos that are left out
+    are told.
 
     Raises:
         DataError: if `source` is no image, or a folder without one, or results would lie among the images.
@@ -117,12 +130,13 @@ def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path
             )
         return {source: out / source.stem}
     results, top = out.resolve(), source.resolve()
-    images = [
-        path.relative_to(source) for path in files_below(source) if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if top in results.parents:
-        images = [image for image in images if results not in (top / image).parents]
-    elif fallen := [image for image in images if top in (results / image).parents]:
+    files = [path.relative_to(source) for path in files_below(source)]
+    inside = top in results.parents
+    if inside:
+        files = [file for file in files if results not in (top / file).parents]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    fallen = [image for image in images if top in (results / image).parents]
+    if fallen and not inside:
         raise DataError(
             f"--out {out}: the results of {source / fallen[0]} would lie in {source} and be taken for images the next "
             "time; choose another folder, beside the source or inside it"
@@ -130,10 +144,16 @@ def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path
     if earlier := _results_among(images):
         console.print(f"{len(earlier)} files in {source} are results of earlier predictions, and left out")
         images = [image for image in images if image not in earlier]
+    strange = _strangers(files)
+    hint = "; give its videos one at a time" if strange.keys() & set(VIDEOS) else ""
     if not images:
-        videos = any(path.suffix.lower() in VIDEOS for path in files_below(source))
-        hint = "; give its videos one at a time" if videos else ""
         raise DataError(f"{source}: no image ({_words(IMAGE_SUFFIXES)}) in this folder or below it{hint}")
+    if strange:
+        warn(
+            console,
+            f"left out: {_count(strange.total(), 'file')} in {source}, by suffix no image "
+            f"({', '.join(sorted(strange))}){hint}",
+        )
     # Some file systems do not tell a.png from A.png.
     stems = Counter((image.parent, image.stem.casefold()) for image in images)
     names = {(image.parent, image.name.casefold()) for image in images}
@@ -143,6 +163,16 @@ def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path
         alone = stems[stem] == 1 and stem not in names
         targets[source / image] = out / image.parent / (image.stem if alone else image.name)
     return targets
+
+
+def _strangers(files: Iterable[Path]) -> Counter[str]:
+    """How often each suffix of a picture or video comes that is no image's. Overlays of videos are results."""
+    return Counter(
+        suffix
+        for file in files
+        if (suffix := file.suffix.lower()) in (*_OTHER_PICTURES, *VIDEOS)
+        and not file.name.endswith(_VIDEO_OVERLAY)
+    )
 
 
 def _results_among(images: Sequence[Path]) -> set[Path]:
@@ -276,7 +306,7 @@ def _predict_video(
 ) -> None:
     watch = Stopwatch()
     masks = target.with_name(f"{target.name}_masks")
-    overlay = target.with_name(f"{target.name}_overlay.mp4")
+    overlay = target.with_name(f"{target.name}{_VIDEO_OVERLAY}")
 
     def pictures() -> Iterator[np.ndarray]:
         tracked = progress.track(video.frames(), video.announced_frames, description="frames")
