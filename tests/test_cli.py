@@ -93,6 +93,30 @@ def test_what_no_command_knows_is_refused(words: str, told: str, capsys: pytest.
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("train", "config"),
+        ("compare", "config"),
+        ("evaluate", "RUN|FILE.onnx|CONFIG.yaml"),
+        ("export", "RUN"),
+        ("prepare-data stats", "config"),
+    ],
+)
+def test_a_command_tells_by_its_own_usage_what_it_lacks_and_does_not_know(
+    command: str, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, told in (
+        (command, f"the following arguments are required: {missing}"),  # overrides are not
+        (f"{command} x --batch-size 4", "unrecognized arguments: --batch-size 4"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(words.split())
+        usage, _, error = capsys.readouterr().err.partition("error: ")
+        assert usage.startswith(f"usage: segdistill {command} [-h]")
+        assert error == told + "\n"
+
+
 def test_the_kinds_of_prepare_data() -> None:
     arguments = parse(["prepare-data", "camvid", "--root", "a=b", "--archive", "c.zip"])
     assert (str(arguments.root), str(arguments.archive)) == ("a=b", "c.zip")

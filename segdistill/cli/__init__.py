@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from segdistill.cli import compare, evaluate, export, predict, prepare_data, train
 from segdistill.console import new_console
@@ -99,10 +100,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             and not (place == len(command) and Path(word).exists())  # a run may be called lr=1e-3
         )
         (overrides if is_override else words).append(word)
-    top = parser()
-    arguments, strangers = top.parse_known_args(words)
-    if strangers:
-        top.error(f"unrecognized arguments: {' '.join(strangers)}")
+    arguments = parser().parse_args(words)
     if overrides:
         arguments.overrides += overrides
     return arguments
@@ -110,8 +108,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def parser() -> argparse.ArgumentParser:
     """Every command with its arguments."""
-    top = argparse.ArgumentParser(prog="segdistill", description=__doc__)
+    top: argparse.ArgumentParser = _Parser(prog="segdistill", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)
     return top
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses by its own usage what it does not know, and so do the commands' parsers, which argparse makes of the
+    same class; by itself it would leave that to the outermost one, whose usage names no option of theirs."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
+        arguments, strangers = super().parse_known_args(*args, **kwargs)
+        if strangers:
+            self.error(f"unrecognized arguments: {' '.join(strangers)}")
+        return arguments, strangers

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segdistill.cli.values import Commands, whole_number
+from segdistill.cli.values import Commands, take_overrides, whole_number
 from segdistill.study.rungs import LADDER
 
 LADDER_NAMES = tuple(rung.name for rung in LADDER)
@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     """The words of `compare`."""
     compare = commands.add_parser("compare", help="train several methods with several seeds and compare them")
     compare.add_argument("config", type=Path, help="YAML file, see configs/")
-    compare.add_argument("overrides", nargs="*", metavar="key.sub=value", help="for every rung")
+    take_overrides(compare, help="for every rung")
     compare.add_argument("--kinds", nargs="+", choices=LADDER_NAMES, help="default: all of them")
     compare.add_argument(
         "--rung",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segdistill.cli.values import Commands, number, size, whole_number
+from segdistill.cli.values import Commands, number, size, take_overrides, whole_number
 from segdistill.errors import EvaluationError
 
 
@@ -13,7 +13,7 @@ def add(commands: Commands) -> None:
     """The words of `evaluate`."""
     evaluate = commands.add_parser("evaluate", help="score a run, an ONNX file or stored masks on a split")
     evaluate.add_argument("model", type=Path, metavar="RUN|FILE.onnx|CONFIG.yaml")
-    evaluate.add_argument("overrides", nargs="*", metavar="data.root=DIR", help="where the data lie now")
+    take_overrides(evaluate, metavar="data.root=DIR", help="where the data lie now")
     evaluate.add_argument("--split", choices=("train", "val", "test"), default="val")
     evaluate.add_argument(
         "--weights",

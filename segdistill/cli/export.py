@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segdistill.cli.values import Commands, size, whole_number
+from segdistill.cli.values import Commands, size, take_overrides, whole_number
 from segdistill.errors import ExportError
 
 
@@ -13,9 +13,7 @@ def add(commands: Commands) -> None:
     """The words of `export`."""
     export = commands.add_parser("export", help="a stream of a run as an ONNX file that is checked")
     export.add_argument("run_folder", type=Path, metavar="RUN")
-    export.add_argument(
-        "overrides", nargs="*", default=[], metavar="data.root=DIR", help="where the run's data lie now"
-    )
+    take_overrides(export, metavar="data.root=DIR", help="where the run's data lie now")
     export.add_argument(
         "--stream", default="primary", help="primary, a branch (e.g. branch3), or all; default: primary"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segdistill.cli.values import Commands
+from segdistill.cli.values import Commands, take_overrides
 
 
 def add(commands: Commands) -> None:
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 
     stats = kinds.add_parser("stats", help="check the data of a configuration, count classes, give weights")
     stats.add_argument("config", type=Path, help="YAML file, see configs/")
-    stats.add_argument("overrides", nargs="*", metavar="key.sub=value", help="e.g. data.root=DIR")
+    take_overrides(stats, help="e.g. data.root=DIR")
     stats.add_argument("--out", type=Path, help="JSON file of the same numbers")
     stats.set_defaults(run=_prepare_stats)
 

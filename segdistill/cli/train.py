@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segdistill.cli.values import Commands
+from segdistill.cli.values import Commands, take_overrides
 
 
 def add(commands: Commands) -> None:
     """The words of `train`."""
     train = commands.add_parser("train", help="train by a configuration, evaluate and export the result")
     train.add_argument("config", type=Path, help="YAML file, see configs/")
-    train.add_argument("overrides", nargs="*", metavar="key.sub=value", help="e.g. train.epochs=40 seed=1")
+    take_overrides(train, help="e.g. train.epochs=40 seed=1")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     train.add_argument("--overwrite", action="store_true", help="replace the run in the run folder")
     train.set_defaults(run=_run)

@@ -8,6 +8,11 @@ from typing import TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+def take_overrides(command: argparse.ArgumentParser, *, help: str, metavar: str = "key.sub=value") -> None:
+    """Any number of overrides, also none: without a default argparse calls them required when others are missing."""
+    command.add_argument("overrides", nargs="*", default=[], metavar=metavar, help=help)
+
+
 def whole_number(least: int) -> Callable[[str], int]:
     """At least `least`."""
 
