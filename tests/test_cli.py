@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from segdistill.cli import _TEXT_OPTIONS, parse, parser
+from segdistill.commands.versions import versions
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,13 @@ def test_a_command_tells_by_its_own_usage_what_it_lacks_and_does_not_know(
         usage, _, error = capsys.readouterr().err.partition("error: ")
         assert usage.startswith(f"usage: segdistill {command} [-h]")
         assert error == told + "\n"
+
+
+def test_the_versions_are_those_that_a_summary_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(["--version"])
+    assert not end.value.code
+    assert dict(line.split() for line in capsys.readouterr().out.splitlines()) == versions()
 
 
 def test_the_kinds_of_prepare_data() -> None:

@@ -109,6 +109,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """Every command with its arguments."""
     top: argparse.ArgumentParser = _Parser(prog="segdistill", description=__doc__)
+    top.add_argument(
+        "--version",
+        action=_Version,
+        help="of this program, with a hash of its code, and of what its numbers depend on",
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)
@@ -124,3 +129,18 @@ class _Parser(argparse.ArgumentParser):
         if strangers:
             self.error(f"unrecognized arguments: {' '.join(strangers)}")
         return arguments, strangers
+
+
+class _Version(argparse.Action):
+    """Prints the versions and ends; they are looked up when somebody asks."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(
+            option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help
+        )
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from segdistill.commands.versions import versions
+
+        print("\n".join(f"{name} {version}" for name, version in versions().items()))
+        parser.exit()
