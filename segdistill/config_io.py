@@ -13,7 +13,7 @@ from yaml.constructor import ConstructorError
 
 from segdistill.config import Config
 from segdistill.errors import ConfigError
-from segdistill.files import expanded
+from segdistill.files import expanded, read_text
 
 _SHOWN = 40  # signs of a value in a message
 
@@ -92,11 +92,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: listing every problem with its key, value and remedy.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"the configuration {path} is not a text file") from None
+    except UnicodeError as error:
+        raise ConfigError(f"the configuration {path} is {error}") from None
     values = parse_yaml(text, source=str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no keys; see configs/ for complete examples")
@@ -170,7 +170,7 @@ def _inline_class_table(values: dict[str, Any]) -> None:
         return
     path = expanded(Path(str(data.get("root") or "."))) / folder["classes"]
     try:
-        table = parse_yaml(path.read_text(encoding="utf-8"), source=str(path))
+        table = parse_yaml(read_text(path), source=str(path))
     except (OSError, ValueError) as error:  # no text, or a path with a null byte
         raise ConfigError(
             f"data.folder.classes = {folder['classes']!r}: cannot read {path} (relative to data.root): {error}"

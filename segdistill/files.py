@@ -138,6 +138,22 @@ def whole_lines(path: Path) -> list[str]:
     return [line for line in lines if line.endswith("\n")]
 
 
+def read_text(path: Path) -> str:
+    """What somebody wrote in UTF-8, without the mark that some editors put in front.
+
+    Raises:
+        OSError: if it cannot be read.
+        UnicodeError: if it is of another encoding; the message says what to do.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # UTF-16 has them between letters
+        raise UnicodeError("not UTF-8 text: save it as UTF-8")
+    return text
+
+
 def write_text(path: Path, text: str) -> None:
     """Atomically, in UTF-8."""
 

@@ -96,12 +96,34 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00name", b"name: a\x00", b"\x89PNG\r\n\x1a\n"])
-def test_binary_file(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("name: a # größer\n".encode(encoding) for encoding in ("cp1252", "utf-16", "utf-16-le")),
+        b"name: a\x00",
+        b"\x89PNG\r\n\x1a\n",
+    ],
+)
+def test_a_file_that_is_not_utf8_text(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"run\.yaml is not a text file"):
+    with pytest.raises(ConfigError) as caught:
         load_config(path)
+    assert str(caught.value) == f"the configuration {path} is not UTF-8 text: save it as UTF-8"
+    table = with_table(tmp_path, "")
+    (tmp_path / "data" / "classes.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"classes\.yaml .*: not UTF-8 text: save it as UTF-8$"):
+        load_config(table)
+
+
+def test_the_mark_that_editors_put_in_front(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes("name: a # größer\n".encode("utf-8-sig"))
+    assert load_config(path).name == "a"
+
+
+def test_a_control_character(refusal: Any) -> None:
+    assert "run.yaml is not a text file: " in refusal("name: a\x01\n")
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "- a\n- b\n", "just words", "3"])

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from segdistill.data.files import IMAGE_SUFFIXES, Listing, Pair, as_key, files_below
 from segdistill.data.problems import Kind, Problem
 from segdistill.errors import DataError, DataMissingError
+from segdistill.files import read_text
 
 SPLITS = ("train", "val", "test")
 _SPLIT = "{split}"
@@ -368,13 +369,11 @@ def _entries(index: _Index, split: str) -> list[_Entry]:
     """
     path = index.layout.root / index.layout.lists[split]
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = read_text(path)
     except OSError as error:
         raise DataError(f"{path}: the list of {split} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        content = "\0"
-    if "\0" in content:  # UTF-16 has them between letters
-        raise DataError(f"{path}: the list of {split} is not UTF-8 text: save it as UTF-8")
+    except UnicodeError as error:
+        raise DataError(f"{path}: the list of {split} is {error}") from None
     lines = ((number, line.strip()) for number, line in enumerate(content.splitlines(), 1))
     return [
         index.entry(f"{path}, line {number}", text)
