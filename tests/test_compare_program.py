@@ -191,7 +191,7 @@ def test_a_run_whose_export_failed_counts_and_one_whose_export_was_stopped_goes_
 MISTAKES = {
     "other settings": (
         ("train.epochs=3",),
-        ("train.epochs: 6 when it was started, 3 now", "another folder by --out"),
+        ("train.epochs: 6 when it was started, 3 now", "another folder by --out", "or remove this folder"),
     ),
     "misspelt override": (("--rung", "wide:method.branches.widht=4"), ("rung wide", "did you mean 'width'")),
     "malformed rung": (("--rung", "wide"), ("name:key=value",)),

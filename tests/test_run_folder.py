@@ -75,6 +75,10 @@ def test_settings_that_count_do(folder: RunFolder, kind: str, method: dict[str, 
         folder.check(config(kind, **method), overwrite=False)
     assert words in str(caught.value)
     assert str(caught.value).count("when it was started") == 1
+    assert str(caught.value).endswith(
+        f"resume with the same ones ({folder.config}), choose another folder by out=DIR or name=NAME, or replace it by "
+        "--overwrite without --resume"
+    )
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -88,7 +88,9 @@ def test_a_planned_run_of_other_settings_is_refused_with_the_way_out(tmp_path: P
         finish(run)
     with pytest.raises(ConfigError, match=r"train\.epochs") as caught:
         plan(tmp_path, "train.epochs=3")
-    assert "or choose another folder by --out, another name for the rung, or remove" in str(caught.value)
+    assert "choose another folder by --out or another name for the rung, or remove this folder" in str(
+        caught.value
+    )
     assert "out=DIR" not in str(caught.value)
 
 

@@ -106,7 +106,12 @@ class RunFolder:
         return load_config(self.config, overrides)
 
     def check(
-        self, config: Config, *, overwrite: bool, elsewhere: str = "another folder by out=DIR or name=NAME"
+        self,
+        config: Config,
+        *,
+        overwrite: bool,
+        elsewhere: str = "another folder by out=DIR or name=NAME",
+        replace: str = "replace it by --overwrite without --resume",
     ) -> None:
         """Refuse, before any work is done, what would lose or mix up results.
 
@@ -114,6 +119,7 @@ class RunFolder:
             config: of the run that would start or go on here.
             overwrite: whether a run that is here may go.
             elsewhere: what to choose instead of this folder, for the message.
+            replace: how to give up the run that is here, likewise.
 
         Raises:
             RunFolderError: if the folder holds another run, or something that is no run.
@@ -121,12 +127,12 @@ class RunFolder:
         """
         if self.config.exists():
             if config.train.resume:
-                self._same_settings(config, elsewhere)
+                self._same_settings(config, f"choose {elsewhere}, or {replace}")
             elif not overwrite:
                 finished = "a finished" if self.finished else "an unfinished"
                 raise RunFolderError(
                     f"{self.path} already holds {finished} run. Go on with it by --resume, keep it and choose "
-                    f"{elsewhere}, or replace it by --overwrite"
+                    f"{elsewhere}, or {replace}"
                 )
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise RunFolderError(f"{self.path} is not empty and is no run's folder; choose {elsewhere}")
@@ -259,7 +265,7 @@ class RunFolder:
                 f"or start anew {_ANEW}"
             )
 
-    def _same_settings(self, config: Config, elsewhere: str) -> None:
+    def _same_settings(self, config: Config, otherwise: str) -> None:
         if changed := changes_that_count(self.load_config(), config):
             lines = [
                 f"{key}: {before!r} when it was started, {now!r} now"
@@ -267,7 +273,7 @@ class RunFolder:
             ]
             raise ConfigError(
                 "\n  ".join([f"{self.path} cannot be resumed with other settings:", *lines])
-                + f"\nresume with the same ones ({self.config}), or choose {elsewhere}"
+                + f"\nresume with the same ones ({self.config}), {otherwise}"
             )
 
 

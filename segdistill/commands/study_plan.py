@@ -31,7 +31,7 @@ _STUDYS_OWN = {
 #: As `StudyFolder.run` writes it: `seed01` is somebody's copy.
 _SEED_FOLDER = re.compile("seed(0|[1-9][0-9]*)")
 _T = TypeVar("_T")
-_ELSEWHERE = "another folder by --out, another name for the rung, or remove this folder"
+_ELSEWHERE = "another folder by --out or another name for the rung"
 #: Keys that have to be the same in all rungs for pairs to be pairs.
 _ONE_FOR_ALL = ("data.kind", "data.root", "data.size", "data.folder", "data.synthetic")
 
@@ -286,7 +286,7 @@ def plan(
             f"rung {rung.name}: {ADDED[rung.name]} is 0, so it would add nothing; give it a value, or leave the rung "
             "out by --kinds"
         )
-    RunFolder(target).check(config, overwrite=False, elsewhere=_ELSEWHERE)
+    RunFolder(target).check(config, overwrite=False, elsewhere=_ELSEWHERE, replace="remove this folder")
     return PlannedRun(rung, seed, target, epochs=config.train.epochs, settings=dump_config(config)), config
 
 

@@ -174,7 +174,7 @@ def train_epoch(
         The learning rates of its last step.
     """
     position = state.position
-    steps = StepLog(state.fabric)
+    steps = StepLog(state.fabric, clip_norm=settings.step.clip_norm)
     total_steps = settings.epochs * batches.steps
     saved = turn = time.monotonic()
     every = settings.diagnose_every

@@ -19,10 +19,16 @@ class StepValues:
 
 @dataclass
 class StepLog:
-    """Collects each step's named scalars; `flush` fetches them in one transfer and checks them."""
+    """Collects each step's named scalars; `flush` fetches them in one transfer and checks them.
+
+    Args:
+        fabric: of the process.
+        clip_norm: largest gradient norm of the training, for its remedies; None: gradients are not clipped.
+    """
 
     fabric: Fabric
-    _pending: list[tuple[int, int, dict[str, Tensor]]] = field(default_factory=list)
+    clip_norm: float | None
+    _pending: list[tuple[int, int, dict[str, Tensor]]] = field(default_factory=list, init=False)
 
     def add(self, *, epoch: int, step: int, values: dict[str, Tensor]) -> None:
         self._pending.append((epoch, step, values))
@@ -31,7 +37,7 @@ class StepLog:
         """The steps since the last flush, averaged over processes.
 
         Raises:
-            NonFiniteError: naming the first value that is not finite, its epoch and its step.
+            NonFiniteError: naming the first value that is not finite, its epoch and its step, and what helps.
         """
         if not self._pending:
             return []
@@ -48,8 +54,17 @@ class StepLog:
             for name, value in one.values.items():
                 if not torch.isfinite(torch.tensor(value)):
                     raise NonFiniteError(
-                        f"{name} became {value} in epoch {one.epoch + 1}, step {one.step + 1}; training stopped "
-                        "and the last good checkpoint is kept. Remedies: a smaller train.optimizer.lr, a "
-                        "train.clip_norm, a longer train.schedule.warmup, or a smaller weight of that term"
+                        f"{name} became {value} in epoch {one.epoch + 1}, step {one.step + 1}; training stopped. "
+                        + self._remedies()
                     )
         return steps
+
+    def _remedies(self) -> str:
+        clipping = (
+            "a train.clip_norm" if self.clip_norm is None else f"a train.clip_norm below {self.clip_norm:g}"
+        )
+        return (
+            f"Remedies: a smaller train.optimizer.lr, {clipping}, a longer train.schedule.warmup, or a smaller weight "
+            "of that term. Each makes another training of it, to be started anew by --overwrite or out=DIR (a "
+            "comparison: by another --out). Checkpoints from before that step, if there are any, are kept"
+        )

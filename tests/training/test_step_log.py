@@ -23,8 +23,8 @@ class TwoProcesses:
         return (values + (values + 2)) / 2
 
 
-def log() -> StepLog:
-    return StepLog(Fabric(accelerator="cpu", devices=1))
+def log(*, clip_norm: float | None = None) -> StepLog:
+    return StepLog(Fabric(accelerator="cpu", devices=1), clip_norm=clip_norm)
 
 
 def add(steps: StepLog, epoch: int, step: int, **values: float) -> None:
@@ -58,7 +58,7 @@ def test_one_flush_empties() -> None:
 
 def test_means_over_processes_in_one_transfer() -> None:
     fabric: Any = TwoProcesses()
-    steps = StepLog(fabric)
+    steps = StepLog(fabric, clip_norm=None)
     add(steps, 0, 0, primary=1.0, logit=2.0)
     add(steps, 0, 1, primary=5.0)
     assert [dict(one.values) for one in steps.flush()] == [{"primary": 2.0, "logit": 3.0}, {"primary": 6.0}]
@@ -89,9 +89,22 @@ def test_the_first_value_that_is_not_finite_is_named(bad: float, word: str) -> N
         steps.flush()
     message = str(caught.value)
     assert message.startswith(f"logit became {word} in epoch 3, step 32; ")  # people count from 1
-    for remedy in ("train.optimizer.lr", "train.clip_norm", "train.schedule.warmup"):
+    for remedy in ("train.optimizer.lr", "a train.clip_norm,", "train.schedule.warmup"):
         assert remedy in message
     assert isinstance(caught.value, UserError)
+
+
+def test_remedies_say_how_far_and_that_they_need_a_new_start() -> None:
+    steps = log(clip_norm=0.5)
+    add(steps, 0, 0, primary=float("nan"))
+    with pytest.raises(NonFiniteError) as caught:
+        steps.flush()
+    message = str(caught.value)
+    for words in ("a train.clip_norm below 0.5", "started anew by --overwrite or out=DIR", "--out)"):
+        assert words in message
+    assert message.endswith("Checkpoints from before that step, if there are any, are kept"), (
+        "no epoch is done"
+    )
 
 
 def test_nothing_is_raised_before_the_flush() -> None:
