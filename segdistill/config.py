@@ -38,8 +38,10 @@ class ModelConfig(Section):
     # bundled: ImageNet weights from the package index (tu-tf_efficientnet_lite0 only); imagenet: what smp
     # and timm download; none: random; or the path of a safetensors file with the encoder's tensors
     encoder_weights: Text = "bundled"
-    # further keyword arguments of the smp class, e.g. {decoder_channels: [...]}
-    options: dict[str, Any] = Field(default_factory=dict)
+    # further keyword arguments of the smp class
+    options: dict[str, Any] = Field(
+        default_factory=dict, examples=[{"decoder_channels": [256, 128, 64, 32, 16]}]
+    )
 
     @field_validator("encoder")
     @classmethod
@@ -119,7 +121,8 @@ class ReparamConfig(Section):
 
 
 class SupervisedConfig(Section):
-    class_weights: tuple[PositiveFloat, ...] | None = None  # one per class
+    # one per class
+    class_weights: Annotated[tuple[PositiveFloat, ...] | None, Field(examples=[[0.5, 1.2, 3.0]])] = None
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     balance: Share = 0.0  # of the cross-entropy; 0: all pixels weigh the same, 1: all classes of a batch do
     dice_weight: NonNegative = 1.0  # rare classes: +6 mIoU for the baseline in a first trial on CamVid
@@ -288,7 +291,8 @@ class TrainConfig(Section):
     # each term, in one step); null: never. Only in 32-true precision.
     diagnose_every: PositiveInt | None = 5
     checkpoint_minutes: PositiveFloat = 5.0  # time between `last` checkpoints inside an epoch
-    keep_epochs: tuple[PositiveInt, ...] = ()  # whose checkpoints stay, in checkpoints/epoch<N>/
+    # whose checkpoints stay, in checkpoints/epoch<N>/
+    keep_epochs: Annotated[tuple[PositiveInt, ...], Field(examples=[[20, 40]])] = ()
     resume: Bool = False
 
     @model_validator(mode="after")

@@ -42,21 +42,22 @@ class AugmentConfig(Section):
     flip: Share = 0.5  # probability of a horizontal flip
     colour: Share = 0.4  # half-range of brightness, contrast and saturation factors; hue gets a tenth of it
     blur: Share = 0.1  # probability of a slight Gaussian blur
-    # Any Albumentations transforms instead of all of the above: [{name: RandomCrop, height: 96, ...}, ...].
-    # Bringing them to data.crop (pad, then crop) and normalisation are still appended.
-    custom: tuple[dict[str, Any], ...] | None = None
+    # Any Albumentations transforms instead of all of the above. Bringing them to data.crop (pad, then crop) and
+    # normalisation are still appended.
+    custom: Annotated[
+        tuple[dict[str, Any], ...] | None,
+        Field(examples=[[{"name": "RandomCrop", "height": 96, "width": 96}]]),
+    ] = None
 
 
 class ClassConfig(Section):
     """One class of a data set of your own."""
 
     name: Annotated[Text, Field(min_length=1)]
-    colour: Colour | None = (
-        None  # RGB, in pictures and in RGB masks; null: one is chosen, and RGB masks are not read
-    )
-    values: tuple[Value, ...] | None = (
-        None  # grey values or palette indexes in masks; null: its place in the list
-    )
+    # RGB, in pictures and in RGB masks; null: one is chosen, and RGB masks are not read
+    colour: Annotated[Colour | None, Field(examples=[[64, 0, 128]])] = None
+    # grey values or palette indexes in masks; null: its place in the list
+    values: Annotated[tuple[Value, ...] | None, Field(examples=[[7, 8]])] = None
 
     @field_validator("name")
     @classmethod
@@ -90,11 +91,19 @@ class FolderConfig(Section):
     mask_suffix: Text = ""  # likewise, e.g. _mask
     # In YAML also the path of a YAML file that holds this list, or the list and what is ignored. A single
     # class gets a background in front of it, and the mask values 1 and 255.
-    classes: tuple[ClassConfig, ...] = ()
-    ignore_values: tuple[Value, ...] | None = (
-        None  # mask values without label; null: 255 unless it is a class
-    )
-    ignore_colours: tuple[Colour, ...] = ()  # likewise in RGB masks
+    classes: Annotated[
+        tuple[ClassConfig, ...],
+        Field(
+            description="sections",
+            examples=[
+                [{"name": "background", "colour": [0, 0, 0]}, {"name": "road", "colour": [128, 64, 128]}]
+            ],
+        ),
+    ] = ()
+    # mask values without label; null: 255 unless it is a class
+    ignore_values: Annotated[tuple[Value, ...] | None, Field(examples=[[255]])] = None
+    # likewise in RGB masks
+    ignore_colours: Annotated[tuple[Colour, ...], Field(examples=[[[255, 255, 255]]])] = ()
     mask_format: Literal["auto", "index", "rgb"] = "auto"  # auto: RGB files by colour, all others by value
     lists: ListsConfig = ListsConfig()
     val_share: Annotated[Float, Field(gt=0, lt=1)] = (
@@ -195,11 +204,10 @@ class DataConfig(Section):
     kind: Literal["camvid", "cityscapes", "folder", "synthetic"] = "camvid"
     # null: $SEGDISTILL_CAMVID, then data/camvid; $SEGDISTILL_CITYSCAPES, $CITYSCAPES_DATASET, data/cityscapes
     root: Path | None = None
-    size: Size = (
-        360,
-        480,
-    )  # [height, width] in pixels that an image is resized to; for evaluation, and at scale 1
-    crop: Size | None = None  # [height, width] in pixels of what the network is trained on; null: data.size
+    # [height, width] in pixels that an image is resized to; for evaluation, and at scale 1
+    size: Annotated[Size, Field(description="height and width")] = (360, 480)
+    # [height, width] in pixels of what the network is trained on; null: data.size
+    crop: Annotated[Size | None, Field(description="height and width", examples=[[256, 256]])] = None
     cache: Bool | None = (
         None  # keep decoded images in memory; null: synthetic ones, others up to 2 GB a split
     )

@@ -2,13 +2,15 @@
 
 import copy
 import difflib
+import math
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from yaml.constructor import ConstructorError
 
 from segdistill.config import Config
@@ -16,6 +18,8 @@ from segdistill.errors import ConfigError
 from segdistill.files import expanded, read_text
 
 _SHOWN = 40  # signs of a value in a message
+#: pydantic's error for a value that should be a number or boolean -> what YAML may call one (`_unquoted`).
+_PLAIN = {"int_type": ("int",), "float_type": ("int", "float"), "bool_type": ("bool",)}
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -217,7 +221,18 @@ def unknown_key(key: str) -> str:
 
 def _unknown(part: str | int, section: type[BaseModel] | None) -> str:
     names = list(section.model_fields) if section else []
-    return f"unknown key{_did_you_mean(str(part), names)} (keys here: {', '.join(names)})"
+    elsewhere = " or ".join(map(repr, _keys_called(str(part), Config)))
+    meant = f"; did you mean {elsewhere}?" if elsewhere else _did_you_mean(str(part), names)
+    return f"unknown key{meant} (keys here: {', '.join(names)})"
+
+
+def _keys_called(name: str, section: type[BaseModel], above: str = "") -> Iterator[str]:
+    """The whole `a.b.name` of every key and section of that name, `section` and what lies in it being searched."""
+    for key, field in section.model_fields.items():
+        if key == name:
+            yield above + key
+        if _is_section(field.annotation):
+            yield from _keys_called(name, field.annotation, f"{above}{key}.")
 
 
 def _explain(error: dict[str, Any]) -> tuple[str, str]:
@@ -243,14 +258,18 @@ def _explain(error: dict[str, Any]) -> tuple[str, str]:
         case "value_error":
             return subject, str(context["error"])
         case "model_type" | "model_attributes_type":
-            return subject, f"should be {_a_section(value)}"
+            return subject, f"should be {_a_section(value)}{_such_as(path)}"
         case "string_type":
             none = ", '' for none, which a shell wants in further quotes" if value is None else ""
             return subject, f"should be text (in quotes if it looks like a number{none})"
         case "tuple_type":
-            return subject, f"should be a list{_as_list(value)}"
+            return subject, f"should be {_a_list(path, value)}"
         case "dict_type":
-            return subject, "should be a section of key: value lines"
+            return subject, f"should be a section of key: value lines{_such_as(path)}"
+        case "int_type" if isinstance(value, float) and value.is_integer():
+            return subject, f"should be a valid integer (write {value:.0f})"
+        case ("int_type" | "float_type" | "bool_type") as kind if _unquoted(value) in _PLAIN[kind]:
+            return subject, error["msg"].removeprefix("Input ") + " (without quotes)"
         case "path_type":
             return subject, "should be a path"
         case "too_long":
@@ -266,10 +285,53 @@ def _a_section(instead: Any) -> str:
     return "a section with keys" + ("; leave it out for its defaults" if instead is None else "")
 
 
-def _as_list(value: object) -> str:
-    """How a size, which other programs want as HxW, is written here."""
-    sides = re.fullmatch(r"(\d+)x(\d+)", str(value))
-    return f" of height and width: [{sides[1]}, {sides[2]}]" if sides else " in brackets, e.g. [1, 2]"
+def _a_list(path: Sequence[str | int], value: object) -> str:
+    """What should stand there, with the user's own numbers if a text such as 360x480 holds as many as the example."""
+    field, below = _field_around(path)
+    example = _example_at(path)
+    what = f" of {field.description}" if field.description and not below else ""
+    numbers = re.findall(r"\d+(?:\.\d+)?", value) if isinstance(value, str) else []
+    own = len(numbers) == len(example) > 1 and isinstance(example[0], int | float)
+    written = f"[{', '.join(numbers)}]" if own else _in_brackets(example)
+    return f"a list{what}, e.g. {written}"
+
+
+def _such_as(path: Sequence[str | int]) -> str:
+    """An example of a section of no known keys, or of one in a list; empty for a section that has its defaults."""
+    example = _example_at(path)
+    return f", e.g. {_in_brackets(example)}" if isinstance(example, dict) else ""
+
+
+def _in_brackets(example: Any) -> str:
+    """A list or section as it is written in one line."""
+    return yaml.dump(
+        example, Dumper=_StrictDumper, sort_keys=False, default_flow_style=True, width=math.inf
+    ).strip()
+
+
+def _example_at(path: Sequence[str | int]) -> Any:
+    """What could stand at this path: what the field there has for an example, or what lies in that."""
+    field, below = _field_around(path)
+    example = field.examples[0] if field.examples else field.default
+    for _ in range(below):
+        example = example[0]
+    return example
+
+
+def _field_around(path: Sequence[str | int]) -> tuple[FieldInfo, int]:
+    """The innermost field on this path, and how many levels of lists the path leads into it."""
+    for end in range(len(path), 0, -1):
+        section = _section_at(path[: end - 1])
+        if section is not None and (field := section.model_fields.get(str(path[end - 1]))):
+            return field, len(path) - end
+    raise AssertionError(f"{path} begins with a key")
+
+
+def _unquoted(value: object) -> str:
+    """What a text would be without quotes, in YAML's words: int, float, bool, str; empty for what is no text."""
+    if not isinstance(value, str):
+        return ""
+    return _StrictLoader("").resolve(yaml.ScalarNode, value, (True, False)).rpartition(":")[2]
 
 
 def _one_of(value: Any, expected: str) -> str:
@@ -298,7 +360,7 @@ def _section_at(path: Sequence[str | int]) -> type[BaseModel] | None:
     return kind if _is_section(kind) else None
 
 
-def _is_section(kind: Any) -> bool:
+def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 

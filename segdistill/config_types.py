@@ -1,4 +1,8 @@
-"""What all sections of the configuration are made of."""
+"""What all sections of the configuration are made of.
+
+Messages about a field that takes a list, or a section of any keys, show an example: its default, or where that is null
+or empty the first of `Field(examples=[...])`. `Field(description=...)` says what such a list is of.
+"""
 
 from typing import Annotated
 
