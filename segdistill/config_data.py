@@ -1,5 +1,6 @@
 """The section `data`: which images, how they are split, classed, sampled and augmented."""
 
+import operator
 import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -216,6 +217,17 @@ class DataConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     folder: FolderConfig = FolderConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
+
+    @model_validator(mode="after")
+    def _crops_lie_within_images(self) -> "DataConfig":
+        largest = [round(side * self.augment.scale[1]) for side in self.size]
+        if self.crop and self.augment.custom is None and not all(map(operator.le, self.crop, largest)):
+            raise ValueError(
+                f"data.crop={list(self.crop)} is larger than any image is, {largest} by data.size and the largest "
+                "data.augment.scale, so that all crops would be partly padding; choose a smaller crop, or a larger "
+                "data.size"
+            )
+        return self
 
     @model_validator(mode="after")
     def _folder_has_classes(self) -> "DataConfig":

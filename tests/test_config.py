@@ -296,3 +296,15 @@ def test_a_kind_that_would_be_plain_training_is_refused() -> None:
         for kind in ("baseline", "reparam", "deep_supervision", "self_distill")
     }
     assert copies_of == {"baseline": 0, "reparam": 2, "deep_supervision": 0, "self_distill": 2}
+
+
+def test_crops_are_no_larger_than_images() -> None:
+    data = {"kind": "synthetic", "size": [64, 96], "augment": {"scale": [0.5, 1.5]}}
+    for crop in ([96, 144], [64, 32], None):
+        validate_config({"name": "a", "data": data | {"crop": crop}}, source="test")
+    for crop in ([97, 96], [64, 145]):
+        assert f"data.crop={crop} is larger than any image is, [96, 144]" in refusal(
+            data=data | {"crop": crop}
+        )
+    own = data | {"crop": [97, 96], "augment": {"custom": [{"name": "PadIfNeeded"}]}}
+    validate_config({"name": "a", "data": own}, source="test")

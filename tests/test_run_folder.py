@@ -130,3 +130,23 @@ def test_a_run_finds_its_data_from_wherever_it_is_asked(
     monkeypatch.chdir(there)
     assert folder.load_config().data.root == here / "photos"
     assert not folder.load_config().train.resume
+
+
+def test_the_cpu_has_two_names_where_there_is_nothing_else(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on(accelerator: str) -> Config:
+        values = {
+            "name": "one",
+            "data": {"kind": "synthetic"},
+            "train": {"resume": True, "accelerator": accelerator},
+        }
+        return validate_config(values, source="test")
+
+    folder.begin(on("cpu"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    folder.check(on("auto"), overwrite=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    with pytest.raises(ConfigError, match=r"train\.accelerator: 'cpu' when it was started, 'auto' now"):
+        folder.check(on("auto"), overwrite=False)

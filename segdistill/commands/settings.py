@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from segdistill.build.training import trains_on_cpu
 from segdistill.config import Config, MethodConfig
 from segdistill.config_io import unknown_key
 from segdistill.errors import ConfigError
@@ -57,9 +58,12 @@ def settings_that_count(config: Config) -> dict[str, Any]:
 
 
 def changes_that_count(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
-    """Key -> its value before and now, of the settings that count in one of the two and differ."""
+    """Key -> its value before and now, of the settings that count in one of the two and differ; by another name for the
+    CPU of this machine they do not."""
     values_before, values_now = (_flatten(config.model_dump(mode="json")) for config in (before, now))
     counting = settings_that_count(before).keys() | settings_that_count(now).keys()
+    if trains_on_cpu(before.train) and trains_on_cpu(now.train):
+        counting -= {"train.accelerator"}
     pairs = {key: (values_before.get(key), values_now.get(key)) for key in sorted(counting)}
     return {key: (one, other) for key, (one, other) in pairs.items() if one != other}
 

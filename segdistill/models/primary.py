@@ -51,7 +51,9 @@ def build_primary(
         ValueError: if smp does not accept the combination.
     """
     keywords = smp_keywords(arch=arch, encoder=encoder, options=options)
-    hub_weights = "imagenet" if encoder_weights == "imagenet" else None
+    hub_weights = None
+    if encoder_weights == "imagenet":  # timm's encoders bear the name of their weights themselves
+        hub_weights = True if encoder.startswith("tu-") else "imagenet"
     try:
         model = smp.create_model(arch, encoder, encoder_weights=hub_weights, classes=num_classes, **keywords)
     except (OSError, RuntimeError, KeyError) as error:
