@@ -105,7 +105,7 @@ def test_statistics(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert weights[1] == 1.0
     assert weights[0] < 1 < weights[2]
     out = capsys.readouterr().out
-    assert f"method.supervised.class_weights=[{','.join(f'{weight:g}' for weight in weights)}]" in out
+    assert f"'method.supervised.class_weights=[{','.join(f'{weight:g}' for weight in weights)}]'" in out
 
 
 @pytest.mark.training

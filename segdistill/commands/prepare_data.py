@@ -83,7 +83,7 @@ def print_statistics(path: Path, overrides: Sequence[str], *, out: Path | None, 
         console.print(f"{name}: {len(counts)} images, {ignored:.2%} of the pixels ignored")
     console.print(
         "\nmedian-frequency weights of the training images, to be put behind train.py CONFIG (1 for classes that "
-        f"never occur):\nmethod.supervised.class_weights=[{','.join(f'{weight:g}' for weight in weights)}]",
+        f"never occur):\n'method.supervised.class_weights=[{','.join(f'{weight:g}' for weight in weights)}]'",
     )
 
 
