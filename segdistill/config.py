@@ -131,6 +131,10 @@ class SupervisedConfig(Section):
 
     _check_ramp = field_validator("branch_ramp")(_rising)
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return () if self.branch_weight else ("branch_ramp",)
+
 
 class ViewsConfig(Weighted):
     """Views of the same images that go far beyond `data.augment`. What `method.logit` says is taught there once more,
@@ -170,6 +174,10 @@ class FeatureConfig(Weighted):
     stride: Literal[4, 8, 16] = 8  # pixels per cell where features are compared
     pool: Literal[1, 2] = 2  # affinity only: cells per pooled cell, each way
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return () if self.kind == "affinity" else ("pool",)
+
 
 class AdversarialConfig(Weighted):
     weight: NonNegative = 0.01
@@ -177,6 +185,10 @@ class AdversarialConfig(Weighted):
     width: PositiveInt = 32  # channels of the discriminator
     lr: PositiveFloat = 2e-4  # of the discriminator's Adam; follows no schedule
     real_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.1  # label game: 1 of the one-hot becomes 1 - this
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return () if self.game == "label" else ("real_smoothing",)
 
 
 class MethodConfig(Section):
@@ -240,10 +252,9 @@ class MethodConfig(Section):
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Keys and sections of `method` without effect: no number of a run depends on them."""
         terms = {name: getattr(self, name).weight for name in ("logit", "feature", "adversarial")}
         silent = [name for name, weight in terms.items() if not (self.distils and weight)]
-        shared = [] if self.distils else ["grid_stride"]
+        shared = [] if self.distils and (self.logit.weight or self.adversarial.weight) else ["grid_stride"]
         unseen = [] if self.logit.views.weight else ["logit.views"]
         unmerged = [] if self.kind in _MERGING else ["reparam"]
         of_branches = (
@@ -261,11 +272,19 @@ class OptimizerConfig(Section):
     weight_decay: NonNegative = 1e-2  # not on biases and normalisation
     momentum: Share = 0.9  # sgd only
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return () if self.kind == "sgd" else ("momentum",)
+
 
 class ScheduleConfig(Section):
     kind: Literal["one_cycle", "cosine", "poly"] = "one_cycle"
     warmup: Annotated[Float, Field(ge=0, lt=1)] = 0.1  # share of all steps in which the lr rises
     power: PositiveFloat = 0.9  # poly only
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return () if self.kind == "poly" else ("power",)
 
 
 class TrainConfig(Section):

@@ -50,6 +50,10 @@ class AugmentConfig(Section):
         Field(examples=[[{"name": "RandomCrop", "height": 96, "width": 96}]]),
     ] = None
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return () if self.custom is None else ("scale", "flip", "colour", "blur")
+
 
 class ClassConfig(Section):
     """One class of a data set of your own."""
@@ -217,6 +221,10 @@ class DataConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     folder: FolderConfig = FolderConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return tuple(kind for kind in ("folder", "synthetic") if kind != self.kind)
 
     @model_validator(mode="after")
     def _crops_lie_within_images(self) -> "DataConfig":

@@ -37,3 +37,14 @@ class Section(BaseModel):
     """Frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Keys and sections below this one that have no effect beside its others: no number of a run depends on
+        them."""
+        return ()
+
+    def all_unused(self) -> tuple[str, ...]:
+        """The same of every section below it, too, each as a path from here."""
+        below = ((name, value) for name, value in self if isinstance(value, Section))
+        return (*self.unused, *(f"{name}.{key}" for name, section in below for key in section.all_unused()))

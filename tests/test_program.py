@@ -174,10 +174,11 @@ def test_a_killed_run_resumes_to_the_bit_equal_end(finished: Path, workplace: Pa
     arguments = ("tiny.yaml", "out=killed", "train.checkpoint_minutes=0.0001")
     process = start("train", *arguments, cwd=workplace)
     last = workplace / "killed" / "checkpoints" / "last.pt"
-    deadline = time.monotonic() + 240
+    deadline, seen = time.monotonic() + 240, 0
     while time.monotonic() < deadline:
-        if last.exists():
+        if last.exists() and last.stat().st_mtime_ns != seen:
             process.send_signal(signal.SIGSTOP)  # while we look it could reach its end
+            seen = last.stat().st_mtime_ns
             position = torch.load(last, weights_only=True)["state"]["position"]
             if position["epoch"] >= 1 and position["batch"] > 0:
                 break

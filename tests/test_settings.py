@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from segdistill.commands.settings import settings_without_effect
+from segdistill.commands.settings import settings_that_count, settings_without_effect
 from segdistill.config_io import validate_config
 
 
@@ -39,3 +39,49 @@ def test_what_is_set_for_nothing_is_known(method: dict[str, Any], idle: dict[str
     config = validate_config({"name": "run", "method": method}, source="test")
 
     assert settings_without_effect(config) == idle
+
+
+@pytest.mark.parametrize(
+    ("values", "idle"),
+    [
+        (
+            {"train": {"optimizer": {"momentum": 0.5}, "schedule": {"power": 2.0}}},
+            {"train.optimizer.momentum", "train.schedule.power"},
+        ),
+        (
+            {
+                "train": {
+                    "optimizer": {"kind": "sgd", "momentum": 0.5},
+                    "schedule": {"kind": "poly", "power": 2.0},
+                }
+            },
+            set(),
+        ),
+        (
+            {"method": {"feature": {"pool": 1}, "adversarial": {"game": "peer", "real_smoothing": 0.2}}},
+            {"method.feature.pool", "method.adversarial.real_smoothing"},
+        ),
+        (
+            {"method": {"feature": {"pool": 1, "kind": "affinity"}, "adversarial": {"real_smoothing": 0.2}}},
+            set(),
+        ),
+        (
+            {"method": {"grid_stride": 4, "logit": {"weight": 0}, "adversarial": {"weight": 0}}},
+            {"method.grid_stride"},
+        ),
+        ({"data": {"kind": "synthetic", "folder": {"val_share": 0.4}}}, {"data.folder.val_share"}),
+        (
+            {
+                "data": {
+                    "augment": {"blur": 0.5, "custom": [{"name": "RandomCrop", "height": 96, "width": 96}]}
+                }
+            },
+            {"data.augment.blur"},
+        ),
+    ],
+)
+def test_what_another_key_switches_off_does_not_count(values: dict[str, Any], idle: set[str]) -> None:
+    config = validate_config({"name": "run"} | values, source="test")
+
+    assert settings_without_effect(config).keys() == idle
+    assert not idle & settings_that_count(config).keys()

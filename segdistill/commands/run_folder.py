@@ -16,7 +16,7 @@ from segdistill.config_io import dump_config, load_config
 from segdistill.console import new_console
 from segdistill.data.samples import Samples, names_of
 from segdistill.errors import ConfigError, RunFolderError, first_line
-from segdistill.files import alone_in, expanded, write_text
+from segdistill.files import alone_in, expanded, read_text, write_text
 from segdistill.study.runner import TAKEN_OVER
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.loop import Checkpoints
@@ -173,7 +173,7 @@ class RunFolder:
         if in_training is None or not path.is_file():
             return
         names = names_of(samples)
-        learnt = sorted(set(names) & set(path.read_text().splitlines()) - set(in_training))
+        learnt = sorted(set(names) & set(read_text(path).split("\n")) - set(in_training))
         if learnt:
             raise RunFolderError(
                 f"{len(learnt)} of the {len(names)} images of {split} are among those that {self.path} was trained on "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from segdistill.build.training import trains_on_cpu
-from segdistill.config import Config, MethodConfig
+from segdistill.config import Config
 from segdistill.config_io import unknown_key
 from segdistill.errors import ConfigError
 
@@ -74,13 +74,11 @@ def settings_hash(config: Config) -> str:
 
 
 def settings_without_effect(config: Config) -> dict[str, Any]:
-    """Key -> value of what was set in `method` and changes nothing, as other settings there switch it off.
+    """Key -> value of what was set and changes nothing, as other settings switch it off.
 
     A weight of 0 is no such setting: it asks for nothing and gets it.
     """
-    given, default = (
-        _flatten({"method": one.model_dump(mode="json")}) for one in (config.method, MethodConfig())
-    )
+    given, default = (_flatten(one.model_dump(mode="json")) for one in (config, Config(name=config.name)))
     return {
         key: value
         for key, value in given.items()
@@ -89,7 +87,7 @@ def settings_without_effect(config: Config) -> dict[str, Any]:
 
 
 def _is_unused(key: str, config: Config) -> bool:
-    return f"{key}.".startswith(tuple(f"method.{section}." for section in config.method.unused))
+    return f"{key}.".startswith(tuple(f"{one}." for one in config.all_unused()))
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -169,7 +169,7 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
     if idle := settings_without_effect(config):
         settings = ", ".join(f"{key}={value}" for key, value in idle.items())
         console.print(
-            f"without effect, given method.kind={config.method.kind} and the weights of its terms: {settings}",
+            f"without effect beside the other settings (method.kind={config.method.kind}): {settings}",
         )
     start = ", from its first step: there is nothing to resume" if config.train.resume else ""
     if state.position.step:
