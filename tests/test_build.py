@@ -20,7 +20,6 @@ from segdistill.data.files import PairedFiles
 from segdistill.data.loading import Place
 from segdistill.data.samples import CachedSamples
 from segdistill.errors import ConfigError, DataError
-from segdistill.losses.objective import Needs
 from segdistill.losses.terms import LogitDistillation
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -448,8 +447,8 @@ def test_on_views_is_taught_what_logit_says_on_a_ramp_of_its_own(tmp_path: Path)
     assert terms["views"].loss == terms["logit"].loss
     assert [terms["views"].schedule.at(progress) for progress in (0.5, 0.75, 1.0)] == [0, 0.75, 1.5]
     assert terms["logit"].schedule.at(0.5) == 3
-    assert Needs.VIEWS in terms["views"].needs
-    assert Needs.VIEWS not in terms["logit"].needs
+    assert terms["views"].sees == "views"
+    assert terms["logit"].sees == "batch"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
         on_views = Schedule(logit.weight * logit.views.weight, logit.views.ramp)
         terms += [
             Term("logit", _schedule(logit), distillation, Needs.BRANCHES, distillation.notes),
-            Term("views", on_views, distillation, Needs.BRANCHES | Needs.VIEWS),
+            Term("views", on_views, distillation, Needs.BRANCHES, sees="views"),
             Term(
                 "feature",
                 _schedule(feature),

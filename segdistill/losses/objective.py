@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Flag, auto
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,13 +33,12 @@ class Schedule:
 
 
 class Needs(Flag):
-    """What a term asks of a step beyond the primary's logits."""
+    """What a term asks of a look at images beyond the primary's logits."""
 
     NOTHING = 0
     BRANCHES = auto()
     FEATURES = auto()
     DISCRIMINATOR = auto()
-    VIEWS = auto()  # a second look at the batch, through strong views, instead of the first
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Term:
         name: in logs.
         schedule: of its weight.
         loss: a scalar.
-        needs: what it asks of a step.
+        needs: what it asks of a look at images.
         notes: further scalars worth logging, by name; no part of the objective.
+        sees: the batch as it is, or strong views of it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Term:
     loss: Callable[[StepMaps], Tensor]
     needs: Needs = Needs.NOTHING
     notes: Callable[[StepMaps], dict[str, Tensor]] | None = None
+    sees: Literal["batch", "views"] = "batch"
 
 
 @dataclass(frozen=True)
@@ -113,15 +116,15 @@ class Objective:
             needs |= term.needs
         return needs
 
-    @property
+    @cached_property
     def plain(self) -> "Objective":
         """The terms that look at the batch as it is."""
-        return Objective(tuple(term for term in self.terms if Needs.VIEWS not in term.needs))
+        return Objective(tuple(term for term in self.terms if term.sees == "batch"))
 
-    @property
+    @cached_property
     def on_views(self) -> "Objective":
         """The terms that look at strong views of it."""
-        return Objective(tuple(term for term in self.terms if Needs.VIEWS in term.needs))
+        return Objective(tuple(term for term in self.terms if term.sees == "views"))
 
     def __call__(self, maps: StepMaps, progress: float) -> Summands:
         """Every active term on one batch, all of which look at the same images."""

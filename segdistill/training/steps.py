@@ -104,7 +104,7 @@ class _EnsembleMove:
             diagnose: whether to note what each term asks of the encoder.
         """
         state, of_views = self.state, None
-        if Needs.VIEWS in state.objective.needs(self.progress):
+        if state.objective.on_views.active(self.progress):
             with kept_statistics(state.net), own_randomness(state.fabric.device, "views", place):
                 views = state.views(batch, ignore_index=self.settings.ignore_index)
                 of_views = self._look(views, state.objective.on_views, last=False, diagnose=diagnose)

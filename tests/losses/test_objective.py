@@ -171,10 +171,10 @@ def test_notes_are_logged_and_weigh_nothing() -> None:
 
 def test_terms_that_look_at_views_are_kept_apart() -> None:
     seen = Term("labels", Schedule(2.0), mean_logit, Needs.BRANCHES)
-    viewed = Term("views", Schedule(3.0, LATE), mean_logit, Needs.VIEWS)
+    viewed = Term("views", Schedule(3.0, LATE), mean_logit, sees="views")
     both = Objective((seen, viewed))
-    assert Needs.VIEWS not in both.needs(0.0), "its weight is still 0"
-    assert both.needs(1.0) == Needs.BRANCHES | Needs.VIEWS
+    assert not both.on_views.active(0.0), "its weight is still 0"
+    assert both.on_views.active(1.0) == (viewed,)
     assert both.plain == Objective((seen,))
     assert both.on_views == Objective((viewed,))
     total = both.plain(make_maps(), 1.0).total + both.on_views(make_maps(), 1.0).total
