@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segdistill.losses.grid import any_valid, pool_valid
 from segdistill.losses.reduction import mean_valid
-from segdistill.resolution import any_valid, pool_valid
 
 #: A feature shorter than this counts as this long: it bounds the gradient where a dead decoder makes one exactly zero.
 _SHORTEST = 1e-4

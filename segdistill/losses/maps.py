@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.losses.adversarial import real_maps
-from segdistill.resolution import any_valid, interior_labels, label_votes, majority_labels, pool_valid
+from segdistill.losses.grid import any_valid, interior_labels, label_votes, majority_labels, pool_valid
 from segdistill.streams import PRIMARY
 
 #: (maps (N, C, h, w), images (N, 3, h, w), valid (N, h, w)) -> logits (N, outputs, h, w)

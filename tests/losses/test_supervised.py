@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from scipy.special import log_softmax, softmax
 from torch import Tensor
 
+from segdistill.losses.grid import label_votes
 from segdistill.losses.reduction import mean_valid
 from segdistill.losses.supervised import cross_entropy, dice_loss, votes_cross_entropy
-from segdistill.resolution import label_votes
 
 CLASSES = 4
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
