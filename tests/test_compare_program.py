@@ -220,6 +220,7 @@ MISTAKES = {
             "training while method.reparam.copies is 0",
         ),
     ),
+    "a folder below a file": (("--out", "tiny.yaml/study"), ("--out tiny.yaml/study cannot be written",)),
     "seed twice": (("--seeds", "3", "3"), ("--seeds: 3 is given twice",)),
 }
 

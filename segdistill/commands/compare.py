@@ -18,7 +18,7 @@ from segdistill.config import Config
 from segdistill.config_io import load_config
 from segdistill.console import duration, new_console, warn
 from segdistill.errors import ConfigError, InterruptedRunError, RunFolderError, UserError, first_line
-from segdistill.files import alone_in, somebody_in, write_json, write_text
+from segdistill.files import alone_in, refuse_unwritable, somebody_in, write_json, write_text
 from segdistill.report.html import comparison_page
 from segdistill.report.rows import verdict
 from segdistill.report.text import comparison_tables, protocol_line
@@ -62,6 +62,7 @@ def compare(
     study = plan_study(config_path, overrides, kinds=kinds, rungs=rungs, seeds=seeds, out=out)
     todo = study.todo
     if not only_report:
+        refuse_unwritable(study.folder.path, said=f"--out {study.folder.path}")
         refuse_too_few_gpus(study.base, jobs=jobs, gpus=torch.cuda.device_count())
     for line in study.left_out:
         console.print(f"left out, {line}")

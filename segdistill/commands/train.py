@@ -46,7 +46,7 @@ from segdistill.training.state import TrainState
 _TO_SAVE_MEMORY = (
     "Remedies: half the train.batch_size and twice the train.accumulate, train.precision=bf16-mixed, crops by "
     "data.crop, a smaller data.size, a smaller method.branches.width or fewer of its taps. Each makes another training "
-    "of it, to be started anew; whatever checkpoints this one has are kept"
+    "of it, to be started anew by --overwrite, or by out=DIR, which keeps what this one has reached"
 )
 
 
