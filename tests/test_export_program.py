@@ -96,7 +96,6 @@ def test_one_training_gives_a_family(family: tuple[Path, str], finished: Path) -
     parameters = [float(rows[name].split("│")[3].split()[0]) for name in names]
     summary = json.loads((finished / "summary.json").read_text())
     assert parameters[0] == pytest.approx(summary["parameters"] / 1e6, abs=0.006)
-    assert parameters[2] > parameters[1], "which has less of the encoder"
 
 
 def test_evaluate_scores_a_file_by_onnx_runtime(family: tuple[Path, str], workplace: Path) -> None:
