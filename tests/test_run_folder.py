@@ -123,6 +123,7 @@ def test_a_run_finds_its_data_from_wherever_it_is_asked(
     here, there = tmp_path / "here", tmp_path / "there"
     for place in (here, there):
         place.mkdir()
+    (here / "photos").symlink_to(there)  # which may lead elsewhere tomorrow
     monkeypatch.chdir(here)
     started = validate_config(values, source="test")
     folder.begin(started)

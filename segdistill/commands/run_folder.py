@@ -280,6 +280,6 @@ class RunFolder:
 def _anywhere(config: Config) -> Config:
     """As a run was started with it, to be read again from whichever folder."""
     root = config.data.root
-    data = config.data.model_copy(update={"root": root and expanded(root).resolve()})
+    data = config.data.model_copy(update={"root": root and expanded(root).absolute()})
     train = config.train.model_copy(update={"resume": False})
     return config.model_copy(update={"data": data, "train": train})
