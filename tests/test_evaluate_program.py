@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -22,6 +23,8 @@ from segdistill.build.network import build_net
 from segdistill.build.splits import build_samples
 from segdistill.cli import main
 from segdistill.commands import evaluate as evaluate_command
+from segdistill.commands.export import split_at_hand
+from segdistill.commands.run_folder import RunFolder
 from segdistill.config import Config
 from segdistill.config_io import dump_config
 from segdistill.console import new_console
@@ -30,6 +33,7 @@ from segdistill.data.taxonomy import CAMVID
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
 from segdistill.export.description import CLASS_INDEX, RGB_IMAGE, Fit
+from segdistill.export.weights import load_deployed
 from segdistill.training.checkpoint import save_checkpoint
 
 SIZE = (64, 96)
@@ -189,6 +193,13 @@ def test_images_that_were_learnt_are_not_scored_as_others(
         in said
     )
     assert "data.folder.lists" in said
+
+    told = io.StringIO()
+    network = load_deployed(run / "primary.safetensors")[1]
+    split = split_at_hand(RunFolder(run), config, network, named=False, console=new_console(file=told))
+    assert not split.scored, "an export is checked on them all the same"
+    assert len(split.samples) == 4
+    assert "the check gives no mIoU: 1 of the 4 images" in " ".join(told.getvalue().split())
 
 
 def test_other_data_leave_the_score_of_a_file_alone(
