@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdistill.build import datasets
+from segdistill.build import datasets, network
 from segdistill.build import splits as splits_module
 from segdistill.build.datasets import build_image_shares, build_train_dataset, size_note
 from segdistill.build.objective import build_objective
@@ -461,3 +461,14 @@ def test_processes_share_the_cores_that_load_images(
     monkeypatch.setattr(datasets, "usable_cores", lambda: cores)
     config = resolve({"name": "x"}, (), source="test")
     assert datasets.worker_count(config, on_gpu=on_gpu, processes=processes) == workers
+
+
+def test_lack_of_memory_is_not_taken_for_a_size_that_a_network_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def survey(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(network, "survey", survey)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        network.build_net(settings(tmp_path))

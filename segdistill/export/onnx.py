@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segdistill import __version__
-from segdistill.errors import ExportError, first_line
+from segdistill.errors import ExportError, first_line, is_out_of_memory
 from segdistill.export.description import Description
 from segdistill.export.graphs import for_export
 from segdistill.files import write_atomically
@@ -70,6 +70,7 @@ def export_onnx(path: Path, graph: nn.Module, description: Description, interfac
 
     Raises:
         ExportError: if torch cannot export this network; the message gives torch's reason.
+        MemoryError, RuntimeError: for lack of memory, as torch tells it.
     """
     refuse_opset(interface.opset)
     program = _exported(graph, description, interface)
@@ -152,6 +153,8 @@ def _exported(graph: nn.Module, description: Description, interface: Interface) 
             )
     except Exception as error:  # torch's exporter raises many kinds
         cause = _first_cause(error)  # what torch raises last says no more than in which of its steps it was
+        if is_out_of_memory(cause):
+            raise cause from None
         raise ExportError(
             f"torch cannot export {description.network['arch']!r} to ONNX opset {interface.opset}: "
             f"{type(cause).__name__}: {first_line(cause)}"

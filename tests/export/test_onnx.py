@@ -287,6 +287,21 @@ def test_what_torch_cannot_export_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_lack_of_memory_is_no_reason_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("export failed") from RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    def without_cause(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    for end in (refuse, without_cause):
+        monkeypatch.setattr(torch.onnx, "export", end)
+        with pytest.raises((MemoryError, RuntimeError)):
+            export_onnx(
+                tmp_path / "n.onnx", TensorGraph(nn.Conv2d(3, 11, 1), stride=32), described(), Interface()
+            )
+
+
 def test_a_failed_save_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_model: Any, path: str, **_keywords: Any) -> None:
         Path(path).write_bytes(b"half")
