@@ -19,8 +19,10 @@ COMPOSERS = {f"{PACKAGE}.{name}" for name in ("build", "cli", "commands", "confi
 ALLOWED = {
     "config": {"config_data", "config_types"},
     "config_data": {"config_types"},
-    "config_io": {"config"},
+    "config_io": {"config", "config_problems", "config_yaml"},
+    "config_problems": {"config", "config_yaml"},
     "config_types": set(),
+    "config_yaml": set(),
     "data": set(),
     "models": set(),
     "losses": set(),

@@ -7,7 +7,7 @@ from typing import Any
 
 from segdistill.build.training import trains_on_cpu
 from segdistill.config import Config
-from segdistill.config_io import unknown_key
+from segdistill.config_problems import unknown_key
 from segdistill.errors import ConfigError
 
 #: Changing these between start and resume does not change a number. (Nor may a key that is new to the program, with
