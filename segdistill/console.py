@@ -15,6 +15,11 @@ def warn(console: Console, message: str) -> None:
     console.print(message, style="yellow")
 
 
+def counted(number: int, what: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
 def duration(seconds: float) -> str:
     """`3 h 05 min`, `12 min 40 s`, `8 s`."""
     minutes, rest = divmod(round(seconds), 60)

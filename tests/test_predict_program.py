@@ -23,10 +23,8 @@ from tiny_models import TAXONOMY, convolution, write_deployed, write_onnx
 from segdistill.build.network import build_net
 from segdistill.cli import main
 from segdistill.commands import predict as predict_command
-from segdistill.commands.predict import find_images
 from segdistill.config import Config
 from segdistill.config_io import dump_config
-from segdistill.console import new_console
 from segdistill.data.files import read_image, read_mask
 from segdistill.data.transforms import EvalTransform, Normalisation
 from segdistill.data.video import Video, write_video
@@ -366,50 +364,6 @@ def test_results_may_lie_above_the_source_but_not_fall_back_into_it(
     told = capsys.readouterr().err
     assert f"--out {tmp_path}: the results of {photos / 'photos' / 'c.png'} would lie in {photos}" in told
     assert written(photos) == {"a.png", "deep/b.png", "photos/c.png"}
-
-
-def test_no_two_images_share_their_results(tmp_path: Path) -> None:
-    names = ["a.jpg", "a.png", "a.jpg.png", "B.PNG", "b.bmp", "c.png", "deep/a.png", "deep/c.d.webp"]
-    for name in [*names, ".hidden.png", ".trash/a.png", "out/a.png", "a.txt"]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    targets = find_images(tmp_path, tmp_path / "out", console=new_console(quiet=True))
-    assert sorted(targets) == list(targets)
-    found = {
-        path.relative_to(tmp_path).as_posix(): target.relative_to(tmp_path / "out").as_posix()
-        for path, target in targets.items()
-    }
-    assert found == {
-        "a.jpg": "a.jpg",
-        "a.png": "a.png",
-        "a.jpg.png": "a.jpg.png",
-        "B.PNG": "B.PNG",
-        "b.bmp": "b.bmp",
-        "c.png": "c",
-        "deep/a.png": "deep/a",
-        "deep/c.d.webp": "deep/c.d",
-    }
-
-
-def test_pictures_and_videos_that_are_left_out_of_a_folder_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / "photos"
-    results = ["c_overlay.mp4", "out/d_overlay.mp4", "out/d.gif"]
-    others = ["notes.txt", "photo.json", "list.csv", ".hidden.gif", "without"]
-    for name in ["a.png", "b.gif", "deep/b.HEIC", "deep/c.gif", *results, *others]:
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).touch()
-    assert len(find_images(source, source / "out", console=new_console())) == 1
-    told = f"left out: 3 files in {source}, by suffix no image (.gif, .heic)"
-    assert capsys.readouterr().out == f"{told}\n"
-    (source / "c.mp4").touch()
-    find_images(source, source / "out", console=new_console())
-    assert "(.gif, .heic, .mp4); give its videos one at a time" in capsys.readouterr().out
-    for name in ("b.gif", "deep/b.HEIC", "deep/c.gif", "c.mp4"):
-        (source / name).unlink()
-    find_images(source, source / "out", console=new_console())
-    assert capsys.readouterr().out == ""
 
 
 # ---- videos

@@ -4,8 +4,7 @@ import errno
 import os
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -16,26 +15,27 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from segdistill.commands.predict_sources import (
+    MASK,
+    OVERLAYS,
+    VIDEO_OVERLAY,
+    VIDEOS,
+    check_places,
+    find_images,
+    is_video,
+    listed,
+)
 from segdistill.commands.segmenting_model import Model, load_model
-from segdistill.console import warn
-from segdistill.data.files import IMAGE_SUFFIXES, dark_in_words, files_below, read_photo
+from segdistill.console import counted, warn
+from segdistill.data.files import dark_in_words, read_photo
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.video import Video, write_video
 from segdistill.errors import DataError, ExportError
 from segdistill.export.segmenter import Segmenter
-from segdistill.files import refuse_unwritable, write_atomically
+from segdistill.files import write_atomically
 from segdistill.report.overlay import blend, largest_first, legend_entries, mask_image, outlined, with_legend
 
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-#: Of pictures that are neither image nor video here: they are left out of a folder, but not in silence.
-_OTHER_PICTURES = (
-    *(".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".exr", ".hdr", ".ppm", ".pgm"),
-    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # as cameras take them
-    *(".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts"),  # that move
-)
 _JPEG_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
-_VIDEO_OVERLAY = "_overlay.mp4"
-_OVERLAYS = (".jpg", ".png")  # up to that, and beyond
 #: What keeps one result from its place, and not all of them: a name, or a folder or file in its way.
 _OF_ONE_RESULT = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
@@ -87,108 +87,19 @@ def predict(
     """
     check_places(source, out)
     style = Style(opacity, legend)
-    if source.suffix.lower() in VIDEOS and source.is_file():
+    if is_video(source):
         video = Video(source)
         loaded = load_model(model, stream=stream)
         _predict_video(loaded, video, out / source.stem, style, frame_masks=frame_masks, console=console)
     else:
         if frame_masks:
             raise DataError(
-                f"--frame-masks writes the masks of a video's frames, and {source} is no video ({_words(VIDEOS)}); "
+                f"--frame-masks writes the masks of a video's frames, and {source} is no video ({listed(VIDEOS)}); "
                 "leave it out, every image gets its mask"
             )
         targets = find_images(source, out, console=console)
         loaded = load_model(model, stream=stream)
         _predict_images(loaded, targets, out, style, console=console)
-
-
-# ---- where from, where to
-
-
-def check_places(source: Path, out: Path) -> None:
-    """Raises DataError if the source is missing, or results would mix with sources; PathError if they cannot be
-    written."""
-    if not source.exists():
-        raise DataError(f"{source}: no such image, folder or video")
-    if out.resolve() == (source if source.is_dir() else source.parent).resolve():
-        raise DataError(f"--out {out} is the folder of the source; choose another, so as not to mix the two")
-    refuse_unwritable(out, said=f"--out {out}")
-
-
-def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path]:
-    """Image -> path of its results without their endings; no two are equal. Results are no images the next time: an
-    `out` inside the source is left out, and so are results of other calls in it. Pictures and videos that are left out
-    are told.
-
-    Raises:
-        DataError: if `source` is no image, or a folder without one, or results would lie among the images.
-    """
-    if source.is_file():
-        if source.suffix.lower() not in IMAGE_SUFFIXES:
-            raise DataError(
-                f"{source}: neither an image ({_words(IMAGE_SUFFIXES)}) nor a video ({_words(VIDEOS)}) by its suffix"
-            )
-        return {source: out / source.stem}
-    results, top = out.resolve(), source.resolve()
-    files = [path.relative_to(source) for path in files_below(source)]
-    inside = top in results.parents
-    if inside:
-        files = [file for file in files if results not in (top / file).parents]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    fallen = [image for image in images if top in (results / image).parents]
-    if fallen and not inside:
-        raise DataError(
-            f"--out {out}: the results of {source / fallen[0]} would lie in {source} and be taken for images the next "
-            "time; choose another folder, beside the source or inside it"
-        )
-    if earlier := _results_among(images):
-        console.print(f"{len(earlier)} files in {source} are results of earlier predictions, and left out")
-        images = [image for image in images if image not in earlier]
-    strange = _strangers(files)
-    hint = "; give its videos one at a time" if strange.keys() & set(VIDEOS) else ""
-    if not images:
-        raise DataError(f"{source}: no image ({_words(IMAGE_SUFFIXES)}) in this folder or below it{hint}")
-    if strange:
-        warn(
-            console,
-            f"left out: {_count(strange.total(), 'file')} in {source}, by suffix no image "
-            f"({', '.join(sorted(strange))}){hint}",
-        )
-    # Some file systems do not tell a.png from A.png.
-    stems = Counter((image.parent, image.stem.casefold()) for image in images)
-    names = {(image.parent, image.name.casefold()) for image in images}
-    targets = {}
-    for image in images:
-        stem = (image.parent, image.stem.casefold())
-        alone = stems[stem] == 1 and stem not in names
-        targets[source / image] = out / image.parent / (image.stem if alone else image.name)
-    return targets
-
-
-def _strangers(files: Iterable[Path]) -> Counter[str]:
-    """How often each suffix of a picture or video comes that is no image's. Overlays of videos are results."""
-    return Counter(
-        suffix
-        for file in files
-        if (suffix := file.suffix.lower()) in (*_OTHER_PICTURES, *VIDEOS)
-        and not file.name.endswith(_VIDEO_OVERLAY)
-    )
-
-
-def _results_among(images: Sequence[Path]) -> set[Path]:
-    """A mask and an overlay of the same name, side by side."""
-    there = set(images)
-    pairs = (
-        (image, image.with_name(f"{image.stem.removesuffix('_mask')}_overlay{suffix}"))
-        for image in images
-        if image.name.endswith("_mask.png")
-        for suffix in _OVERLAYS
-    )
-    return {one for pair in pairs if pair[1] in there for one in pair}
-
-
-def _words(suffixes: tuple[str, ...]) -> str:
-    return " ".join(suffix.removeprefix(".") for suffix in suffixes)
 
 
 # ---- images
@@ -208,11 +119,11 @@ def _predict_images(
                 image, orientation, brightest = read_photo(source)
                 classes = watch.timed(model.segmenter, image)
                 picture = _overlay(image, classes, model.taxonomy, style, moving=False)
-                suffix = _OVERLAYS[max(picture.shape) > _JPEG_SIDE]
+                ending = OVERLAYS[max(picture.shape) > _JPEG_SIDE]
                 _write_all(
                     {
-                        target.with_name(f"{target.name}_overlay{suffix}"): _encoded(picture, suffix),
-                        target.with_name(f"{target.name}_mask.png"): _encoded_mask(classes, model.taxonomy),
+                        target.with_name(target.name + ending): _encoded(picture, Path(ending).suffix),
+                        target.with_name(target.name + MASK): _encoded_mask(classes, model.taxonomy),
                     }
                 )
             except (DataError, ExportError) as problem:
@@ -227,18 +138,18 @@ def _predict_images(
                     else f"{source}: its results would have too long a name for {out}"
                 )
             else:
-                overlays.add(f"*_overlay{suffix}")
+                overlays.add(f"*{ending}")
                 turned += [source] if orientation != 1 else []
                 peaks += [] if brightest is None else [brightest]
     if written := len(targets) - len(problems):
         console.print(
-            f"{_count(written, 'image')} by {model.title} -> {out}: {' and '.join(['*_mask.png', *sorted(overlays)])}, "
+            f"{counted(written, 'image')} by {model.title} -> {out}: {' and '.join([f'*{MASK}', *sorted(overlays)])}, "
             f"{watch.pace('image')}",
         )
     if turned:
         warn(
             console,
-            f"viewers turn or mirror {_count(len(turned), 'image')} by their EXIF tag, e.g. {turned[0]}; here they "
+            f"viewers turn or mirror {counted(len(turned), 'image')} by their EXIF tag, e.g. {turned[0]}; here they "
             "were segmented as they are stored, and a network takes what lies on its side for something else. Save "
             "them upright and predict again",
         )
@@ -306,7 +217,7 @@ def _predict_video(
 ) -> None:
     watch = Stopwatch()
     masks = target.with_name(f"{target.name}_masks")
-    overlay = target.with_name(f"{target.name}{_VIDEO_OVERLAY}")
+    overlay = target.with_name(target.name + VIDEO_OVERLAY)
 
     def pictures() -> Iterator[np.ndarray]:
         tracked = progress.track(video.frames(), video.announced_frames, description="frames")
@@ -326,7 +237,7 @@ def _predict_video(
         if frame_masks:
             _put_masks_in_place(Path(work), masks)
     console.print(
-        f"{_count(watch.images, 'frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
+        f"{counted(watch.images, 'frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
         f"{watch.pace('frame')}",
     )
     if video.announced_frames is not None and watch.images < video.announced_frames:
@@ -359,10 +270,6 @@ class Stopwatch:
             1e3 * seconds / self.images for seconds in (time.perf_counter() - self._started, self._segmenting)
         )
         return f"{whole:.0f} ms per {what}, {network:.0f} ms of it for the network"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _overlay(

@@ -1,0 +1,129 @@
+"""What `segdistill predict` is to segment, and where the results lie: an image, the images of a folder, or a video."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from segdistill.console import counted, warn
+from segdistill.data.files import IMAGE_SUFFIXES, files_below
+from segdistill.errors import DataError
+from segdistill.files import refuse_unwritable
+
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+#: Of pictures that are neither image nor video here: they are left out of a folder, but not in silence.
+_OTHER_PICTURES = (
+    *(".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".exr", ".hdr", ".ppm", ".pgm"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # as cameras take them
+    *(".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts"),  # that move
+)
+#: How names of results end, by which they are known again; the second of `OVERLAYS` is for what no JPEG can hold.
+MASK = "_mask.png"
+OVERLAYS = ("_overlay.jpg", "_overlay.png")
+VIDEO_OVERLAY = "_overlay.mp4"
+
+
+def check_places(source: Path, out: Path) -> None:
+    """Refuse now what could not be segmented, or have results, later.
+
+    Args:
+        source: an image, a folder of images, or a video.
+        out: folder of the results.
+
+    Raises:
+        DataError: if the source is missing, or results would mix with sources.
+        PathError: if results cannot be written.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such image, folder or video")
+    if out.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise DataError(f"--out {out} is the folder of the source; choose another, so as not to mix the two")
+    refuse_unwritable(out, said=f"--out {out}")
+
+
+def is_video(source: Path) -> bool:
+    """A file, and a video by its suffix."""
+    return source.suffix.lower() in VIDEOS and source.is_file()
+
+
+def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path]:
+    """Image -> path of its results without their endings; no two are equal. Results are no images the next time: an
+    `out` inside the source is left out, and so are results of other calls in it. Pictures and videos that are left out
+    are told.
+
+    Args:
+        source: an image, or a folder of images.
+        out: folder of the results.
+        console: to tell on.
+
+    Raises:
+        DataError: if `source` is no image, or a folder without one, or results would lie among the images.
+    """
+    if source.is_file():
+        if source.suffix.lower() not in IMAGE_SUFFIXES:
+            raise DataError(
+                f"{source}: neither an image ({listed(IMAGE_SUFFIXES)}) nor a video ({listed(VIDEOS)}) by its suffix"
+            )
+        return {source: out / source.stem}
+    results, top = out.resolve(), source.resolve()
+    files = [path.relative_to(source) for path in files_below(source)]
+    inside = top in results.parents
+    if inside:
+        files = [file for file in files if results not in (top / file).parents]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    fallen = [image for image in images if top in (results / image).parents]
+    if fallen and not inside:
+        raise DataError(
+            f"--out {out}: the results of {source / fallen[0]} would lie in {source} and be taken for images the next "
+            "time; choose another folder, beside the source or inside it"
+        )
+    if earlier := _results_among(images):
+        console.print(f"{len(earlier)} files in {source} are results of earlier predictions, and left out")
+        images = [image for image in images if image not in earlier]
+    strange = _strangers(files)
+    hint = "; give its videos one at a time" if strange.keys() & set(VIDEOS) else ""
+    if not images:
+        raise DataError(f"{source}: no image ({listed(IMAGE_SUFFIXES)}) in this folder or below it{hint}")
+    if strange:
+        warn(
+            console,
+            f"left out: {counted(strange.total(), 'file')} in {source}, by suffix no image "
+            f"({', '.join(sorted(strange))}){hint}",
+        )
+    # Some file systems do not tell a.png from A.png.
+    stems = Counter((image.parent, image.stem.casefold()) for image in images)
+    names = {(image.parent, image.name.casefold()) for image in images}
+    targets = {}
+    for image in images:
+        stem = (image.parent, image.stem.casefold())
+        alone = stems[stem] == 1 and stem not in names
+        targets[source / image] = out / image.parent / (image.stem if alone else image.name)
+    return targets
+
+
+def listed(suffixes: tuple[str, ...]) -> str:
+    """Suffixes as messages name them: `jpg png`."""
+    return " ".join(suffix.removeprefix(".") for suffix in suffixes)
+
+
+def _strangers(files: Iterable[Path]) -> Counter[str]:
+    """How often each suffix of a picture or video comes that is no image's. Overlays of videos are results."""
+    return Counter(
+        suffix
+        for file in files
+        if (suffix := file.suffix.lower()) in (*_OTHER_PICTURES, *VIDEOS)
+        and not file.name.endswith(VIDEO_OVERLAY)
+    )
+
+
+def _results_among(images: Sequence[Path]) -> set[Path]:
+    """A mask and an overlay of the same name, side by side."""
+    there = set(images)
+    pairs = (
+        (image, image.with_name(image.name.removesuffix(MASK) + overlay))
+        for image in images
+        if image.name.endswith(MASK)
+        for overlay in OVERLAYS
+    )
+    return {one for pair in pairs if pair[1] in there for one in pair}
