@@ -34,7 +34,8 @@ def expanded(path: Path) -> Path:
 
 
 def make_room(path: Path, *, option: str) -> None:
-    """Make the folder of a JSON file that ends long work, and refuse now what would fail then.
+    """Make the folder of a JSON file that ends long work, and refuse now what would fail then. The folder stays: each
+    of several processes may ask, and none takes it away under another.
 
     Args:
         path: of the file.
@@ -45,18 +46,17 @@ def make_room(path: Path, *, option: str) -> None:
     """
     if path.is_dir():
         raise PathError(f"{option} {path} is a folder; name a JSON file in it, e.g. {path / 'scores.json'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
-    except OSError as error:
-        raise PathError(
-            f"{option} {path} cannot be written: {error.strerror}; name a file in a folder that you may write to"
-        ) from None
+    _try_to_write(
+        path.parent,
+        prefix=f".{path.name}.",  # a name that is too long is refused, too
+        said=f"{option} {path}",
+        remedy="name a file in a folder that you may write to",
+    )
 
 
 def refuse_unwritable(folder: Path, *, said: str) -> None:
     """Refuse now a folder of results that could not be made or written to later. Nothing is left of the attempt: what
-    else is wrong may be told after it.
+    else is wrong may be told after it. Of several processes only one may ask.
 
     Args:
         folder: that results will lie in.
@@ -67,14 +67,18 @@ def refuse_unwritable(folder: Path, *, said: str) -> None:
     """
     missing = _missing(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise PathError(
-            f"{said} cannot be written: {error.strerror}; name a folder that you may write to, it is made if need be"
-        ) from None
+        _try_to_write(folder, said=said, remedy="name a folder that you may write to, it is made if need be")
     finally:
         _take_away(missing)
+
+
+def _try_to_write(folder: Path, *, said: str, remedy: str, prefix: str | None = None) -> None:
+    """Make a folder, and a file in it that is gone at once, its name beginning with `prefix`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.NamedTemporaryFile(dir=folder, prefix=prefix).close()
+    except OSError as error:
+        raise PathError(f"{said} cannot be written: {error.strerror}; {remedy}") from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -14,6 +14,7 @@ import segdistill
 from segdistill.errors import PathError
 from segdistill.files import (
     expanded,
+    make_room,
     refuse_unwritable,
     room_for,
     whole_lines,
@@ -168,6 +169,20 @@ def test_a_folder_that_cannot_be_is_refused_by_the_name_its_user_gave_it(tmp_pat
     with pytest.raises(PathError, match=r"^--out a\.onnx cannot be written: .*; name a folder that you may"):
         refuse_unwritable(tmp_path / place, said="--out a.onnx")
     assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
+@pytest.mark.parametrize("place", ["file/a.json", 250 * "x" + ".json"])
+def test_a_file_that_cannot_be_is_refused_by_the_option_that_names_it(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        PathError, match=r"^--out .*\.json cannot be written: .*; name a file in a folder that you"
+    ):
+        make_room(tmp_path / place, option="--out")
+
+
+def test_the_folder_of_a_file_is_made_and_stays(tmp_path: Path) -> None:
+    make_room(tmp_path / "new" / "a.json", option="--out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new"]
 
 
 def test_a_line_that_is_still_being_written_is_none(tmp_path: Path) -> None:
