@@ -44,14 +44,14 @@ def make_room(path: Path, *, option: str) -> None:
     Raises:
         PathError: if it is a folder, or cannot be written.
     """
-    if path.is_dir():
-        raise PathError(f"{option} {path} is a folder; name a JSON file in it, e.g. {path / 'scores.json'}")
     _try_to_write(
         path.parent,
         prefix=f".{path.name}.",  # a name that is too long is refused, too
         said=f"{option} {path}",
         remedy="name a file in a folder that you may write to",
     )
+    if path.is_dir():
+        raise PathError(f"{option} {path} is a folder; name a JSON file in it, e.g. {path / 'scores.json'}")
 
 
 def refuse_unwritable(folder: Path, *, said: str) -> None:

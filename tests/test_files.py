@@ -171,13 +171,18 @@ def test_a_folder_that_cannot_be_is_refused_by_the_name_its_user_gave_it(tmp_pat
     assert [path.name for path in tmp_path.rglob("*")] == ["file"]
 
 
-@pytest.mark.parametrize("place", ["file/a.json", 250 * "x" + ".json"])
+@pytest.mark.parametrize("place", ["file/a.json", 250 * "x" + ".json", 260 * "x" + ".json"])
 def test_a_file_that_cannot_be_is_refused_by_the_option_that_names_it(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
         PathError, match=r"^--out .*\.json cannot be written: .*; name a file in a folder that you"
     ):
         make_room(tmp_path / place, option="--out")
+
+
+def test_a_folder_in_place_of_a_file_is_told_with_a_name_that_would_do(tmp_path: Path) -> None:
+    with pytest.raises(PathError, match=r"is a folder; name a JSON file in it, e\.g\. .*scores\.json"):
+        make_room(tmp_path, option="--out")
 
 
 def test_the_folder_of_a_file_is_made_and_stays(tmp_path: Path) -> None:
