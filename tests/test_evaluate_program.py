@@ -31,7 +31,7 @@ from segdistill.console import new_console
 from segdistill.data.samples import names_of
 from segdistill.data.taxonomy import CAMVID
 from segdistill.evaluation.evaluator import evaluate
-from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
+from segdistill.evaluation.predictors import MultiBranchPredictor, PlainPredictor
 from segdistill.export.description import CLASS_INDEX, RGB_IMAGE, Fit
 from segdistill.export.weights import load_deployed
 from segdistill.training.checkpoint import save_checkpoint
@@ -243,7 +243,7 @@ def test_masks_that_are_held_against_other_data_say_so(two_sets: Path, tmp_path:
 
 def test_every_stream_of_a_checkpoint_at_several_scales_and_mirrored(folder: Path) -> None:
     net = build_net(CONFIG)
-    plain = in_torch(EnsemblePredictor(net, multiple=32, device=torch.device("cpu")))
+    plain = in_torch(MultiBranchPredictor(net, multiple=32, device=torch.device("cpu")))
     assert main(["evaluate", str(folder / "run"), "--weights", "last", "--flip", "--scales", "0.5", "1"]) == 0
     stem = "evaluation_val_last_scales0.5-1_flip"
     found = json.loads((folder / "run" / f"{stem}.json").read_text())

@@ -11,7 +11,7 @@ from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config, FeatureConfig
 from segdistill.errors import ConfigError, first_line, is_out_of_memory
 from segdistill.export.weights import Deployed
-from segdistill.models.ensemble import BranchSpec, MultiBranchNet
+from segdistill.models.multi_branch import BranchSpec, MultiBranchNet
 from segdistill.models.primary import build_primary, input_multiple, smp_keywords
 from segdistill.models.reparam import expand
 from segdistill.models.taps import TapMap, decoder_map_path, survey

@@ -15,7 +15,7 @@ from segdistill.data.transforms import Normalisation
 from segdistill.data.views import StrongViews
 from segdistill.errors import ConfigError, first_line
 from segdistill.losses.terms import Adversarial
-from segdistill.models.ensemble import MultiBranchNet
+from segdistill.models.multi_branch import MultiBranchNet
 from segdistill.models.primary import input_multiple
 from segdistill.processes import in_turn
 from segdistill.resolution import pad_to_multiple
@@ -103,7 +103,7 @@ def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainSta
     return TrainState(
         fabric=fabric,
         net=net,
-        ensemble=Player(module, wrapped, scheduler),
+        learner=Player(module, wrapped, scheduler),
         discriminator=discriminator,
         objective=build_objective(config, adversarial),
         adversarial=adversarial,

@@ -10,7 +10,7 @@ from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.subjects import load_predictor
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import ExportError, RunFolderError
-from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
+from segdistill.evaluation.predictors import MultiBranchPredictor, PlainPredictor
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.segmenter import Segmenter, TorchSegmenter
 from segdistill.export.weights import load_deployed
@@ -64,7 +64,7 @@ def _load_from_checkpoint(folder: RunFolder, stream: str, device: torch.device) 
     predictor, normalisation, weights = load_predictor(
         folder, config, weights=config.export.weights, device=device
     )
-    assert isinstance(predictor, EnsemblePredictor)
+    assert isinstance(predictor, MultiBranchPredictor)
     submodels = predictor.net.submodels
     streams = (*submodels, ENSEMBLE) if len(submodels) > 1 else submodels
     if stream not in streams:

@@ -15,7 +15,7 @@ from segdistill.build.splits import build_samples, build_unlabelled_test, names_
 from segdistill.commands.protocol import of_view, other_data, protocol, told, weights_in_words
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import refuse_what_counts
-from segdistill.commands.trained import load_ensemble, refuse_other_classes
+from segdistill.commands.trained import load_saved, refuse_other_classes
 from segdistill.commands.wanted_file import SCORED_AT, seen_size
 from segdistill.commands.written_masks import MaskFolder
 from segdistill.config import Config
@@ -24,7 +24,7 @@ from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.transforms import Normalisation
 from segdistill.errors import EvaluationError
 from segdistill.evaluation.evaluator import Labelling
-from segdistill.evaluation.predictors import EnsemblePredictor, PlainPredictor
+from segdistill.evaluation.predictors import MultiBranchPredictor, PlainPredictor
 from segdistill.evaluation.views import View, Viewer, Window
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.weights import load_deployed
@@ -162,7 +162,7 @@ def _tag(elsewhere: Path | None) -> str:
 class Loaded(NamedTuple):
     """A run's network, ready to look at images."""
 
-    predictor: PlainPredictor | EnsemblePredictor
+    predictor: PlainPredictor | MultiBranchPredictor
     normalisation: Normalisation
     weights: str  # which they are, in words
 
@@ -182,10 +182,10 @@ def load_predictor(folder: RunFolder, config: Config, *, weights: Weights, devic
         )
     if folder.primary.is_file():
         refuse_other_classes(folder, config, load_deployed(folder.primary)[1])
-    net, epoch = load_ensemble(folder, config, which=weights)
-    ensemble = EnsemblePredictor(net, multiple=input_multiple(net.primary), device=device)
+    net, epoch = load_saved(folder, config, which=weights)
+    all_streams = MultiBranchPredictor(net, multiple=input_multiple(net.primary), device=device)
     words = weights_in_words(config, weights, so_far=None if folder.scored else epoch)
-    return Loaded(ensemble, build_normalisation(config), words)
+    return Loaded(all_streams, build_normalisation(config), words)
 
 
 def file_subject(

@@ -30,7 +30,7 @@ from segdistill.console import new_console, warn
 from segdistill.errors import ExportError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.metrics import Scores, miou_by_stream
-from segdistill.evaluation.predictors import EnsemblePredictor
+from segdistill.evaluation.predictors import MultiBranchPredictor
 from segdistill.export.weights import Deployed, save_deployed
 from segdistill.files import refuse_unwritable, write_json
 from segdistill.models.primary import input_multiple
@@ -105,7 +105,7 @@ def fit_and_score(
     fabric = state.fabric
     multiple = input_multiple(state.net.primary)
     taxonomy = data.val.samples.taxonomy
-    predictor = EnsemblePredictor(state.scored_net, multiple=multiple, device=fabric.device)
+    predictor = MultiBranchPredictor(state.scored_net, multiple=multiple, device=fabric.device)
 
     def score() -> dict[str, Scores]:
         share_buffers(state)
@@ -197,7 +197,7 @@ def deploy(
     *,
     console: Console,
 ) -> None:
-    """Take the primary out of the ensemble, write it, prove the ONNX file, sum the run up."""
+    """Take the primary out of the trained network, write it, prove the ONNX file, sum the run up."""
     primary = state.scored_net.deploy().cpu().to(memory_format=torch.contiguous_format).eval()
     deployed = build_deployed(config, primary)
     save_deployed(folder.primary, primary, deployed)

@@ -13,9 +13,10 @@ from segdistill.config import Config
 from segdistill.errors import RunFolderError
 from segdistill.export.graphs import BranchStream
 from segdistill.export.weights import Deployed, load_deployed
-from segdistill.models.ensemble import MultiBranchNet, branch_name
+from segdistill.models.multi_branch import MultiBranchNet, branch_name
 from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import load_checkpoint
+from segdistill.training.state import LEARNER_KEY
 
 ALL = "all"
 
@@ -59,7 +60,7 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
 
     trained = [trained_as(PRIMARY, primary)] if PRIMARY in chosen else []
     if branches := [name for name in chosen if name != PRIMARY]:
-        net = load_ensemble(folder, config, which=config.export.weights).net.eval()
+        net = load_saved(folder, config, which=config.export.weights).net.eval()
         net.primary = net.deploy()  # the encoder that branches hang on is the deployed one
         trained += [trained_as(name, BranchStream(net, name)) for name in branches]
     return trained
@@ -87,7 +88,7 @@ class Saved(NamedTuple):
     epoch: int  # after which it was saved, from 1
 
 
-def load_ensemble(folder: RunFolder, config: Config, *, which: Literal["last", "best"]) -> Saved:
+def load_saved(folder: RunFolder, config: Config, *, which: Literal["last", "best"]) -> Saved:
     """Primary and branches of a checkpoint.
 
     Raises:
@@ -105,4 +106,4 @@ def load_ensemble(folder: RunFolder, config: Config, *, which: Literal["last", "
 def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """A checkpoint's network as it is scored and deployed: the running average if there is one."""
     state = checkpoint["state"]
-    return state["ema"] or state["ensemble"]["module"]
+    return state["ema"] or state[LEARNER_KEY]["module"]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.losses.logit import ensemble_logits
-from segdistill.models.ensemble import MultiBranchNet
+from segdistill.models.multi_branch import MultiBranchNet
 from segdistill.resolution import pad_to_multiple, upsample
 from segdistill.streams import ENSEMBLE, PRIMARY
 
@@ -34,7 +34,7 @@ class PlainPredictor:
         return {PRIMARY: self.primary(padded)[..., :height, :width]}
 
 
-class EnsemblePredictor:
+class MultiBranchPredictor:
     """Every sub-model and their ensemble, out of one forward pass."""
 
     def __init__(self, net: MultiBranchNet, *, multiple: int, device: torch.device) -> None:

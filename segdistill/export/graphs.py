@@ -9,20 +9,20 @@ from torch.nn import functional as F
 
 from segdistill.data.transforms import Normalisation
 from segdistill.export.description import Fit, Layout
-from segdistill.models.ensemble import MultiBranchNet
+from segdistill.models.multi_branch import MultiBranchNet
 from segdistill.resolution import upsample
 
 
 class BranchStream(nn.Module):
     """One branch as a network of its own: the encoder up to its tap, and its decoder.
 
-    Run as it is it computes the whole ensemble; an exported graph keeps only what leads to its output.
+    Run as it is it computes every sub-model; an exported graph keeps only what leads to its output.
     """
 
     def __init__(self, net: MultiBranchNet, name: str) -> None:
         """
         Args:
-            net: the trained ensemble.
+            net: the trained network.
             name: one of `net.branches`.
         """
         super().__init__()

@@ -1,4 +1,4 @@
-"""The ensemble's objective: named terms, each with a weight that changes over the training."""
+"""The sub-models' objective: named terms, each with a weight that changes over the training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -102,7 +102,7 @@ class Summands:
 
 @dataclass(frozen=True)
 class Objective:
-    """The sum of terms that the ensemble minimises. A term whose weight is 0 is not computed."""
+    """The sum of terms that the sub-models minimise. A term whose weight is 0 is not computed."""
 
     terms: tuple[Term, ...]
 

@@ -164,8 +164,8 @@ class FeatureSimilarity:
     """The primary's decoder learns to predict the branches' features, which do not move.
 
     A hint (FitNets, Romero et al., arXiv:1412.6550, eq. 3) from branches to primary. When every sub-model
-    moved toward the ensemble's mean feature instead, their adapters agreed within a few epochs and the term
-    had nothing more to teach.
+    moved toward the mean feature of all instead, their adapters agreed within a few epochs and the term had
+    nothing more to teach.
 
     Attributes:
         kind: `cosine` per cell, or `affinity` between all cells of a pooled grid.

@@ -1,1 +1,1 @@
-"""Primary stream, branches, the ensemble they form, and the discriminator."""
+"""Primary stream, branches, the network they form, and the discriminator."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segdistill.models.ensemble import MultiBranchNet
+from segdistill.models.multi_branch import MultiBranchNet
 
 
 @dataclass(frozen=True)

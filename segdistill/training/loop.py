@@ -193,7 +193,7 @@ def train_epoch(
         # Dropout and views are functions of the position, too: nothing random has to be saved.
         torch.manual_seed(stream_seed(settings.seed, "step", position.step, state.fabric.global_rank))
         # Here and not after the step, so that a checkpoint holds the rate of the last one.
-        if (scheduler := state.ensemble.scheduler) and scheduler.last_epoch < position.step:
+        if (scheduler := state.learner.scheduler) and scheduler.last_epoch < position.step:
             scheduler.step()
         rates = learning_rates(state)
         values = train_step(
@@ -257,7 +257,7 @@ def note_best(state: TrainState, miou: float) -> bool:
 
 def learning_rates(state: TrainState) -> dict[str, float]:
     """Of the encoder and of the rest, which is the decoder, the head and the branches."""
-    groups = state.ensemble.optimizer.param_groups
+    groups = state.learner.optimizer.param_groups
     return {"encoder": float(groups[0]["lr"]), "decoder": float(groups[-1]["lr"])}
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from segdistill.models.ensemble import MultiBranchNet
+from segdistill.models.multi_branch import MultiBranchNet
 
 
 def parameter_groups(

@@ -11,8 +11,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from segdistill.data.views import StrongViews
 from segdistill.losses.objective import Objective
 from segdistill.losses.terms import Adversarial
-from segdistill.models.ensemble import MultiBranchNet
+from segdistill.models.multi_branch import MultiBranchNet
 from segdistill.training.ema import Ema
+
+#: The learner's key in a checkpoint: its name in the first ones, which must still load.
+LEARNER_KEY = "ensemble"
 
 
 @dataclass
@@ -77,17 +80,17 @@ class TrainState:
     """One training run.
 
     Attributes:
-        ensemble: the player that becomes the product.
+        learner: the player that becomes the product: all sub-models.
         discriminator: its opponent, or None if the adversarial loss has no weight.
         views: what a batch looks like to the terms that want strong views of it.
-        ema: running average of the ensemble's network, or None.
+        ema: running average of the learner's network, or None.
         position: see `Position`.
         epoch_terms: the current epoch's logged values.
     """
 
     fabric: Fabric
-    net: MultiBranchNet  # the ensemble's network without Fabric's wrapper
-    ensemble: Player
+    net: MultiBranchNet  # the learner's network without Fabric's wrapper
+    learner: Player
     discriminator: Player | None
     objective: Objective
     adversarial: Adversarial | None
@@ -108,7 +111,7 @@ class TrainState:
         and augmentation are functions of the position.
         """
         return {
-            "ensemble": self.ensemble.state_dict(),
+            LEARNER_KEY: self.learner.state_dict(),
             "discriminator": self.discriminator.state_dict() if self.discriminator else None,
             "ema": self.ema.average.state_dict() if self.ema else None,
             "position": dict(vars(self.position)),
@@ -124,19 +127,19 @@ class TrainState:
         Args:
             saved: `state_dict()` of the other run.
         """
-        trained = saved["ensemble"]["module"]
+        trained = saved[LEARNER_KEY]["module"]
         order = self._optimised()
         place = {name: index for index, name in enumerate(order)}
         places = [place[name] for name in order if name in trained]  # in the other run's order
-        theirs, optimizer = saved["ensemble"]["optimizer"], self.ensemble.optimizer.state_dict()
+        theirs, optimizer = saved[LEARNER_KEY]["optimizer"], self.learner.optimizer.state_dict()
         groups = [
             {**group, "params": own["params"]}
             for own, group in zip(optimizer["param_groups"], theirs["param_groups"], strict=True)
         ]
         moments = {places[index]: moment for index, moment in theirs["state"].items()}
         ours = self.state_dict()
-        ours["ensemble"] = saved["ensemble"] | {
-            "module": ours["ensemble"]["module"] | trained,
+        ours[LEARNER_KEY] = saved[LEARNER_KEY] | {
+            "module": ours[LEARNER_KEY]["module"] | trained,
             "optimizer": {"state": moments, "param_groups": groups},
         }
         if self.ema:
@@ -144,13 +147,13 @@ class TrainState:
         self.load_state_dict(ours | {key: saved[key] for key in ("position", "epoch_terms")})
 
     def _optimised(self) -> list[str]:
-        """Names of the ensemble's parameters in the order in which its optimiser counts them."""
+        """Names of the learner's parameters in the order in which its optimiser counts them."""
         names = {parameter: name for name, parameter in self.net.named_parameters()}
-        return [names[one] for group in self.ensemble.optimizer.param_groups for one in group["params"]]
+        return [names[one] for group in self.learner.optimizer.param_groups for one in group["params"]]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the same run's `state_dict()`; for another run's see `take_over`."""
-        self.ensemble.load_state_dict(state["ensemble"])
+        self.learner.load_state_dict(state[LEARNER_KEY])
         if self.discriminator:
             self.discriminator.load_state_dict(state["discriminator"])
         if self.ema:

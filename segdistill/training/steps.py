@@ -1,4 +1,4 @@
-"""One training step: the ensemble's move, then the discriminator's."""
+"""One training step: the learner's move, then the discriminator's."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segdistill.data.loading import Batch
 from segdistill.losses.maps import JudgedMaps, StepMaps
 from segdistill.losses.objective import Needs, Objective, Summands
-from segdistill.models.ensemble import MultiBranchNet
+from segdistill.models.multi_branch import MultiBranchNet
 from segdistill.resolution import pad_to_multiple
 from segdistill.seeds import stream_seed
 from segdistill.streams import PRIMARY
@@ -58,14 +58,14 @@ def train_step(
     Returns:
         Named scalars, detached and still on the device: nothing here waits for it.
     """
-    move = _EnsembleMove(state, settings, progress, share=1 / len(batches))
+    move = _LearnerMove(state, settings, progress, share=1 / len(batches))
     logged = [
         move.learn(batch, place, last=place == len(batches), diagnose=diagnose and place == 1).logged
         for place, batch in enumerate(batches, 1)
     ]
     norms = clip_gradients(state.net, settings.clip_norm)
-    state.ensemble.optimizer.step()
-    state.ensemble.optimizer.zero_grad(set_to_none=True)
+    state.learner.optimizer.step()
+    state.learner.optimizer.zero_grad(set_to_none=True)
     values = {name: torch.stack([one[name] for one in logged]).mean() for name in logged[0]}
     values |= norms
     if move.judged:
@@ -78,7 +78,7 @@ def train_step(
 
 
 @dataclass
-class _EnsembleMove:
+class _LearnerMove:
     """The gradients of one step, added up look by look.
 
     Attributes:
@@ -115,7 +115,7 @@ class _EnsembleMove:
     def _look(self, batch: Batch, objective: Objective, *, last: bool, diagnose: bool) -> Summands:
         """Add what the objective's terms want; after the last look processes average their gradients."""
         state, needs = self.state, objective.needs(self.progress)
-        with state.fabric.no_backward_sync(state.ensemble.module, enabled=not last), frozen_opponent(state):
+        with state.fabric.no_backward_sync(state.learner.module, enabled=not last), frozen_opponent(state):
             maps = forward(state, batch, self.settings, needs=needs)
             summands = objective(maps, self.progress)
             if diagnose:
@@ -169,10 +169,10 @@ def frozen_opponent(state: TrainState) -> Iterator[None]:
 
 
 def forward(state: TrainState, batch: Batch, settings: StepSettings, *, needs: Needs) -> StepMaps:
-    """Run the ensemble on one batch, as far as the objective needs it."""
+    """Run the learner on one batch, as far as the objective needs it."""
     images = pad_to_multiple(batch.images, settings.multiple)
     labels = pad_to_multiple(batch.labels, settings.multiple, value=settings.ignore_index)
-    out = state.ensemble.module(
+    out = state.learner.module(
         images, with_branches=Needs.BRANCHES in needs, with_features=Needs.FEATURES in needs
     )
     return StepMaps(
@@ -208,7 +208,7 @@ def clip_gradients(net: MultiBranchNet, clip_norm: float | None) -> dict[str, Te
 
 
 def discriminator_step(state: TrainState, judged: Sequence[JudgedMaps]) -> dict[str, Tensor]:
-    """The discriminator learns from the very maps the ensemble was just judged by, detached."""
+    """The discriminator learns from the very maps the learner was just judged by, detached."""
     player, game = state.discriminator, state.adversarial
     assert player, "the objective asked for a discriminator"
     assert game

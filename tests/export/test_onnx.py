@@ -24,7 +24,7 @@ from segdistill.export.check import LIMITS, Check, compare
 from segdistill.export.graphs import BranchStream, ImageGraph, TensorGraph
 from segdistill.export.onnx import Cost, Interface, export_onnx, refuse_idle_weights
 from segdistill.export.onnx_file import OnnxFile
-from segdistill.models.ensemble import BranchSpec, MultiBranchNet
+from segdistill.models.multi_branch import BranchSpec, MultiBranchNet
 from segdistill.models.taps import survey
 
 ENCODERS = ("tu-tf_efficientnet_lite0", "resnet18")

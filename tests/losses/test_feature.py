@@ -39,11 +39,11 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_cosine_distance_and_its_gradient_by_hand() -> None:
-    # h = (3, 4), e = (2, 0): cos = 3/5, loss 2/5.
-    # d(1 - cos)/dh = -(e/|e| - cos h/|h|) / |h| = -((1, 0) - 3/5 (3/5, 4/5)) / 5 = (-16/125, 12/125).
+    # h = (3, 4), t = (2, 0): cos = 3/5, loss 2/5.
+    # d(1 - cos)/dh = -(t/|t| - cos h/|h|) / |h| = -((1, 0) - 3/5 (3/5, 4/5)) / 5 = (-16/125, 12/125).
     features = torch.tensor([[3.0, 4.0]], dtype=torch.float64, requires_grad=True)
-    ensemble = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
-    loss = cosine_distance(features, ensemble, torch.tensor([0]), ignore_index=255)
+    teacher = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
+    loss = cosine_distance(features, teacher, torch.tensor([0]), ignore_index=255)
     assert loss.item() == pytest.approx(2 / 5)
     expected = torch.tensor([[-16 / 125, 12 / 125]], dtype=torch.float64)
     torch.testing.assert_close(gradient(loss, features), expected)
@@ -60,20 +60,20 @@ def test_cosine_distance_runs_from_0_to_2_and_does_not_see_length() -> None:
 @pytest.mark.parametrize("ignore_index", [255, 11])
 def test_cosine_distance_equals_a_plain_loop(spatial: tuple[int, ...], ignore_index: int) -> None:
     features = random_features(6, CHANNELS, *spatial)
-    ensemble = random_features(6, CHANNELS, *spatial, seed=5)
+    teacher = random_features(6, CHANNELS, *spatial, seed=5)
     target = random_target(6, *spatial, ignore_index=ignore_index)
-    h, e = features.detach().movedim(1, -1).numpy(), ensemble.detach().movedim(1, -1).numpy()
+    h, t = features.detach().movedim(1, -1).numpy(), teacher.detach().movedim(1, -1).numpy()
     distances = [
-        1 - cosine(h[place], e[place]) for place in np.ndindex(*target.shape) if target[place] != ignore_index
+        1 - cosine(h[place], t[place]) for place in np.ndindex(*target.shape) if target[place] != ignore_index
     ]
-    loss = cosine_distance(features, ensemble, target, ignore_index=ignore_index)
+    loss = cosine_distance(features, teacher, target, ignore_index=ignore_index)
     assert loss.item() == pytest.approx(sum(distances) / len(distances))
 
 
 def test_cosine_distance_passes_the_gradient_check() -> None:
-    ensemble, target = random_features(3, CHANNELS, 2, 2, seed=5), random_target(3, 2, 2)
+    teacher, target = random_features(3, CHANNELS, 2, 2, seed=5), random_target(3, 2, 2)
     assert torch.autograd.gradcheck(
-        lambda h: cosine_distance(h, ensemble, target, ignore_index=255), random_features(3, CHANNELS, 2, 2)
+        lambda h: cosine_distance(h, teacher, target, ignore_index=255), random_features(3, CHANNELS, 2, 2)
     )
 
 
@@ -150,12 +150,12 @@ def plain_affinity_distance(
             images.append(cells)
         return images
 
-    students, ensembles = pooled(features), [pooled(maps) for maps in others]
+    students, teachers = pooled(features), [pooled(maps) for maps in others]
     total, pairs = 0.0, 0
     for image, cells in enumerate(students):
         for i in range(len(cells)):
             for j in range(len(cells)):
-                mean = sum(cosine(e[image][i], e[image][j]) for e in ensembles) / len(ensembles)
+                mean = sum(cosine(t[image][i], t[image][j]) for t in teachers) / len(teachers)
                 total += (cosine(cells[i], cells[j]) - mean) ** 2
                 pairs += 1
     return total / pairs
@@ -205,36 +205,36 @@ def test_a_sub_model_alone_has_no_affinity_to_learn() -> None:
 
 # ---- what holds for both
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # features, the ensemble's, target
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # features, the teacher's, target
 LOSSES: dict[str, Loss] = {
-    "cosine": lambda h, e, y: cosine_distance(h, e, y, ignore_index=255),
-    "affinity": lambda h, e, y: affinity_distance(h, [e, e.flip(1)], y, ignore_index=255, pool=1),
-    "affinity_pooled": lambda h, e, y: affinity_distance(h, [e, e.flip(1)], y, ignore_index=255, pool=2),
+    "cosine": lambda h, t, y: cosine_distance(h, t, y, ignore_index=255),
+    "affinity": lambda h, t, y: affinity_distance(h, [t, t.flip(1)], y, ignore_index=255, pool=1),
+    "affinity_pooled": lambda h, t, y: affinity_distance(h, [t, t.flip(1)], y, ignore_index=255, pool=2),
 }
 EVERY_LOSS = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
 
 @EVERY_LOSS
-def test_no_gradient_reaches_the_ensemble(loss: Loss) -> None:
-    features, ensemble = random_features(3, CHANNELS, 4, 6), random_features(3, CHANNELS, 4, 6, seed=5)
-    value = loss(features, ensemble, random_target(3, 4, 6))
-    to_features, to_ensemble = torch.autograd.grad(value, (features, ensemble), allow_unused=True)
+def test_no_gradient_reaches_the_teacher(loss: Loss) -> None:
+    features, teacher = random_features(3, CHANNELS, 4, 6), random_features(3, CHANNELS, 4, 6, seed=5)
+    value = loss(features, teacher, random_target(3, 4, 6))
+    to_features, to_teacher = torch.autograd.grad(value, (features, teacher), allow_unused=True)
     assert to_features.abs().max() > 1e-4
-    assert to_ensemble is None
+    assert to_teacher is None
 
 
 @EVERY_LOSS
 def test_ignored_places_have_no_say_and_no_gradient(loss: Loss) -> None:
-    features, ensemble = random_features(3, CHANNELS, 4, 6), random_features(3, CHANNELS, 4, 6, seed=5)
+    features, teacher = random_features(3, CHANNELS, 4, 6), random_features(3, CHANNELS, 4, 6, seed=5)
     target = random_target(3, 4, 6)
     ignored = (target == 255).unsqueeze(1).expand_as(features)
-    expected = loss(features, ensemble, target)
+    expected = loss(features, teacher, target)
     for huge in (1e3, 1e30):
         noise = huge * torch.randn(2, int(ignored.sum()), dtype=torch.float64)
-        changed, other_ensemble = features.detach().clone(), ensemble.detach().clone()
-        changed[ignored], other_ensemble[ignored] = noise
+        changed, other_teacher = features.detach().clone(), teacher.detach().clone()
+        changed[ignored], other_teacher[ignored] = noise
         changed.requires_grad_()
-        value = loss(changed, other_ensemble, target)
+        value = loss(changed, other_teacher, target)
         assert torch.equal(value, expected)
         grad = gradient(value, changed)
         assert not grad[ignored].any()
@@ -243,8 +243,8 @@ def test_ignored_places_have_no_say_and_no_gradient(loss: Loss) -> None:
 
 @EVERY_LOSS
 def test_nothing_valid_gives_0_and_a_zero_gradient(loss: Loss) -> None:
-    features, ensemble = random_features(3, CHANNELS, 4, 6), random_features(3, CHANNELS, 4, 6, seed=5)
-    value = loss(features, ensemble, torch.full((3, 4, 6), 255))
+    features, teacher = random_features(3, CHANNELS, 4, 6), random_features(3, CHANNELS, 4, 6, seed=5)
+    value = loss(features, teacher, torch.full((3, 4, 6), 255))
     assert value.item() == 0.0
     value.backward()
     assert features.grad is not None

@@ -22,7 +22,7 @@ def moved(config: Config, batches: Sequence[Batch]) -> dict[str, Tensor]:
     assert state.discriminator
     state.net.train()
     state.discriminator.optimizer = torch.optim.SGD(state.discriminator.module.parameters(), lr=1.0)
-    players: dict[str, nn.Module] = {"ensemble": state.net, "discriminator": state.discriminator.module}
+    players: dict[str, nn.Module] = {"learner": state.net, "discriminator": state.discriminator.module}
     before = {name: flat(one) for name, one in players.items()}
     settings = steps.StepSettings(multiple=32, ignore_index=11, grid_stride=2, clip_norm=None)
     steps.train_step(state, batches, settings, progress=0.5, diagnose=False)
@@ -54,7 +54,7 @@ def test_a_step_of_two_batches_is_the_mean_of_their_own(tiny_config: Callable[..
     both = moved(config, [first, second])
     alone = [moved(config, [batch]) for batch in (first, second)]
     for player, tolerance in {
-        "ensemble": 1e-3,
+        "learner": 1e-3,
         "discriminator": 0.05,
     }.items():  # whose spectral norms are estimates
         mean = (alone[0][player] + alone[1][player]) / 2

@@ -236,7 +236,7 @@ def test_all_kinds_see_the_same_batches_and_start_from_the_same_primary(
 ) -> None:
     runs = {}
     for kind in ("baseline", "deep_supervision", "self_distill"):
-        method = {"kind": kind, "reparam": {"copies": 0}}  # which tests/models/test_ensemble.py looks at
+        method = {"kind": kind, "reparam": {"copies": 0}}  # which tests/models/test_multi_branch.py looks at
         config = tiny_config(method=method, train={"epochs": 1}, out=str(tmp_path / kind))
         run = Run(config)
         first = {key: value.clone() for key, value in run.state.net.primary.state_dict().items()}

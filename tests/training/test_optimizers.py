@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from segdistill.models.ensemble import BranchSpec, MultiBranchNet
+from segdistill.models.multi_branch import BranchSpec, MultiBranchNet
 from segdistill.models.taps import survey
 from segdistill.training.optimizers import (
     build_discriminator_optimizer,

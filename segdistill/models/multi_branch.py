@@ -15,7 +15,7 @@ from segdistill.streams import PRIMARY
 Tap = int | str
 
 
-class EnsembleOutput(NamedTuple):
+class MultiBranchOutput(NamedTuple):
     """Logits and features of every sub-model.
 
     A NamedTuple and not a frozen dataclass: Fabric and DistributedDataParallel rebuild the outputs of the
@@ -117,7 +117,7 @@ class MultiBranchNet(nn.Module):
 
     def forward(
         self, images: Tensor, *, with_branches: bool = True, with_features: bool = False
-    ) -> EnsembleOutput:
+    ) -> MultiBranchOutput:
         """
         Args:
             images: (B, 3, H, W), normalised; H and W are multiples of the encoder's stride.
@@ -125,7 +125,7 @@ class MultiBranchNet(nn.Module):
             with_features: also give the features that are compared; needs `with_branches`.
         """
         if not (with_branches and self.spec):
-            return EnsembleOutput(self.primary(images), {}, {})
+            return MultiBranchOutput(self.primary(images), {}, {})
         compared = self.feature_stride if with_features else None
         paths = {tap for tap in self._taps.values() if isinstance(tap, str)}
         with capture(self.primary, (*paths, *([self.feature_path] if compared else []))) as seen:
@@ -148,13 +148,13 @@ class MultiBranchNet(nn.Module):
             branch_logits[name] = out.logits
             features[name] = out.features
         if not compared:
-            return EnsembleOutput(primary_logits, branch_logits, {})
+            return MultiBranchOutput(primary_logits, branch_logits, {})
         features[PRIMARY] = captured.modules[self.feature_path]
         height, width = (size // compared for size in images.shape[-2:])
         adapted = {
             name: adapt(fit_to(features[name], height, width)) for name, adapt in self.adapters.items()
         }
-        return EnsembleOutput(primary_logits, branch_logits, adapted)
+        return MultiBranchOutput(primary_logits, branch_logits, adapted)
 
     def deploy(self) -> SegmentationModel:
         """The primary stream as plain smp has it: what was added to it is gone or merged into it."""

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from segdistill.build.network import build_net
 from segdistill.config_io import validate_config
-from segdistill.models.ensemble import (
+from segdistill.models.multi_branch import (
     BranchSpec,
-    EnsembleOutput,
     MultiBranchNet,
+    MultiBranchOutput,
     Tap,
     branch_name,
     lateral_depths,
@@ -347,5 +347,5 @@ def test_random_state_before_building_does_not_matter() -> None:
 
 def test_output_survives_the_wrappers_rebuild() -> None:
     out = make_net()(batch())
-    rebuilt = EnsembleOutput._make(out)
+    rebuilt = MultiBranchOutput._make(out)
     assert rebuilt.primary is out.primary
