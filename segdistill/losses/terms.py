@@ -56,30 +56,35 @@ class Supervised:
     balance: float
 
     def primary(self, maps: StepMaps) -> Tensor:
-        """At label resolution."""
-        logits = maps.primary_logits
+        """At label resolution, where every place has one label: no votes have to be made for it."""
         loss = cross_entropy(
-            logits,
+            maps.primary_logits,
             maps.labels,
             ignore_index=maps.ignore_index,
             class_weights=self._weights(maps),
             label_smoothing=self.label_smoothing,
         )
-        return loss + self.dice_weight * dice_loss(logits, maps.votes(1)) if self.dice_weight else loss
+        return self._with_dice(loss, maps.primary_logits, maps, stride=1)
 
     def branches(self, maps: StepMaps) -> Tensor:
         """At the branches' own resolution, with every label in the cell."""
         return mean_of([self._branch(logits, maps) for logits in maps.branch_logits.values()])
 
     def _branch(self, logits: Tensor, maps: StepMaps) -> Tensor:
-        votes = maps.votes(maps.labels.shape[-2] // logits.shape[-2])
+        stride = maps.labels.shape[-2] // logits.shape[-2]
         loss = votes_cross_entropy(
             logits,
-            votes,
+            maps.votes(stride),
             class_weights=self._weights(maps),
             label_smoothing=self.label_smoothing,
         )
-        return loss + self.dice_weight * dice_loss(logits, votes) if self.dice_weight else loss
+        return self._with_dice(loss, logits, maps, stride=stride)
+
+    def _with_dice(self, loss: Tensor, logits: Tensor, maps: StepMaps, *, stride: int) -> Tensor:
+        """`stride`: pixels per cell of the logits."""
+        if not self.dice_weight:
+            return loss
+        return loss + self.dice_weight * dice_loss(logits, maps.votes(stride))
 
     def _weights(self, maps: StepMaps) -> Tensor | None:
         """(C,), or None if every pixel counts the same."""
