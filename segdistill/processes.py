@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
 from lightning_fabric import Fabric
 from torch import distributed
 
@@ -110,6 +111,17 @@ def by_first(fabric: Fabric, act: Callable[[], None]) -> None:
         raise problem
     if met:
         raise ToldByAnotherError
+
+
+def agreed(fabric: Fabric, *wishes: bool) -> list[bool]:
+    """What any process wishes, all do: clocks and signals differ between them, collective calls must not."""
+    if fabric.world_size == 1:
+        return list(wishes)
+    votes = fabric.all_reduce(
+        torch.tensor(wishes, dtype=torch.float32, device=fabric.device), reduce_op="sum"
+    )
+    assert isinstance(votes, torch.Tensor)
+    return (votes > 0).tolist()
 
 
 def end_with_parent() -> None:

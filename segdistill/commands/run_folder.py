@@ -18,8 +18,7 @@ from segdistill.data.samples import Samples, names_of
 from segdistill.errors import ConfigError, RunFolderError, first_line
 from segdistill.files import alone_in, expanded, read_text, write_text
 from segdistill.study.runner import TAKEN_OVER
-from segdistill.training.checkpoint import load_checkpoint
-from segdistill.training.loop import Checkpoints
+from segdistill.training.checkpoint import Checkpoints, load_checkpoint
 from segdistill.training.state import TrainState
 
 #: What runs, evaluations and exports leave in the folder; `--overwrite` touches nothing else. The configuration is not

@@ -1,5 +1,7 @@
 """Checkpoints: one file holds the state and the resolved configuration, and is never half-written."""
 
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import torch
 
 from segdistill.errors import RunFolderError, first_line
 from segdistill.files import write_atomically
+from segdistill.training.state import TrainState
 
 FORMAT = 1
 
@@ -52,3 +55,41 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "removing its folder"
         )
     return content
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a run's checkpoints lie and what is written into them beside the state."""
+
+    folder: Path
+    config: str
+    versions: dict[str, str]
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.pt"
+
+    def kept(self, epoch: int) -> "Checkpoints":
+        """Those that `keep` put aside; they are whole if `last` is there."""
+        return replace(self, folder=self.folder / f"epoch{epoch}")
+
+    def keep(self, epoch: int) -> None:
+        """Put copies aside that later epochs do not replace."""
+        for path in (self.best, self.last):
+            if path.is_file():
+                _copy(path, self.kept(epoch).folder / path.name)
+
+    def save(self, path: Path, state: TrainState) -> None:
+        """For the first process alone; its batch-norm statistics are the ones that count."""
+        save_checkpoint(path, state=state.state_dict(), config=self.config, versions=self.versions)
+
+
+def _copy(path: Path, target: Path) -> None:
+    def write(temporary: Path) -> None:
+        shutil.copyfile(path, temporary)
+
+    write_atomically(target, write)

@@ -1,33 +1,29 @@
 """The order of events: step, log, evaluate, save. No mathematics here."""
 
-import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
-from lightning_fabric import Fabric
+from torch import Tensor
 
 from segdistill.data.loading import Batch, EpochBatches
 from segdistill.errors import InterruptedRunError
 from segdistill.evaluation.metrics import Scores
-from segdistill.files import write_atomically
-from segdistill.processes import by_first
+from segdistill.processes import agreed, by_first
 from segdistill.seeds import stream_seed
 from segdistill.streams import PRIMARY
-from segdistill.training.checkpoint import save_checkpoint
+from segdistill.training.checkpoint import Checkpoints
 from segdistill.training.host_memory import peak_memory_bytes
+from segdistill.training.interruption import stop_requested
+from segdistill.training.optimizers import learning_rates
 from segdistill.training.run_log import EpochResult, RunLog
 from segdistill.training.state import Position, TermSums, TrainState
 from segdistill.training.step_log import StepLog
 from segdistill.training.steps import StepSettings, train_step
+from segdistill.training.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -43,44 +39,6 @@ class LoopSettings:
     diagnose_every: int | None  # epochs between looks at each term's gradient, in their first step
     checkpoint_seconds: float  # between `last` checkpoints inside an epoch
     keep_epochs: tuple[int, ...]  # epochs done when the checkpoints as they are then are kept
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """Where a run's checkpoints lie and what is written into them beside the state."""
-
-    folder: Path
-    config: str
-    versions: dict[str, str]
-
-    @property
-    def last(self) -> Path:
-        return self.folder / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        return self.folder / "best.pt"
-
-    def kept(self, epoch: int) -> "Checkpoints":
-        """Those that `keep` put aside; they are whole if `last` is there."""
-        return replace(self, folder=self.folder / f"epoch{epoch}")
-
-    def keep(self, epoch: int) -> None:
-        """Put copies aside that later epochs do not replace."""
-        for path in (self.best, self.last):
-            if path.is_file():
-                _copy(path, self.kept(epoch).folder / path.name)
-
-    def save(self, path: Path, state: TrainState) -> None:
-        """For the first process alone; its batch-norm statistics are the ones that count."""
-        save_checkpoint(path, state=state.state_dict(), config=self.config, versions=self.versions)
-
-
-def _copy(path: Path, target: Path) -> None:
-    def write(temporary: Path) -> None:
-        shutil.copyfile(path, temporary)
-
-    write_atomically(target, write)
 
 
 def fit(
@@ -118,17 +76,20 @@ def fit(
     with stop_requested() as stop:
         while position.epoch < settings.epochs:
             started = time.monotonic()
-            rates = train_epoch(
+            train_epoch(
                 state, settings, loader=loader, batches=batches, checkpoints=checkpoints, log=log, stop=stop
             )
-            position.epoch, position.batch = position.epoch + 1, 0
-            if (peak := peak_memory_bytes(state.fabric.device)) is not None:
-                position.memory_bytes = max(position.memory_bytes or 0, peak)
+            position.epoch_done(memory_bytes=peak_memory_bytes(state.fabric.device))
             scores = None
             if position.epoch % settings.eval_every == 0 or position.epoch == settings.epochs:
                 scores = evaluate()
-            better = scores is not None and note_best(state, scores[PRIMARY].miou)
-            result = EpochResult(state.epoch_terms.means(), rates, scores, time.monotonic() - started)
+            better = scores is not None and position.note_best(scores[PRIMARY].miou)
+            result = EpochResult(
+                terms=state.epoch_terms.means(),
+                learning_rates=learning_rates(state.learner.optimizer),
+                scores=scores,
+                seconds=time.monotonic() - started,
+            )
             state.epoch_terms = TermSums()
             by_first(state.fabric, partial(_write_epoch, state, settings, result, better, checkpoints, log))
     return scores
@@ -167,72 +128,68 @@ def train_epoch(
     checkpoints: Checkpoints,
     log: RunLog | None,
     stop: threading.Event,
-) -> dict[str, float]:
-    """Go on from the position to the end of its epoch.
-
-    Returns:
-        The learning rates of its last step.
-    """
-    position = state.position
+) -> None:
+    """Go on from the position to the end of its epoch."""
+    position, total_steps = state.position, settings.epochs * batches.steps
     steps = StepLog(state.fabric, clip_norm=settings.step.clip_norm)
-    total_steps = settings.epochs * batches.steps
-    saved = turn = time.monotonic()
-    every = settings.diagnose_every
-    rates = learning_rates(state)
-    diagnosed = len(state.objective.terms) > 1 and every is not None and position.epoch % every == 0
-
-    def look() -> None:
-        for one in (seen := steps.flush()):
-            state.epoch_terms.add(dict(one.values))
-        if log:
-            log.steps(seen, learning_rates=rates)
-
+    watch = Stopwatch()
     state.net.train()
     batches.start_at(epoch=position.epoch, batch=position.batch)
     for group in groups_of(iter(loader), settings.accumulate):
-        # Dropout and views are functions of the position, too: nothing random has to be saved.
-        torch.manual_seed(stream_seed(settings.seed, "step", position.step, state.fabric.global_rank))
-        # Here and not after the step, so that a checkpoint holds the rate of the last one.
-        if (scheduler := state.learner.scheduler) and scheduler.last_epoch < position.step:
-            scheduler.step()
-        rates = learning_rates(state)
-        values = train_step(
-            state,
-            [Batch(*state.fabric.to_device(tuple(batch))) for batch in group],
-            settings.step,
-            progress=position.step / total_steps,
-            diagnose=diagnosed and position.batch == 0,
-        )
+        values = _step(state, settings, group, progress=position.step / total_steps)
         steps.add(epoch=position.epoch, step=position.step, values=values)
-        position.step += 1
-        position.batch += len(group)
-        regular = position.step % settings.log_every == 0
-        if regular:
-            look()
-        now = time.monotonic()
-        position.seconds, turn = position.seconds + now - turn, now
-        if state.fabric.world_size > 1 and not regular:
+        position.step_done(batches=len(group))
+        looked = position.step % settings.log_every == 0
+        if looked:
+            _look(state, steps, log)
+        position.seconds += watch.lap()
+        if state.fabric.world_size > 1 and not looked:
             continue  # processes agree only where all of them look
-        due, stopped = agreed(state.fabric, now - saved > settings.checkpoint_seconds, stop.is_set())
+        due, stopped = agreed(state.fabric, watch.seconds > settings.checkpoint_seconds, stop.is_set())
         if due or stopped:
-            look()  # a checkpoint is only written of steps that were seen to be finite
-            by_first(state.fabric, lambda: checkpoints.save(checkpoints.last, state))
-            saved = turn = time.monotonic()
+            _look(state, steps, log)  # a checkpoint is only written of steps that were seen to be finite
+            by_first(state.fabric, partial(checkpoints.save, checkpoints.last, state))
+            watch.restart()
         if stopped:
             raise InterruptedRunError("interrupted; everything up to here is saved, --resume goes on")
-    look()
-    return rates
+    _look(state, steps, log)
 
 
-def agreed(fabric: Fabric, *wishes: bool) -> list[bool]:
-    """What any process wishes, all do: clocks and signals differ between them, collective calls must not."""
-    if fabric.world_size == 1:
-        return list(wishes)
-    votes = fabric.all_reduce(
-        torch.tensor(wishes, dtype=torch.float32, device=fabric.device), reduce_op="sum"
+def _step(
+    state: TrainState, settings: LoopSettings, group: Sequence[Batch], *, progress: float
+) -> dict[str, Tensor]:
+    """The optimiser step at the position; its random numbers and its learning rate follow from that."""
+    position, fabric = state.position, state.fabric
+    # Dropout and views are functions of the position, too: nothing random has to be saved.
+    torch.manual_seed(stream_seed(settings.seed, "step", position.step, fabric.global_rank))
+    state.learner.follow_schedule(position.step)
+    return train_step(
+        state,
+        [Batch(*fabric.to_device(tuple(batch))) for batch in group],
+        settings.step,
+        progress=progress,
+        diagnose=_wants_diagnosis(state, settings.diagnose_every),
     )
-    assert isinstance(votes, torch.Tensor)
-    return (votes > 0).tolist()
+
+
+def _wants_diagnosis(state: TrainState, every: int | None) -> bool:
+    """In the first step of every so many epochs, if there are terms to compare."""
+    position = state.position
+    first = every is not None and position.epoch % every == 0 and position.batch == 0
+    return first and len(state.objective.terms) > 1
+
+
+def _look(state: TrainState, steps: StepLog, log: RunLog | None) -> None:
+    """Log the steps since the last look.
+
+    Raises:
+        NonFiniteError: if one of them had a loss or gradient that is not finite.
+    """
+    seen = steps.flush()
+    for one in seen:
+        state.epoch_terms.add(dict(one.values))
+    if log:
+        log.steps(seen, learning_rates=learning_rates(state.learner.optimizer))
 
 
 def groups_of(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
@@ -244,38 +201,3 @@ def groups_of(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
             yield group
             group = []
     assert not group, "an epoch is a whole number of optimiser steps"
-
-
-def note_best(state: TrainState, miou: float) -> bool:
-    """Remember the epoch just done if no earlier one scored higher; NaN never does."""
-    position = state.position
-    if miou > (position.best_miou if position.best_miou is not None else -1.0):
-        position.best_miou, position.best_epoch = miou, position.epoch
-        return True
-    return False
-
-
-def learning_rates(state: TrainState) -> dict[str, float]:
-    """Of the encoder and of the rest, which is the decoder, the head and the branches."""
-    groups = state.learner.optimizer.param_groups
-    return {"encoder": float(groups[0]["lr"]), "decoder": float(groups[-1]["lr"])}
-
-
-@contextmanager
-def stop_requested() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a run ends between two steps; a second one kills it."""
-    stop = threading.Event()
-    previous: dict[signal.Signals, Any] = {}
-
-    def request(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, previous[signal.Signals(number)])
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -44,6 +44,16 @@ def build_optimizer(
             return SGD(groups, momentum=momentum, nesterov=momentum > 0)
 
 
+def learning_rates(optimizer: Optimizer) -> dict[str, float]:
+    """Of the encoder and of the rest, which is the decoder, the head and the branches.
+
+    Args:
+        optimizer: of `parameter_groups`, in their order.
+    """
+    groups = optimizer.param_groups
+    return {"encoder": float(groups[0]["lr"]), "decoder": float(groups[-1]["lr"])}
+
+
 def build_discriminator_optimizer(discriminator: nn.Module, *, lr: float) -> Optimizer:
     """Adam with the betas usual for discriminators (Hung et al., arXiv:1802.07934, use 0.9 and 0.99)."""
     return AdamW(discriminator.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)

@@ -26,6 +26,14 @@ class Player:
     optimizer: Optimizer
     scheduler: LRScheduler | None
 
+    def follow_schedule(self, step: int) -> None:
+        """Take the learning rate of this step, counted from 0.
+
+        Before the step and not after it, so that a checkpoint holds the rate of the last one.
+        """
+        if self.scheduler and self.scheduler.last_epoch < step:
+            self.scheduler.step()
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "module": self.module.state_dict(),
@@ -55,6 +63,25 @@ class Position:
     programs: list[dict[str, str]] = field(
         default_factory=list
     )  # versions of those that trained it, in their order
+
+    def step_done(self, *, batches: int) -> None:
+        """Go on to the step after one of so many batches."""
+        self.step += 1
+        self.batch += batches
+
+    def epoch_done(self, *, memory_bytes: int | None) -> None:
+        """Go on to the next epoch; `memory_bytes` is the peak so far, None if it is not known."""
+        self.epoch += 1
+        self.batch = 0
+        if memory_bytes is not None:
+            self.memory_bytes = max(self.memory_bytes or 0, memory_bytes)
+
+    def note_best(self, miou: float) -> bool:
+        """Remember the epoch just done if no earlier one scored higher; NaN never does."""
+        if miou > (self.best_miou if self.best_miou is not None else -1.0):
+            self.best_miou, self.best_epoch = miou, self.epoch
+            return True
+        return False
 
 
 @dataclass

@@ -27,8 +27,7 @@ from segdistill.losses.objective import Objective, Schedule, Term
 from segdistill.models.primary import input_multiple
 from segdistill.study.runner import TAKEN_OVER
 from segdistill.training import steps
-from segdistill.training.checkpoint import load_checkpoint, save_checkpoint
-from segdistill.training.loop import Checkpoints
+from segdistill.training.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from segdistill.training.state import TrainState
 
 pytestmark = pytest.mark.training

@@ -1,0 +1,23 @@
+"""Time that goes on from one training step to the next, and stands still while a checkpoint is written."""
+
+import time
+
+
+class Stopwatch:
+    """Runs from the moment it is made."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._started = self._lap_began = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last call, or the restart if that was later."""
+        began, self._lap_began = self._lap_began, time.monotonic()
+        return self._lap_began - began
+
+    @property
+    def seconds(self) -> float:
+        """Between the restart and the end of the last lap."""
+        return self._lap_began - self._started
