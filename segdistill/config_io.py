@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from segdistill.config import Config
 from segdistill.config_problems import a_section, did_you_mean, problems_in_words
 from segdistill.config_yaml import dump_yaml, parse_yaml
+from segdistill.console import counted
 from segdistill.errors import ConfigError
 from segdistill.files import expanded, read_text
 
@@ -51,8 +52,9 @@ def validate_config(values: dict[str, Any], *, source: str) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         lines = problems_in_words(error)
-        count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
-        raise ConfigError("\n  ".join([f"{count} in the configuration {source}:", *lines])) from None
+        raise ConfigError(
+            "\n  ".join([f"{counted(len(lines), 'problem')} in the configuration {source}:", *lines])
+        ) from None
 
 
 def dump_config(config: Config) -> str:

@@ -44,14 +44,14 @@ def make_room(path: Path, *, option: str) -> None:
     Raises:
         PathError: if it is a folder, or cannot be written.
     """
+    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
+        raise PathError(f"{option} {path} is a folder; name a JSON file in it, e.g. {path / 'scores.json'}")
     _try_to_write(
         path.parent,
-        prefix=f".{path.name}.",  # a name that is too long is refused, too
+        name=path.name,
         said=f"{option} {path}",
         remedy="name a file in a folder that you may write to",
     )
-    if path.is_dir():
-        raise PathError(f"{option} {path} is a folder; name a JSON file in it, e.g. {path / 'scores.json'}")
 
 
 def refuse_unwritable(folder: Path, *, said: str) -> None:
@@ -72,11 +72,13 @@ def refuse_unwritable(folder: Path, *, said: str) -> None:
         _take_away(missing)
 
 
-def _try_to_write(folder: Path, *, said: str, remedy: str, prefix: str | None = None) -> None:
-    """Make a folder, and a file in it that is gone at once, its name beginning with `prefix`."""
+def _try_to_write(folder: Path, *, said: str, remedy: str, name: str = "") -> None:
+    """Make a folder, and a file in it that is gone at once; a `name` that no file there can have is refused, too."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.NamedTemporaryFile(dir=folder, prefix=prefix).close()
+        tempfile.TemporaryFile(dir=folder).close()
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).lstat()
     except OSError as error:
         raise PathError(f"{said} cannot be written: {error.strerror}; {remedy}") from None
 

@@ -108,7 +108,7 @@ def predict(
 def _predict_images(
     model: Model, targets: dict[Path, Path], out: Path, style: Style, *, console: Console
 ) -> None:
-    watch = Stopwatch()
+    pace = Pace()
     problems: list[str] = []
     turned: list[Path] = []
     peaks: list[int] = []  # of images of 16 bits
@@ -117,7 +117,7 @@ def _predict_images(
         for source, target in progress.track(targets.items(), description="images"):
             try:
                 image, orientation, brightest = read_photo(source)
-                classes = watch.timed(model.segmenter, image)
+                classes = pace.timed(model.segmenter, image)
                 picture = _overlay(image, classes, model.taxonomy, style, moving=False)
                 ending = OVERLAYS[max(picture.shape) > _JPEG_SIDE]
                 _write_all(
@@ -144,7 +144,7 @@ def _predict_images(
     if written := len(targets) - len(problems):
         console.print(
             f"{counted(written, 'image')} by {model.title} -> {out}: {' and '.join([f'*{MASK}', *sorted(overlays)])}, "
-            f"{watch.pace('image')}",
+            f"{pace.in_words('image')}",
         )
     if turned:
         warn(
@@ -215,14 +215,14 @@ def _put_masks_in_place(finished: Path, masks: Path) -> None:
 def _predict_video(
     model: Model, video: Video, target: Path, style: Style, *, frame_masks: bool, console: Console
 ) -> None:
-    watch = Stopwatch()
+    pace = Pace()
     masks = target.with_name(f"{target.name}_masks")
     overlay = target.with_name(target.name + VIDEO_OVERLAY)
 
     def pictures() -> Iterator[np.ndarray]:
         tracked = progress.track(video.frames(), video.announced_frames, description="frames")
         for number, frame in enumerate(tracked):
-            classes = watch.timed(model.segmenter, frame)
+            classes = pace.timed(model.segmenter, frame)
             if frame_masks:
                 _write_all({Path(work, f"{number:06}.png"): _encoded_mask(classes, model.taxonomy)})
             yield _overlay(frame, classes, model.taxonomy, style, moving=True)
@@ -237,19 +237,19 @@ def _predict_video(
         if frame_masks:
             _put_masks_in_place(Path(work), masks)
     console.print(
-        f"{counted(watch.images, 'frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
-        f"{watch.pace('frame')}",
+        f"{counted(pace.images, 'frame')} by {model.title} -> {overlay}{f' and {masks}' if frame_masks else ''}, "
+        f"{pace.in_words('frame')}",
     )
-    if video.announced_frames is not None and watch.images < video.announced_frames:
+    if video.announced_frames is not None and pace.images < video.announced_frames:
         console.print(
-            f"the video says that it has {video.announced_frames} frames; only {watch.images} could be decoded",
+            f"the video says that it has {video.announced_frames} frames; only {pace.images} could be decoded",
         )
 
 
 # ---- both
 
 
-class Stopwatch:
+class Pace:
     """Counts images, and the seconds they take: altogether, and in the network alone."""
 
     def __init__(self) -> None:
@@ -265,7 +265,7 @@ class Stopwatch:
         self.images += 1
         return classes
 
-    def pace(self, what: str) -> str:
+    def in_words(self, what: str) -> str:
         whole, network = (
             1e3 * seconds / self.images for seconds in (time.perf_counter() - self._started, self._segmenting)
         )

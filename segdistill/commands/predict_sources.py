@@ -25,7 +25,7 @@ VIDEO_OVERLAY = "_overlay.mp4"
 
 
 def check_places(source: Path, out: Path) -> None:
-    """Refuse now what could not be segmented, or have results, later.
+    """Refuse now a source that is missing, and a folder that cannot take its results.
 
     Args:
         source: an image, a folder of images, or a video.

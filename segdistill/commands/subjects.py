@@ -15,7 +15,7 @@ from segdistill.build.splits import build_samples, build_unlabelled_test, names_
 from segdistill.commands.protocol import of_view, other_data, protocol, told, weights_in_words
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import refuse_what_counts
-from segdistill.commands.trained import load_saved, refuse_other_classes
+from segdistill.commands.trained import load_saved_net, refuse_other_classes
 from segdistill.commands.wanted_file import SCORED_AT, seen_size
 from segdistill.commands.written_masks import MaskFolder
 from segdistill.config import Config
@@ -176,16 +176,16 @@ def load_predictor(folder: RunFolder, config: Config, *, weights: Weights, devic
     if weights == "deployed":
         primary, deployed = load_deployed(folder.primary)
         refuse_other_classes(folder, config, deployed)
-        predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)
+        plain = PlainPredictor(primary, multiple=deployed.multiple, device=device)
         return Loaded(
-            predictor, deployed.normalisation, f"{weights_in_words(config, config.export.weights)} (deployed)"
+            plain, deployed.normalisation, f"{weights_in_words(config, config.export.weights)} (deployed)"
         )
     if folder.primary.is_file():
         refuse_other_classes(folder, config, load_deployed(folder.primary)[1])
-    net, epoch = load_saved(folder, config, which=weights)
-    all_streams = MultiBranchPredictor(net, multiple=input_multiple(net.primary), device=device)
+    net, epoch = load_saved_net(folder, config, which=weights)
+    predictor = MultiBranchPredictor(net, multiple=input_multiple(net.primary), device=device)
     words = weights_in_words(config, weights, so_far=None if folder.scored else epoch)
-    return Loaded(all_streams, build_normalisation(config), words)
+    return Loaded(predictor, build_normalisation(config), words)
 
 
 def file_subject(

@@ -60,7 +60,7 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
 
     trained = [trained_as(PRIMARY, primary)] if PRIMARY in chosen else []
     if branches := [name for name in chosen if name != PRIMARY]:
-        net = load_saved(folder, config, which=config.export.weights).net.eval()
+        net = load_saved_net(folder, config, which=config.export.weights).net.eval()
         net.primary = net.deploy()  # the encoder that branches hang on is the deployed one
         trained += [trained_as(name, BranchStream(net, name)) for name in branches]
     return trained
@@ -81,14 +81,14 @@ def refuse_other_classes(folder: RunFolder, config: Config, deployed: Deployed) 
         )
 
 
-class Saved(NamedTuple):
-    """A checkpoint's networks."""
+class SavedNet(NamedTuple):
+    """A checkpoint's network."""
 
     net: MultiBranchNet
     epoch: int  # after which it was saved, from 1
 
 
-def load_saved(folder: RunFolder, config: Config, *, which: Literal["last", "best"]) -> Saved:
+def load_saved_net(folder: RunFolder, config: Config, *, which: Literal["last", "best"]) -> SavedNet:
     """Primary and branches of a checkpoint.
 
     Raises:
@@ -100,7 +100,7 @@ def load_saved(folder: RunFolder, config: Config, *, which: Literal["last", "bes
     bare = config.model_copy(update={"model": config.model.model_copy(update={"encoder_weights": "none"})})
     net = build_net(bare)
     net.load_state_dict(scored_weights(content))
-    return Saved(net, content["state"]["position"]["epoch"])
+    return SavedNet(net, content["state"]["position"]["epoch"])
 
 
 def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ class Supervised:
     balance: float
 
     def primary(self, maps: StepMaps) -> Tensor:
-        """At label resolution, where every place has one label: no votes have to be made for it."""
+        """At label resolution, where every place has one label and the cross-entropy needs no votes."""
         loss = cross_entropy(
             maps.primary_logits,
             maps.labels,

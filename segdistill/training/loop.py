@@ -147,7 +147,7 @@ def train_epoch(
             continue  # processes agree only where all of them look
         due, stopped = agreed(state.fabric, watch.seconds > settings.checkpoint_seconds, stop.is_set())
         if due or stopped:
-            _look(state, steps, log)  # a checkpoint is only written of steps that were seen to be finite
+            _look(state, steps, log)  # a checkpoint holds sums of steps that were all seen to be finite
             by_first(state.fabric, partial(checkpoints.save, checkpoints.last, state))
             watch.restart()
         if stopped:
@@ -180,7 +180,7 @@ def _wants_diagnosis(state: TrainState, every: int | None) -> bool:
 
 
 def _look(state: TrainState, steps: StepLog, log: RunLog | None) -> None:
-    """Log the steps since the last look.
+    """Add the steps since the last look to the epoch's sums, and log them.
 
     Raises:
         NonFiniteError: if one of them had a loss or gradient that is not finite.

@@ -27,12 +27,16 @@ class Player:
     scheduler: LRScheduler | None
 
     def follow_schedule(self, step: int) -> None:
-        """Take the learning rate of this step, counted from 0.
+        """Take the learning rate of this step; to be called for every step in turn.
 
         Before the step and not after it, so that a checkpoint holds the rate of the last one.
+
+        Args:
+            step: counted from 0.
         """
         if self.scheduler and self.scheduler.last_epoch < step:
             self.scheduler.step()
+            assert self.scheduler.last_epoch == step, "no step is left out"
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -107,7 +111,7 @@ class TrainState:
     """One training run.
 
     Attributes:
-        learner: the player that becomes the product: all sub-models.
+        learner: the player that all sub-models are; its primary becomes the product.
         discriminator: its opponent, or None if the adversarial loss has no weight.
         views: what a batch looks like to the terms that want strong views of it.
         ema: running average of the learner's network, or None.

@@ -1,10 +1,10 @@
-"""Time that goes on from one training step to the next, and stands still while a checkpoint is written."""
+"""The time that training steps take, without what is done between two of them."""
 
 import time
 
 
 class Stopwatch:
-    """Runs from the moment it is made."""
+    """Runs from the moment it is made. Who does something else than steps restarts it afterwards."""
 
     def __init__(self) -> None:
         self.restart()

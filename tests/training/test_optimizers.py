@@ -15,6 +15,7 @@ from segdistill.training.optimizers import (
     build_discriminator_optimizer,
     build_optimizer,
     build_scheduler,
+    learning_rates,
     parameter_groups,
 )
 
@@ -46,7 +47,7 @@ def rates(kind: str, *, total: int, warmup: float, power: float = 0.9, lr: float
     for step in range(total):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        if step + 1 < total:  # as the loop does
+        if step + 1 < total:  # as a training does
             scheduler.step()
     return found
 
@@ -75,11 +76,9 @@ def test_learning_rate_and_decay_of_every_parameter(net: MultiBranchNet) -> None
     assert undecayed == {"weight", "bias"}  # of batch norms, and biases
 
 
-def test_the_encoder_comes_first_and_the_rest_last(net: MultiBranchNet) -> None:
-    """The loop reads the logged learning rates from there."""
-    groups = groups_of(net)
-    assert groups[0]["lr"] == 0.05
-    assert groups[-1]["lr"] == 0.1
+def test_the_rates_of_the_encoder_and_of_the_rest_are_read_by_the_groups_order(net: MultiBranchNet) -> None:
+    optimizer = build_optimizer("adamw", groups_of(net), momentum=0.9)
+    assert learning_rates(optimizer) == {"encoder": 0.05, "decoder": 0.1}
 
 
 def test_frozen_parameters_are_left_out(net: MultiBranchNet) -> None:
