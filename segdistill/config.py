@@ -43,25 +43,6 @@ class ModelConfig(Section):
         default_factory=dict, examples=[{"decoder_channels": [256, 128, 64, 32, 16]}]
     )
 
-    @field_validator("encoder")
-    @classmethod
-    def _known_encoder(cls, encoder: str) -> str:
-        import segmentation_models_pytorch as smp
-        import timm
-
-        names = smp.encoders.get_encoder_names()
-        known = encoder in names
-        if encoder.startswith("tu-"):
-            names = ["tu-" + name for name in timm.list_models()]
-            known = timm.is_model(encoder.removeprefix("tu-"))
-        if not known:
-            close = difflib.get_close_matches(encoder, names, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(
-                f"there is no such encoder; {hint}smp's own encoders and 'tu-' + any timm model are known"
-            )
-        return encoder
-
     @field_validator("encoder_weights")
     @classmethod
     def _known_weights(cls, weights: str) -> str:
@@ -335,6 +316,28 @@ class Config(Section):
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig()
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _known_encoder(self) -> "Config":
+        """Here, where all else holds, as it takes seconds of imports to know the names: other mistakes are told
+        at once."""
+        import segmentation_models_pytorch as smp
+        import timm
+
+        encoder = self.model.encoder
+        names = smp.encoders.get_encoder_names()
+        known = encoder in names
+        if encoder.startswith("tu-"):
+            names = ["tu-" + name for name in timm.list_models()]
+            known = timm.is_model(encoder.removeprefix("tu-"))
+        if not known:
+            close = difflib.get_close_matches(encoder, names, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"model.encoder = {encoder!r}: there is no such encoder; {hint}smp's own encoders and 'tu-' + any "
+                "timm model are known"
+            )
+        return self
 
     @model_validator(mode="after")
     def _bundled_is_lite0(self) -> "Config":

@@ -1,6 +1,8 @@
-"""Where overrides may stand on the command line."""
+"""Where overrides may stand on the command line, and what does not wait for torch."""
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,3 +135,14 @@ def test_the_kinds_of_prepare_data() -> None:
     arguments = parse(["prepare-data", "stats", "data.root=x", "c.yaml", "--out", "o.json"])
     assert (str(arguments.config), arguments.overrides) == ("c.yaml", ["data.root=x"])
     assert str(arguments.out) == "o.json"
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_a_misspelt_key_is_told_before_torch_is_imported(command: str, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("name: mine\nmodel: {encoder: resnet18, encoder_weights: none}\n")
+    script = "import sys; from segdistill.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    words = [command, str(config), "train.epoch=3"]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    assert "train.epoch: unknown key; did you mean 'epochs'?" in done.stderr
+    assert done.stdout == "2 False\n"

@@ -34,14 +34,20 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
-    from segdistill.commands.compare import compare
+    from segdistill.config_io import load_config
     from segdistill.study.rungs import parse_rung
+
+    rungs = [parse_rung(text) for text in arguments.rung]
+    load_config(
+        arguments.config, arguments.overrides
+    )  # what is wrong with it is told before torch is imported
+    from segdistill.commands.compare import compare
 
     compare(
         arguments.config,
         arguments.overrides,
         kinds=arguments.kinds,
-        rungs=[parse_rung(text) for text in arguments.rung],
+        rungs=rungs,
         seeds=arguments.seeds,
         jobs=arguments.jobs,
         out=arguments.out,

@@ -19,8 +19,12 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
-    from segdistill.commands.train import train
     from segdistill.config_io import load_config
 
     overrides = [*arguments.overrides, *(["train.resume=true"] if arguments.resume else [])]
-    train(load_config(arguments.config, overrides), overwrite=arguments.overwrite, console=console)
+    config = load_config(
+        arguments.config, overrides
+    )  # what is wrong with it is told before torch is imported
+    from segdistill.commands.train import train
+
+    train(config, overwrite=arguments.overwrite, console=console)
