@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from segdistill.data import folder as folder_module
 from segdistill.data.files import Listing, files_below
-from segdistill.data.folder import FolderLayout, deal, list_split
+from segdistill.data.folder import FolderLayout, list_split
+from segdistill.data.folder import names as folder_names
+from segdistill.data.folder.dealing import deal
 from segdistill.data.problems import Kind
 from segdistill.errors import DataError
 
@@ -333,7 +334,7 @@ def test_the_folders_are_walked_once_for_all_lists(
     lists = with_lists(layout, train="a\n", val="d/e\n")
     walked: list[Path] = []
     monkeypatch.setattr(
-        folder_module, "files_below", lambda folder: walked.append(folder) or files_below(folder)
+        folder_names, "files_below", lambda folder: walked.append(folder) or files_below(folder)
     )
     assert names(list_split(lists, "val")) == ["d/e"]
     assert walked == [layout.root / "images", layout.root / "masks"]
