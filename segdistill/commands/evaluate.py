@@ -26,6 +26,7 @@ from segdistill.commands.tables import stream_table
 from segdistill.commands.versions import versions
 from segdistill.commands.written_masks import STORED
 from segdistill.console import new_console, warn
+from segdistill.data.loading import worker_keywords
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import DataError, EvaluationError
@@ -198,7 +199,7 @@ def _scored(
     share = range(fabric.global_rank, len(samples), fabric.world_size)
     workers = subject.workers // fabric.world_size
     loader: DataLoader[tuple[int, LabelledImage]] = DataLoader(
-        Decoded(samples), sampler=share, batch_size=None, num_workers=workers, collate_fn=_as_it_is
+        Decoded(samples), sampler=share, batch_size=None, collate_fn=_as_it_is, **worker_keywords(workers)
     )
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         labelled = _labelled(subject, progress.track(loader, len(share), description="scoring"))

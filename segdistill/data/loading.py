@@ -1,9 +1,11 @@
 """Deterministic loading: which samples a step sees, and in which pixels, depends on seed and position alone."""
 
 import math
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -193,6 +195,26 @@ class EpochBatches(Sampler[list[Place]]):
         return places
 
 
+def worker_keywords(count: int) -> dict[str, Any]:
+    """What a DataLoader has to know of its workers.
+
+    On Linux they are forked, which Python does not do by itself any more from 3.14 on: decoded images are then in
+    memory once, and not once for each worker.
+    """
+    if not count:
+        return {"num_workers": 0}
+    context = "fork" if sys.platform == "linux" else None
+    return {"num_workers": count, "worker_init_fn": _leave_signals, "multiprocessing_context": context}
+
+
+def _leave_signals(worker: int) -> None:
+    """A signal to all processes of a run, such as a terminal's Ctrl-C, is for the one that trains, which may still
+    want a batch before it ends. A worker ends when that one tells it to, or is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def train_loader(
     dataset: TrainDataset, batches: EpochBatches, *, workers: int, pin_memory: bool
 ) -> "DataLoader[Batch]":
@@ -200,9 +222,9 @@ def train_loader(
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
+        **worker_keywords(workers),
     )
 
 
@@ -217,8 +239,8 @@ def eval_loader(
         dataset,
         sampler=range(rank, len(dataset), world_size),
         batch_size=None,
-        num_workers=workers,
         persistent_workers=workers > 0,
+        **worker_keywords(workers),
     )
 
 

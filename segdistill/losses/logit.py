@@ -83,10 +83,9 @@ def channel_distillation(
     seen = seen.reshape(len(seen), 1, -1)  # (B, 1, places)
 
     def log_softmax_over_places(maps: Tensor) -> Tensor:
-        # A finite filler: an image without a valid place has a uniform distribution, and no NaN.
-        return F.log_softmax(
-            (maps / temperature).reshape(*maps.shape[:2], -1).masked_fill(~seen, -1e4), dim=2
-        )
+        # A filler below all logits, and finite: an image without a valid place has a uniform distribution, and no NaN.
+        scaled = (maps / temperature).reshape(*maps.shape[:2], -1)
+        return F.log_softmax(scaled.masked_fill(~seen, torch.finfo(scaled.dtype).min / 2), dim=2)
 
     log_p = log_softmax_over_places(teacher_logits.detach())
     log_q = log_softmax_over_places(logits)

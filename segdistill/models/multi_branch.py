@@ -47,10 +47,11 @@ def branch_name(tap: Tap) -> str:
 
 
 def scale_gradient(maps: Tensor, factor: float) -> Tensor:
-    """The same values (up to rounding), with the gradient that flows back multiplied by `factor`."""
+    """The same values, also in 16 bits, with the gradient that flows back multiplied by `factor`."""
     if factor == 1.0:
         return maps
-    return maps.detach() if factor == 0.0 else maps * factor + maps.detach() * (1.0 - factor)
+    values = maps.detach()
+    return values if factor == 0.0 else values + factor * (maps - values)
 
 
 class MultiBranchNet(nn.Module):

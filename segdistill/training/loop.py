@@ -153,6 +153,7 @@ def train_epoch(
         if stopped:
             raise InterruptedRunError("interrupted; everything up to here is saved, --resume goes on")
     _look(state, steps, log)
+    position.seconds += watch.lap()  # what the device had still to do
 
 
 def _step(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import clip_grad_norm_
 
 from segdistill.data.loading import Batch
 from segdistill.losses.maps import JudgedMaps, StepMaps
@@ -201,7 +202,8 @@ def clip_gradients(net: MultiBranchNet, clip_norm: float | None) -> dict[str, Te
     }
     limit = clip_norm if clip_norm is not None else float("inf")
     return {
-        name: torch.nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=False).detach()
+        # Where nothing has a gradient, torch gives 0 on the CPU; all that is logged of a step lies on its device.
+        name: clip_grad_norm_(parameters, limit, error_if_nonfinite=False).detach().to(parameters[0].device)
         for name, parameters in parts.items()
         if parameters
     }

@@ -1,5 +1,10 @@
 """Which samples a step sees, and in which pixels: a matter of seed and position alone."""
 
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -208,6 +213,48 @@ def test_a_batch(without_workers: list[list[Batch]]) -> None:
 def test_any_number_of_workers_sees_the_same_pixels(without_workers: list[list[Batch]], workers: int) -> None:
     for one, other in zip(without_workers, seen(workers), strict=True):
         assert_same(one, other)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_outlive_a_signal_to_all_processes(number: signal.Signals) -> None:
+    """The run may need further batches on its way to a checkpoint."""
+    before = set(multiprocessing.active_children())
+    batches = epoch_batches(length=28)
+    loader = iter(train_loader(train_dataset(28), batches, workers=2, pin_memory=False))
+    got = [next(loader)]
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    for worker in workers:
+        assert worker.pid
+        os.kill(worker.pid, number)
+    got += loader
+    assert len(got) == 7
+
+
+@pytest.fixture
+def other_start_method() -> Iterator[None]:
+    """Python's own from 3.14 on."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("forkserver", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@dataclass
+class Unpicklable(Noise):
+    """What only a forked worker can have."""
+
+    held: Callable[[], None] = lambda: None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere forking is not safe, or not there")
+@pytest.mark.usefixtures("other_start_method")
+def test_workers_share_the_memory_of_the_samples() -> None:
+    samples = Unpicklable(8, held=lambda: None)
+    loader = eval_loader(
+        EvalDataset(samples, EvalTransform(size=SIZE, normalisation=NORMALISATION)), workers=1
+    )
+    assert [item.index for item in loader] == list(range(8))
 
 
 def test_epochs_differ(without_workers: list[list[Batch]]) -> None:

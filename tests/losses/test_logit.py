@@ -207,6 +207,15 @@ def test_channels_against_scipy_with_ignored_and_gated_places() -> None:
     )
 
 
+def test_channels_at_a_very_low_temperature_are_those_of_valid_places() -> None:
+    teacher = torch.tensor([[[-30.0, -29.99, 5.0], [1.0, 1.0, 1.0]]])
+    student = torch.tensor([[[-30.0, -30.0, 7.0], [2.0, 2.0, 9.0]]])
+    target = torch.tensor([[0, 1, 255]])
+    loss = channel_distillation(student, teacher, target, temperature=0.001, ignore_index=255)
+    p = softmax([0.0, 10.0])
+    assert loss.item() == pytest.approx(1e-6 * rel_entr(p, [0.5, 0.5]).sum() / 2, rel=1e-3)
+
+
 def test_channels_of_an_image_without_a_valid_place_say_nothing() -> None:
     student, teacher, target = random_case((2, 2), batch=2)
     nothing = torch.full_like(target, 255)
