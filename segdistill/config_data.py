@@ -125,6 +125,11 @@ class FolderConfig(Section):
         return path
 
     @property
+    def unused(self) -> tuple[str, ...]:
+        divided = "{split}" in str(self.images) or any(path is not None for _, path in self.lists)
+        return ("val_share", "test_share", "split_seed") if divided else ()
+
+    @property
     def told_apart(self) -> tuple[ClassConfig, ...]:
         """The classes, of which a single one gets a background."""
         if len(self.classes) != 1:

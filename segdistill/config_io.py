@@ -27,6 +27,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     try:
         text = read_text(path)
+    except IsADirectoryError:
+        its_own = f"; a run has its own, {path / 'config.yaml'}" if (path / "config.yaml").is_file() else ""
+        raise ConfigError(f"{path} is a folder; name a configuration, a YAML file{its_own}") from None
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
     except UnicodeError as error:

@@ -256,6 +256,13 @@ def test_every_stream_of_a_checkpoint_at_several_scales_and_mirrored(folder: Pat
     )
 
 
+def test_results_of_two_names_with_dots_stay_two(folder: Path, tmp_path: Path) -> None:
+    for name in ("lr0.001", "lr0.002"):
+        scored(folder / "run", target=tmp_path / name)
+    tables = [f"lr0.00{n}_confusion_primary.{ending}" for n in (1, 2) for ending in ("csv", "png")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["lr0.001", "lr0.002", *tables])
+
+
 @pytest.mark.training
 def test_two_processes_find_what_one_does(folder: Path, tmp_path: Path) -> None:
     """Five images: three for one, two for the other; every number, and the page with the pictures."""

@@ -7,6 +7,8 @@ import pytest
 from segdistill.commands.settings import settings_that_count, settings_without_effect
 from segdistill.config_io import validate_config
 
+CLASSES = [{"name": "crack"}]
+
 
 @pytest.mark.parametrize(
     ("method", "idle"),
@@ -70,6 +72,35 @@ def test_what_is_set_for_nothing_is_known(method: dict[str, Any], idle: dict[str
             {"method.grid_stride"},
         ),
         ({"data": {"kind": "synthetic", "folder": {"val_share": 0.4}}}, {"data.folder.val_share"}),
+        (
+            {
+                "data": {
+                    "kind": "folder",
+                    "folder": {
+                        "classes": CLASSES,
+                        "lists": {"train": "a"},
+                        "test_share": 0.4,
+                        "split_seed": 2,
+                    },
+                }
+            },
+            {"data.folder.test_share", "data.folder.split_seed"},
+        ),
+        (
+            {
+                "data": {
+                    "kind": "folder",
+                    "folder": {
+                        "classes": CLASSES,
+                        "images": "{split}/i",
+                        "masks": "{split}/m",
+                        "val_share": 0.4,
+                    },
+                }
+            },
+            {"data.folder.val_share"},
+        ),
+        ({"data": {"kind": "folder", "folder": {"classes": CLASSES, "val_share": 0.4}}}, set()),
         (
             {
                 "data": {

@@ -178,7 +178,7 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
     how = subject.protocol | of_measures(next(iter(scores.values())))
     report(scores, taxonomy, how, target=target, console=console)
     if errors is not None:
-        page = target.with_name(f"{target.stem}_errors.html")
+        page = _beside(target, "errors.html")
         write_error_page(
             page,
             subject,
@@ -273,8 +273,12 @@ def report(
     )
     for name, one in scores.items():
         shares = one.normalised_confusion.numpy()
-        place = target.with_name(f"{target.stem}_confusion_{name}")
-        confusion_csv(place.with_name(f"{place.name}.csv"), shares, taxonomy.names)
+        confusion_csv(_beside(target, f"confusion_{name}.csv"), shares, taxonomy.names)
         title = f"{name}: mIoU {100 * one.miou:.2f} %"
-        confusion_picture(place.with_name(f"{place.name}.png"), shares, taxonomy.names, title=title)
-    console.print(f"-> {target}, {target.stem}_confusion_*.csv and .png")
+        confusion_picture(_beside(target, f"confusion_{name}.png"), shares, taxonomy.names, title=title)
+    console.print(f"-> {target}, {_beside(target, 'confusion_*.csv').name} and .png")
+
+
+def _beside(target: Path, what: str) -> Path:
+    """Another result's file, by the name of the scores: two names with dots in them stay two."""
+    return target.with_name(f"{target.name.removesuffix('.json')}_{what}")

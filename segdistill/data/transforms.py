@@ -296,6 +296,10 @@ def _named_transform(place: int, arguments: dict[str, Any], *, ignore_index: int
             f"entry {place}: {name} with mask_interpolation={way} would mix class numbers into other ones; use "
             f"{cv2.INTER_NEAREST} (nearest) or {cv2.INTER_NEAREST_EXACT} (nearest, exact)"
         )
+    if known[name] is A.Morphological:
+        raise ValueError(
+            f"entry {place}: {name} dilates or erodes masks by their numbers, into other classes"
+        )
     parameter = inspect.signature(known[name]).parameters.get("fill_mask")
     # Albumentations pads masks with 0, which is a class.
     pads = parameter is not None and parameter.default == 0

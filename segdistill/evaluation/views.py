@@ -59,9 +59,13 @@ class View:
     @property
     def mode(self) -> str:
         """In words, for the protocol."""
-        if self.window is None or all(self.seen_at(scale) == self.size_at(scale) for scale in self.scales):
+        seen = [self.seen_at(scale) for scale in self.scales]
+        if self.window is None or seen == [self.size_at(scale) for scale in self.scales]:
             return "whole image"
-        size, stride = ("x".join(map(str, pair)) for pair in (self.window.size, self.window.stride))
+        largest = (
+            tuple(map(max, *seen)) if len(seen) > 1 else seen[0]
+        )  # a window is never larger than its image
+        size, stride = ("x".join(map(str, pair)) for pair in (largest, self.window.stride))
         return f"sliding window {size}, stride {stride}, logits blended with a linear taper"
 
     @property

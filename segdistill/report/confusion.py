@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from segdistill.files import write_atomically, write_text
 
 _MOST_NUMBERED = 40  # classes; beyond, the numbers in the cells would be too small to read
+_LONGEST = 40  # letters of a class's name
+_TITLE_WIDTH = 4.2  # inches
 
 
 def confusion_csv(path: Path, shares: np.ndarray, names: Sequence[str]) -> None:
@@ -33,17 +36,26 @@ def confusion_csv(path: Path, shares: np.ndarray, names: Sequence[str]) -> None:
 
 
 def confusion_picture(path: Path, shares: np.ndarray, names: Sequence[str], *, title: str) -> None:
-    """A PNG with the shares in percent; the arguments are those of `confusion_csv`."""
-    side = min(40.0, 1.2 + 0.52 * len(names))  # inches
-    with mpl.rc_context({"font.size": 9, "text.parse_math": False}):
-        figure = Figure(figsize=(side + 1.6, side + 1.2), layout="constrained")
+    """A PNG with the shares in percent; the arguments are those of `confusion_csv`. Long names are shortened, and what
+    the font does not have is drawn as a box.
+    """
+    names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
+    longest = max(map(len, names))
+    # Inches: cells, and the names beside (lying) and below them (aslant).
+    cells = min(40.0, max(2.0, 0.52 * len(names)))
+    width, height = cells + 0.08 * longest + 0.8, cells + 0.06 * longest + 1.6
+    with mpl.rc_context({"font.size": 9, "text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure = Figure(figsize=(max(width, _TITLE_WIDTH), height), layout="constrained")
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
-        axes.set_title(f"{title}\nshare of each true class's pixels, in percent", fontsize=10, loc="left")
+        figure.suptitle(
+            f"{title}\nshare of each true class's pixels, in percent", fontsize=10, x=0.02, ha="left"
+        )
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         for edges in (axes.set_xticks, axes.set_yticks):

@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 import statistics
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -178,7 +179,7 @@ def learning_curves(comparison: Comparison) -> str | None:
                 _draw_curve(axes, curve, name=name, colour=colours[name])
             axes.set_title(title)
             axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panels[0].set_ylabel("mIoU, percent")
         _label_ends(panels[1], late, colours)
         return _svg(figure, "curves")
@@ -289,7 +290,9 @@ def _svg(figure: Figure, name: str) -> str:
     """One `<svg>` element, its ids begin with `name`: matplotlib numbers them alike in every figure."""
     buffer = io.StringIO()
     unstated: dict[str, None] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=unstated)
+    with warnings.catch_warnings():  # text stays text, and the browser has more fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(buffer, format="svg", transparent=True, metadata=unstated)
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)

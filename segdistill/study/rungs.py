@@ -49,10 +49,15 @@ def parse_rung(text: str) -> Rung:
     """
     name, colon, settings = text.partition(":")
     overrides = split_outside_brackets(settings)
-    if not colon or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) or not all(overrides):
+    if not colon or not name or not all(overrides):
         raise ConfigError(
             f"--rung {text!r} is not of the form name:key=value,key=value, e.g. "
             "wide:method.kind=self_distill,method.branches.width=96"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+        raise ConfigError(
+            f"--rung {text!r}: {name!r} cannot be the name of a rung and of its folder; use letters (a to z), digits "
+            "and ._+-, a letter or digit first"
         )
     if name.endswith((".json", ".html")):
         raise ConfigError(

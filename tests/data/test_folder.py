@@ -271,6 +271,22 @@ def test_every_bad_line_is_told(layout: FolderLayout) -> None:
     ]
 
 
+def test_a_name_that_looks_like_a_comment_is_a_name(layout: FolderLayout) -> None:
+    touch(layout.root, "images/#1.jpg", "masks/#1.png")
+    listing = list_split(with_lists(layout, train="#1\n#2, which is not there\na\n"), "train")
+    assert (names(listing), listing.problems) == (["#1", "a"], ())
+
+
+def test_an_image_of_val_is_none_of_test(layout: FolderLayout) -> None:
+    """Val chooses the best epoch."""
+    lists = with_lists(layout, train="b c\n", val="a\n", test="d/e\na\nb c\n")
+    val, trained = lines(lists, "test", Kind.AGAIN)
+    assert val.endswith(
+        f"test.txt, line 2: {layout.root}/images/a.jpg is also in the list of val ({layout.root}/val.txt, line 1)"
+    )
+    assert trained.endswith(f"is also trained on ({layout.root}/train.txt, line 1)")
+
+
 @pytest.mark.parametrize("spelling", ["{root}/images/a.jpg", "images/../images/a.jpg", "./link/a.jpg"])
 def test_an_image_is_the_same_by_every_path(layout: FolderLayout, spelling: str) -> None:
     path = spelling.format(root=layout.root)

@@ -341,6 +341,7 @@ def test_the_entries_are_not_changed() -> None:
         ({"name": "RandomCrop"}, "entry 1: RandomCrop does not accept {}: "),
         ({"name": ["a"]}, "entry 1: Albumentations has no transform named ['a']"),
         ({"name": "Rotate", "mask_interpolation": 1}, "mask_interpolation=1 would mix class numbers"),
+        ({"name": "Morphological"}, "entry 1: Morphological dilates or erodes masks by their numbers"),
     ],
 )
 def test_bad_entries_are_named(entry: dict[str, object], words: str) -> None:

@@ -138,5 +138,8 @@ def test_a_view_says_what_it_is() -> None:
     over = View((8, 8), Window((9, 8), (4, 4)))
     assert over.mode == "whole image"
     assert View((8, 8), over.window, scales=(1.0, 1.5)).mode.startswith("sliding window 9x8")
+    assert View((8, 8), Window((9, 4), (4, 4))).mode.startswith("sliding window 8x4"), (
+        "what is really cut out"
+    )
     assert view.augmentation == "scales 0.75 1, each also mirrored; softmax averaged at label size"
     assert (view.seen_at(1.0), view.seen_at(0.5)) == ((6, 4), (4, 4))

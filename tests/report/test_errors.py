@@ -5,9 +5,11 @@ import csv
 import io
 import math
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from segdistill.report.confusion import confusion_csv, confusion_picture
@@ -124,3 +126,18 @@ def test_the_picture_of_confusions_is_dark_where_the_share_is_large(tmp_path: Pa
     twice = (np.array(Image.open(tmp_path / "d.png").convert("L")) < 80).mean()
     assert 0.03 < dark < 0.25
     assert 1.7 < twice / dark < 2.1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("background", "crack"), ("x",), ("n" * 70, "b", "\u8def\u9762", "a" * 37), tuple("abcdefghijk")],
+)
+def test_the_picture_of_confusions_shows_all_it_says(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Nothing is cut off at a side, and the cells keep their size, whatever the names; no font complains."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        confusion_picture(tmp_path / "c.png", np.eye(len(names)), names, title="primary: mIoU 12.34 %")
+    grey = np.array(Image.open(tmp_path / "c.png").convert("L")).astype(int)
+    assert np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]).min() == 255
+    (dark,) = np.where((grey < 80).sum(0) > 40)  # columns of the full cells
+    assert dark.max() - dark.min() > 0.4 * 130 * len(names), "130 dots an inch"

@@ -550,6 +550,18 @@ def test_curves_are_means_over_seeds(three_seeds: Comparison) -> None:
     assert {"baseline", "deep_supervision", "self_distill"} <= set(texts(panel(root, 2)))
 
 
+def test_epochs_are_whole_numbers_even_where_there_is_one() -> None:
+    """Of two, the last third has the second one alone."""
+    short = [
+        replace(run(0, 0.4), curve=((1, 0.3), (2, 0.4))),
+        replace(run(0, 0.5), curve=((1, 0.4), (2, 0.5))),
+    ]
+    study = comparison([(BASELINE, short[:1]), (DISTILL, short[1:])])
+    late = panel(element(learning_curves(study)), 2)
+    ticks = [one for one in late.iter(f"{SVG}g") if re.search(r"\bxtick_\d+$", one.get("id", ""))]
+    assert [texts(tick) for tick in ticks] == [["2"]]
+
+
 def test_a_longer_rung_leaves_the_others_in_the_last_third() -> None:
     """The last third is each rung's own."""
     study = comparison([(BASELINE, [run(0, 0.4)]), (DISTILL, [run(0, 0.5)])])

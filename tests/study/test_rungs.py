@@ -63,12 +63,18 @@ def test_a_rung_of_ones_own(text: str, rung: Rung) -> None:
     assert parse_rung(text) == rung
 
 
-@pytest.mark.parametrize(
-    "text", ["wide", "wide:", ":a=1", "../x:a=1", "a b:c=1", "wide:a=1,", "wide:a=1,,b=2"]
-)
+@pytest.mark.parametrize("text", ["wide", "wide:", ":a=1", "wide:a=1,", "wide:a=1,,b=2"])
 def test_a_malformed_rung_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--rung .* is not of the form name:key=value"):
         parse_rung(text)
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "w,b", "b [x]"])
+def test_a_rung_whose_name_is_none_for_a_folder_is_told_what_names_are(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"cannot be the name of a rung .* use letters \(a to z\), digits and"
+    ):
+        parse_rung(f"{name}:a=1")
 
 
 @pytest.mark.parametrize("name", ["rungs.json", "comparison.html"])

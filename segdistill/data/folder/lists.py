@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segdistill.data.files import IMAGE_SUFFIXES, Listing, Pair, as_key
-from segdistill.data.folder.layout import FolderLayout
+from segdistill.data.folder.layout import SPLITS, FolderLayout
 from segdistill.data.folder.names import by_name, nearest
 from segdistill.data.problems import Kind, Problem
 from segdistill.errors import DataError, DataMissingError
@@ -45,6 +45,10 @@ class _Index:
         )
         images, masks = (by_name(folder, suffix) if folder.is_dir() else {} for folder, suffix in sides)
         return cls(layout, images, masks)
+
+    def has(self, text: str) -> bool:
+        """Whether it is the name of an image, and of nothing else."""
+        return _plain(text, self.layout.image_suffix) in self.images
 
     def candidates(self, text: str) -> tuple[str, list[Path], list[Path]] | None:
         """The name of a line's sample, the images and the masks it may mean, there or not; None if it means nothing."""
@@ -99,14 +103,18 @@ def listed(layout: FolderLayout, split: str) -> Listing:
         raise DataError(
             f"{layout.root / layout.lists[split]}: the list of {split} is empty, no line names an image"
         )
-    trained = _entries(index, "train") if split != "train" and "train" in layout.lists else []
-    problems = [problem for entry in entries for problem in entry.problems] + _again(entries, trained)
+    earlier = {
+        use: _entries(index, one)
+        for one, use in (("train", "trained on"), ("val", "in the list of val"))
+        if SPLITS.index(one) < SPLITS.index(split) and one in layout.lists
+    }
+    problems = [problem for entry in entries for problem in entry.problems] + _again(entries, earlier)
     pairs = [entry.pair for entry in entries if entry.pair is not None]
     return Listing(tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(problems))
 
 
 def _entries(index: _Index, split: str) -> list[_Entry]:
-    """Of all lines of a list but for empty ones and comments.
+    """Of all lines of a list but for empty ones and comments; an image may have a name that looks like one.
 
     Raises:
         DataError: the list cannot be read.
@@ -122,17 +130,19 @@ def _entries(index: _Index, split: str) -> list[_Entry]:
     return [
         index.entry(f"{path}, line {number}", text)
         for number, text in lines
-        if text and not text.startswith("#")
+        if text and (not text.startswith("#") or index.has(text))
     ]
 
 
-def _again(entries: Sequence[_Entry], trained: Sequence[_Entry]) -> list[Problem]:
-    """Images that come a second time, by whatever path: in their list, or in that of the training."""
+def _again(entries: Sequence[_Entry], earlier: Mapping[str, Sequence[_Entry]]) -> list[Problem]:
+    """Images that come a second time, by whatever path: in their list, or in that of an earlier split, by what is said
+    of those."""
     problems = []
     used: dict[str, str] = {}
-    for entry in trained:
-        if entry.pair is not None:
-            used.setdefault(os.path.realpath(entry.pair.image), f"trained on ({entry.where})")
+    for use, others in earlier.items():
+        for entry in others:
+            if entry.pair is not None:
+                used.setdefault(os.path.realpath(entry.pair.image), f"{use} ({entry.where})")
     for entry in entries:
         if entry.pair is None:
             continue
