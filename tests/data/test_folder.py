@@ -187,8 +187,8 @@ def test_too_few_images_and_no_test_split(layout: FolderLayout) -> None:
     touch(layout.root, "images/a.jpg", "masks/a.png")
     assert "has 1 labelled images, too few for val" in refusal(layout)
     message = refusal(layout, "test")
-    assert "has no split test" in message
-    assert "data.folder.test_share" in message
+    assert "has no split test: before the training, give it a share by data.folder.test_share" in message
+    assert "by data.root=DIR, if they lie in DIR/images/test and their masks in DIR/masks/test" in message
 
 
 def test_shares_that_leave_nothing_to_train_on_are_told(layout: FolderLayout) -> None:
@@ -402,8 +402,9 @@ def test_folders_that_look_like_splits_are_not_dealt_out(
     assert "data.folder.lists" in message
 
 
-@pytest.mark.parametrize("folders", [("val",), ("test", "val")])
-@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize(
+    ("folders", "split"), [(("val",), "train"), (("val",), "test"), (("test", "val"), "train")]
+)
 def test_a_folder_of_training_images_that_is_missing_is_told(
     layout: FolderLayout, folders: tuple[str, ...], split: str
 ) -> None:
@@ -412,6 +413,11 @@ def test_a_folder_of_training_images_that_is_missing_is_told(
     assert f"images has the sub-folders {', '.join(folders)}, but no train: put the images" in message
     assert f"into {layout.root}/images/train and their masks into {layout.root}/masks/train" in message
     assert "Rename" not in message
+
+
+def test_a_network_can_be_scored_where_there_is_nothing_to_train_on(layout: FolderLayout) -> None:
+    touch(layout.root, "images/val/a.jpg", "masks/val/a.png")
+    assert names(list_split(layout, "val")) == ["a"]
 
 
 @pytest.mark.parametrize("folder", ["trainyard", "city", "testament"])

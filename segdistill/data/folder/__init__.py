@@ -18,7 +18,9 @@ def list_split(layout: FolderLayout, split: str) -> Listing:
     """
     if layout.lists:
         listing = listed(layout, split)
-    elif SPLIT_PLACE in str(layout.images) or (layout.root / layout.images / "train").is_dir():
+    elif SPLIT_PLACE in str(layout.images) or any(
+        (layout.root / layout.images / one).is_dir() for one in ("train", split)
+    ):  # a network may be scored where nothing is to train on
         listing = matched(layout, split)
     else:
         listing = dealt(layout, split)

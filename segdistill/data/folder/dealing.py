@@ -23,8 +23,10 @@ def dealt(layout: FolderLayout, split: str) -> Listing:
     _refuse_folders_like_splits(layout)
     if split != "train" and not layout.shares.get(split):
         raise DataError(
-            f"{layout.root} has no split {split}: give it a share by data.folder.{split}_share, a list by "
-            f"data.folder.lists.{split}, or sub-folders {layout.images}/{split} and {layout.masks}/{split}"
+            f"{layout.root} has no split {split}: before the training, give it a share by data.folder.{split}_share, "
+            f"a list by data.folder.lists.{split}, or sub-folders {layout.images}/{split} and {layout.masks}/{split}. "
+            f"A trained network scores other images by data.root=DIR, if they lie in DIR/{layout.images}/{split} and "
+            f"their masks in DIR/{layout.masks}/{split}"
         )
     splits = deal([pair.name for pair in whole.pairs], shares=layout.shares, seed=layout.seed)
     if whole.pairs and "train" not in splits.values():

@@ -94,7 +94,11 @@ def listed(layout: FolderLayout, split: str) -> Listing:
         DataError: the list is missing, cannot be read, or is empty.
     """
     if split not in layout.lists:
-        raise DataError(f"the data set has no split {split}: name its list by data.folder.lists.{split}")
+        others = " or ".join(map(str, layout.lists.values()))
+        raise DataError(
+            f"the data set has no split {split}: name its list by data.folder.lists.{split} before the training. "
+            f"A trained network scores other images by data.root=DIR, if {others} there names them"
+        )
     if not layout.root.is_dir():
         raise DataMissingError(f"{layout.root}: no such folder (data.root). {nearest(layout.root)}")
     index = _Index.of(layout)
