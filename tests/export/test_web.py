@@ -498,17 +498,20 @@ def test_mask_is_onnx_runtimes_on_an_odd_size(
 
 
 def test_images_are_taken_as_they_are_stored(page: Page, site: str, pages: Path, tmp_path: Path) -> None:
-    """EXIF data turn nothing; a grey image is no other case."""
+    """EXIF data turn nothing, which is told; a grey image is no other case."""
     opened(page, f"{site}/plain/")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
+    upright, turned = Image.Exif(), Image.Exif()
+    upright[0x0112], turned[0x0112] = 1, 6  # turn by 90 degrees
     for name in ("turned.jpg", "turned.png"):
-        save_picture(tmp_path / name, (75, 101), exif=exif)
+        save_picture(tmp_path / name, (75, 101), exif=turned)
+    save_picture(tmp_path / "upright.jpg", (75, 101), exif=upright)
     Image.open(tmp_path / "turned.png").convert("L").save(tmp_path / "grey.png")
-    for name in ("turned.jpg", "turned.png", "grey.png"):
+    for name in ("turned.jpg", "turned.png", "upright.jpg", "grey.png"):
         choose(page, tmp_path / name)
         mask = mask_of(page, tmp_path / name)
         assert mask.shape == (75, 101)
+        told = "as it is stored" in page.get_by_role("status").inner_text()
+        assert told == name.startswith("turned"), name
         expected = OnnxFile(pages / "plain.onnx", threads=1).predict(read_image(tmp_path / name)).classes
         assert (mask == expected).mean() >= MIN_EQUAL
 

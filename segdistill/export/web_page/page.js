@@ -81,9 +81,9 @@ async function openFile(file) {
   }
   stopCamera("");
   const mine = ++turn;
-  let image;
+  let image, turned;
   try {
-    image = await decoded(file);
+    ({ image, turned } = await decoded(file));
   } catch {
     say(`${file.name} is not an image that this browser can read.`, { wrong: true });
     return;
@@ -99,7 +99,8 @@ async function openFile(file) {
     const smaller = mask.computed.width < mask.width;
     say(
       `${file.name}, ${mask.width} × ${mask.height} pixels` +
-        (smaller ? `, computed at ${mask.computed.width} × ${mask.computed.height}` : ""),
+        (smaller ? `, computed at ${mask.computed.width} × ${mask.computed.height}` : "") +
+        (turned ? ", as it is stored: its EXIF tag has viewers turn it. Save it upright for a better mask" : ""),
     );
   } catch (error) {
     if (mine === turn) say(`${file.name} could not be segmented: ${error.message}`, { wrong: true });
