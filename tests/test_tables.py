@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segdistill.commands.export_int8 import sensitivity_table
-from segdistill.commands.tables import better_branch
+from segdistill.commands.tables import better_branch, stream_table
 from segdistill.console import new_console
 from segdistill.evaluation.metrics import Scores
 from segdistill.export.sensitivity import Outcome, Sensitivity
@@ -52,3 +52,12 @@ def test_layers_keep_their_whole_names_and_a_measure_that_nothing_has_takes_no_r
     assert ("noise of the" in head) is told
     assert [row[-1] for row in cells if row[1]] == ["stays in float", ""]
     assert {len(row) for row in cells} == {4 if told else 3}
+
+
+def test_streams_keep_their_whole_names_in_a_narrow_terminal() -> None:
+    names = ["primary", "branch2", *(f"branch_decoder_blocks_{place}" for place in (0, 1, 10)), "ensemble"]
+    printed = io.StringIO()
+    table = stream_table({name: scored(5) for name in names}, ("sky", "sign symbol"))
+    new_console(file=printed, width=80).print(table)
+    head = [line.strip("┃").split("┃") for line in printed.getvalue().splitlines() if line.startswith("┃")]
+    assert ["".join(map(str.strip, parts)) for parts in zip(*head, strict=True)] == ["", *names]

@@ -17,6 +17,7 @@ def stream_table(scores: Mapping[str, Scores], class_names: tuple[str, ...]) -> 
     table = Table("", *scores)
     for column in table.columns[1:]:
         column.justify = "right"
+        column.overflow = "fold"  # streams may differ in their last letter
     for index, name in enumerate(class_names):
         table.add_row(Text(name), *(percent(one.iou[index]) for one in scores.values()))
     table.add_section()
