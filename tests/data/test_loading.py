@@ -221,7 +221,7 @@ def test_workers_outlive_a_signal_to_all_processes(number: signal.Signals) -> No
     before = set(multiprocessing.active_children())
     batches = epoch_batches(length=28)
     loader = iter(train_loader(train_dataset(28), batches, workers=2, pin_memory=False))
-    got = [next(loader)]
+    got = [next(loader), next(loader)]  # one of each: both are at work
     workers = set(multiprocessing.active_children()) - before
     assert len(workers) == 2
     for worker in workers:
