@@ -38,9 +38,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     from segdistill.study.rungs import parse_rung
 
     rungs = [parse_rung(text) for text in arguments.rung]
-    load_config(
-        arguments.config, arguments.overrides
-    )  # what is wrong with it is told before torch is imported
+    # What is wrong with it is told before torch is imported.
+    load_config(arguments.config, arguments.overrides)
     from segdistill.commands.compare import compare
 
     compare(

@@ -22,9 +22,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     from segdistill.config_io import load_config
 
     overrides = [*arguments.overrides, *(["train.resume=true"] if arguments.resume else [])]
-    config = load_config(
-        arguments.config, overrides
-    )  # what is wrong with it is told before torch is imported
+    # What is wrong with it is told before torch is imported.
+    config = load_config(arguments.config, overrides)
     from segdistill.commands.train import train
 
     train(config, overwrite=arguments.overwrite, console=console)

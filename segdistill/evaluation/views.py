@@ -62,9 +62,8 @@ class View:
         seen = [self.seen_at(scale) for scale in self.scales]
         if self.window is None or seen == [self.size_at(scale) for scale in self.scales]:
             return "whole image"
-        largest = (
-            tuple(map(max, *seen)) if len(seen) > 1 else seen[0]
-        )  # a window is never larger than its image
+        # A window is never larger than its image.
+        largest = tuple(max(sides) for sides in zip(*seen, strict=True))
         size, stride = ("x".join(map(str, pair)) for pair in (largest, self.window.stride))
         return f"sliding window {size}, stride {stride}, logits blended with a linear taper"
 

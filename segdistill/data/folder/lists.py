@@ -47,7 +47,7 @@ class _Index:
         return cls(layout, images, masks)
 
     def has(self, text: str) -> bool:
-        """Whether it is the name of an image, and of nothing else."""
+        """Whether an image has this name."""
         return _plain(text, self.layout.image_suffix) in self.images
 
     def candidates(self, text: str) -> tuple[str, list[Path], list[Path]] | None:
