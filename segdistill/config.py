@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -300,6 +301,20 @@ class TrainConfig(Section):
         if late := [epoch for epoch in self.keep_epochs if epoch > self.epochs]:
             raise ValueError(f"train.keep_epochs: there is no epoch {late[0]} in a training of {self.epochs}")
         return self
+
+    @model_validator(mode="after")
+    def _even_shares(self) -> "TrainConfig":
+        if self.devices != "auto":
+            self.refuse_uneven_shares(self.devices)
+        return self
+
+    def refuse_uneven_shares(self, processes: int) -> None:
+        """Raises ValueError, with the way out, if a batch cannot be shared out evenly to so many processes."""
+        if self.batch_size % processes:
+            raise ValueError(
+                f"train.batch_size={self.batch_size} cannot be shared out evenly to {processes} processes; "
+                f"use a multiple, e.g. {math.ceil(self.batch_size / processes) * processes}, or other train.devices"
+            )
 
 
 class ExportConfig(Section):

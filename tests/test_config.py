@@ -274,6 +274,16 @@ def test_an_epoch_to_keep_has_to_be_one_of_the_training() -> None:
         validate_config({"name": "a", "train": {"epochs": 3, "keep_epochs": [1, 4]}}, source="test")
 
 
+def test_a_batch_is_shared_out_evenly() -> None:
+    """Known before anything is started where the processes are counted, else when they are there."""
+    told = r"train\.batch_size=4 .* 3 processes; use a multiple, e\.g\. 6, or other train\.devices"
+    assert f"  {'train.batch_size=4 cannot be'}" in refusal(train={"batch_size": 4, "devices": 3})
+    config = validate_config({"name": "a", "train": {"batch_size": 4, "devices": "auto"}}, source="test")
+    config.train.refuse_uneven_shares(2)
+    with pytest.raises(ValueError, match=told):
+        config.train.refuse_uneven_shares(3)
+
+
 def test_logits_are_compared_where_branches_have_them() -> None:
     coarse = {"branches": {"stride": 4}, "grid_stride": 2}
     with pytest.raises(ConfigError, match=r"method\.grid_stride is 2.*method\.branches\.stride \(4\)"):

@@ -22,8 +22,8 @@ from segdistill.data.loading import (
     EpochBatches,
     EvalDataset,
     EvalItem,
-    check_batching,
     eval_loader,
+    refuse_too_few,
     train_loader,
 )
 from segdistill.data.samples import names_of
@@ -92,9 +92,8 @@ def epoch_batches(
             f"train.devices={fabric.world_size} is more than the {val_length} validation images; use fewer"
         )
     try:
-        check_batching(
-            length=length, batch_size=batch_size, accumulate=accumulate, world_size=fabric.world_size
-        )
+        config.train.refuse_uneven_shares(fabric.world_size)
+        refuse_too_few(length=length, batch_size=batch_size, accumulate=accumulate)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return EpochBatches(

@@ -1,6 +1,5 @@
 """Deterministic loading: which samples a step sees, and in which pixels, depends on seed and position alone."""
 
-import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -244,17 +243,8 @@ def eval_loader(
     )
 
 
-def check_batching(*, length: int, batch_size: int, accumulate: int, world_size: int) -> None:
-    """Refuse sizes that cannot work.
-
-    Raises:
-        ValueError: naming the numbers and the remedy.
-    """
-    if batch_size % world_size:
-        raise ValueError(
-            f"train.batch_size={batch_size} cannot be shared out evenly to {world_size} processes; "
-            f"use a multiple, e.g. {math.ceil(batch_size / world_size) * world_size}, or other train.devices"
-        )
+def refuse_too_few(*, length: int, batch_size: int, accumulate: int) -> None:
+    """Raises ValueError, with the way out, if the images are less than one step takes."""
     if length < batch_size * accumulate:
         raise ValueError(
             f"train.batch_size={batch_size} times train.accumulate={accumulate} is more than the {length} "

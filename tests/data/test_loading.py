@@ -19,9 +19,9 @@ from segdistill.data.loading import (
     EvalDataset,
     Place,
     TrainDataset,
-    check_batching,
     epoch_order,
     eval_loader,
+    refuse_too_few,
     to_tensor,
     train_loader,
 )
@@ -328,16 +328,12 @@ def test_cached_samples_are_decoded_once() -> None:
     assert source.loaded == [0, 1, 2, 3]
 
 
-def test_check_batching() -> None:
-    check_batching(length=8, batch_size=4, accumulate=2, world_size=4)
-    with pytest.raises(
-        ValueError, match=r"train\.batch_size=4 .* 3 processes; use a multiple, e\.g\. 6, or .*devices"
-    ):
-        check_batching(length=100, batch_size=4, accumulate=1, world_size=3)
+def test_a_step_needs_enough_images() -> None:
+    refuse_too_few(length=8, batch_size=4, accumulate=2)
     with pytest.raises(
         ValueError, match=r"train\.batch_size=4 times train\.accumulate=2 is more than the 7 training"
     ):
-        check_batching(length=7, batch_size=4, accumulate=2, world_size=1)
+        refuse_too_few(length=7, batch_size=4, accumulate=2)
 
 
 @dataclass
