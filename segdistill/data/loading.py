@@ -1,5 +1,7 @@
 """Deterministic loading: which samples a step sees, and in which pixels, depends on seed and position alone."""
 
+import atexit
+import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator
@@ -212,6 +214,18 @@ def _leave_signals(worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """What an error has kept alive to the end of the program. Python would send SIGTERM and wait for ever."""
+    if workers := [child for child in multiprocessing.active_children() if child.daemon]:
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(
+                signal.SIGCHLD, signal.SIG_DFL
+            )  # torch's handler takes a killed worker for an error
+        for worker in workers:
+            worker.kill()
 
 
 def train_loader(

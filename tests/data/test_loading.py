@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -229,6 +230,26 @@ def test_workers_outlive_a_signal_to_all_processes(number: signal.Signals) -> No
         os.kill(worker.pid, number)
     got += loader
     assert len(got) == 7
+
+
+WITH_WORKERS = """
+from segdistill.data.loading import EvalDataset, eval_loader
+from segdistill.data.synthetic import SyntheticStreets
+from segdistill.data.transforms import EvalTransform, Normalisation
+
+streets = SyntheticStreets(split="val", length=8, height=32, width=48, seed=0)
+transform = EvalTransform(size=(32, 48), normalisation=Normalisation((0.5,) * 3, (0.5,) * 3))
+loader = iter(eval_loader(EvalDataset(streets, transform), workers=2))
+next(loader)
+raise RuntimeError("what nobody has foreseen")
+"""
+
+
+def test_workers_end_with_a_program_that_fails() -> None:
+    """An error keeps its loader alive to the end, when Python sends them SIGTERM and waits."""
+    done = subprocess.run([sys.executable, "-c", WITH_WORKERS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.endswith("RuntimeError: what nobody has foreseen\n"), "and nothing of killed workers"
 
 
 @pytest.fixture
