@@ -216,7 +216,7 @@ def export_checked(
     interface = Interface(wanted.batch, wanted.size, opset, wanted.simplify)
     with room_for(path), _unchecked(path) as folder:
         single, candidate = folder / "fp32.onnx", folder / path.name
-        with console.status(f"exporting {trained.name} to ONNX (about half a minute)"):
+        with console.status(f"exporting {trained.name} to ONNX (up to half a minute)"):
             cost = export_onnx(single, graph, description, interface)
         images = list(batches_of(spread(split.samples, PARITY_IMAGES), description, interface))
         if wanted.precision == "int8":  # of which nothing is asked image by image

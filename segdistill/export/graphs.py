@@ -1,9 +1,6 @@
 """What is exported: a network with the work before and after it that the user wants inside the file."""
 
-import copy
-
 import torch
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -160,47 +157,3 @@ def _taps(source: int, target: int) -> tuple[Tensor, Tensor]:
     area = (torch.minimum(end, (taken + 1) * target) - torch.maximum(start, taken * target)).clamp(0) / source
     linear = (2 * target - (centre - 2 * target * taken).abs()).clamp(0) / (2 * target)
     return taken.clamp(max=source - 1), torch.where(shrinks, area, linear)
-
-
-def for_export(graph: nn.Module) -> nn.Module:
-    """A copy on the CPU, in evaluation mode and contiguous, whose convolutions pad by constants."""
-    copied = copy.deepcopy(graph).cpu().to(memory_format=torch.contiguous_format).eval()
-    return with_static_padding(copied)
-
-
-def with_static_padding(module: nn.Module) -> nn.Module:
-    """Replace, in place, timm's TensorFlow-style convolutions, which compute their padding from the input's size.
-
-    The graph pads images to the stride, so every such convolution sees a multiple of its own stride and its
-    padding is a constant. The file gets simpler, and its export takes seconds: the symbolic arithmetic of
-    that padding took torch 2.14 eight minutes for a U-Net.
-    """
-    for name, child in module.named_children():
-        if isinstance(child, Conv2dSame):
-            setattr(module, name, _static_same(child))
-        else:
-            with_static_padding(child)
-    return module
-
-
-def _static_same(conv: Conv2dSame) -> nn.Sequential:
-    (kernel_y, kernel_x), (stride_y, stride_x), (dilation_y, dilation_x) = (
-        conv.kernel_size,
-        conv.stride,
-        conv.dilation,
-    )
-    total_y = max((kernel_y - 1) * dilation_y + 1 - stride_y, 0)
-    total_x = max((kernel_x - 1) * dilation_x + 1 - stride_x, 0)
-    plain = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        (kernel_y, kernel_x),
-        (stride_y, stride_x),
-        0,
-        (dilation_y, dilation_x),
-        conv.groups,
-        conv.bias is not None,
-    )
-    plain.weight, plain.bias = conv.weight, conv.bias
-    pad = nn.ZeroPad2d((total_x // 2, total_x - total_x // 2, total_y // 2, total_y - total_y // 2))
-    return nn.Sequential(pad, plain)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from segdistill import __version__
 from segdistill.errors import ExportError, first_line, is_out_of_memory
 from segdistill.export.description import Description
-from segdistill.export.graphs import for_export
+from segdistill.export.preparation import prepare
 from segdistill.files import write_atomically
 
 #: torch's exporter writes no older one.
@@ -44,7 +44,7 @@ class Cost:
     """Of a file's network.
 
     Attributes:
-        parameters: numbers in its weights.
+        parameters: numbers in the network's weights; the file has fewer, as batch norms are folded into convolutions.
         macs: multiply-adds of one image at the size it was scored at (convolutions and matrix products).
     """
 
@@ -73,7 +73,7 @@ def export_onnx(path: Path, graph: nn.Module, description: Description, interfac
         MemoryError, RuntimeError: for lack of memory, as torch tells it.
     """
     refuse_opset(interface.opset)
-    program = _exported(graph, description, interface)
+    program, folded_away = _exported(graph, description, interface)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "model.onnx"
         program.save(str(raw), external_data=False)
@@ -86,7 +86,7 @@ def export_onnx(path: Path, graph: nn.Module, description: Description, interfac
         )
     if interface.simplify:
         model = onnxslim.slim(model)
-    cost = Cost(_parameters(program), _macs(program, description, interface))
+    cost = Cost(_parameters(program, folded_away), _macs(program, description, interface))
     refuse_idle_weights(model.graph)
     without_traces(model)
     onnx.helper.set_model_props(model, description.to_metadata())
@@ -133,7 +133,10 @@ def without_traces(model: onnx.ModelProto) -> None:
         part.doc_string = ""
 
 
-def _exported(graph: nn.Module, description: Description, interface: Interface) -> torch.onnx.ONNXProgram:
+def _exported(
+    graph: nn.Module, description: Description, interface: Interface
+) -> tuple[torch.onnx.ONNXProgram, dict[str, int]]:
+    """The program, and what `Prepared` says was folded away."""
     rows, columns = (2, 3) if description.layout == "nchw" else (1, 2)
     dynamic = {0: "batch"} if interface.batch is None else {}
     dynamic |= {rows: "height", columns: "width"} if interface.size is None else {}
@@ -141,9 +144,11 @@ def _exported(graph: nn.Module, description: Description, interface: Interface) 
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            example = example_input(description, interface)
+            prepared = prepare(graph, example)
             program = torch.onnx.export(
-                for_export(graph),
-                (example_input(description, interface),),
+                prepared.graph,
+                (example,),
                 dynamo=True,
                 verbose=False,
                 opset_version=interface.opset,
@@ -160,7 +165,7 @@ def _exported(graph: nn.Module, description: Description, interface: Interface) 
             f"{type(cause).__name__}: {first_line(cause)}"
         ) from error
     assert program is not None
-    return program
+    return program, prepared.folded_away
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -177,13 +182,17 @@ def example_input(description: Description, interface: Interface) -> Tensor:
     return torch.zeros(shape, dtype=torch.float32 if description.input == "tensor" else torch.uint8)
 
 
-def _parameters(program: torch.onnx.ONNXProgram) -> int:
+def _parameters(program: torch.onnx.ONNXProgram, folded_away: dict[str, int]) -> int:
     """Of the layers that lead to the output: torch lists all, an exported branch uses a part of them."""
     exported = program.exported_program
     assert exported is not None
     names = exported.graph_signature.inputs_to_parameters
     used = {names[node.name] for node in exported.graph.nodes if node.name in names and node.users}
-    return sum(tensor.numel() for name, tensor in exported.named_parameters() if name in used)
+    return sum(
+        tensor.numel() + folded_away.get(name, 0)
+        for name, tensor in exported.named_parameters()
+        if name in used
+    )
 
 
 def _macs(program: torch.onnx.ONNXProgram, description: Description, interface: Interface) -> int:

@@ -1,22 +1,15 @@
 """Convolutions that are several while they learn, and one when they are deployed."""
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+
+from segdistill.models.normalised_convs import normalised_convs
 
 Network = TypeVar("Network", bound=nn.Module)
-
-#: Whose output is its kernel's convolution and nothing else: their kernels can be added up.
-_PLAIN = (nn.Conv2d, Conv2dSame)
 
 
 class ParallelConv(nn.Module):
@@ -30,7 +23,8 @@ class ParallelConv(nn.Module):
     and 1x1 convolutions as in MobileOne (Vasu et al., arXiv:2206.04040, sec. 3.2).
 
     Attributes:
-        follower: dotted path of the batch norm that follows, in the network that both are modules of.
+        follower: dotted path of the batch norm that follows, in the network that both are modules of; when they are
+            merged it makes up for the bias that the convolution has not.
     """
 
     def __init__(
@@ -105,19 +99,18 @@ def expand(
         silent: names of parts of the network, such as `encoder`, that compute at first what they did before.
         tapped: dotted paths of modules whose output is read from outside.
     """
-    for place in _normalised_convs(network, probe, tapped):
-        conv, follower = network.get_submodule(place.conv), network.get_submodule(place.follower)
-        starts_silent = place.conv.split(".")[0] in silent
+    for found in normalised_convs(network, probe, tapped):
+        starts_silent = found.path.split(".")[0] in silent
         parallel = ParallelConv(
-            cast(nn.Conv2d, conv),
+            found.conv,
             copies=copies,
-            keeps_places=place.keeps_places,
+            keeps_places=found.keeps_places,
             silent=starts_silent,
-            follower=place.follower,
+            follower=found.norm_path,
         )
         if starts_silent:
-            _undo_by_statistics(cast(nn.BatchNorm2d, parallel.norms[0]), cast(nn.BatchNorm2d, follower))
-        network.set_submodule(place.conv, parallel)
+            _undo_by_statistics(cast(nn.BatchNorm2d, parallel.norms[0]), found.norm)
+        network.set_submodule(found.path, parallel)
 
 
 def merge(network: Network) -> Network:
@@ -136,89 +129,6 @@ def merge(network: Network) -> Network:
         mean.copy_(mean.cpu().double() - bias)
         plain.set_submodule(path, conv)
     return plain
-
-
-class _Place(NamedTuple):
-    """A convolution and the batch norm that follows it, by their dotted paths."""
-
-    conv: str
-    follower: str
-    keeps_places: bool
-
-
-class _Readers(TorchFunctionMode):
-    """While it is entered, counts who takes in the outputs of convolutions.
-
-    A merged convolution lacks a bias that the batch norm makes up for, so nobody else may read its output: not the
-    rest of the block, and nobody to whom the network hands it on, as GhostNet's encoder does with its stem's.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outputs: dict[int, Tensor] = {}  # the tensors stay alive, so that ids stay theirs
-        self.count: Counter[int] = Counter()
-
-    def read(self, values: Any) -> None:
-        self.count.update(key for key in map(id, tree_leaves(values)) if key in self.outputs)
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):  # not of a look at its shape
-            self.read((args, kwargs))
-        return result
-
-
-def _normalised_convs(network: nn.Module, probe: Tensor, tapped: tuple[str, ...]) -> list[_Place]:
-    """Convolutions whose output a batch norm alone takes in, both run once in a forward pass."""
-    paths = {module: path for path, module in network.named_modules()}
-    calls: Counter[nn.Module] = Counter()
-    seen: dict[int, tuple[nn.Conv2d, bool]] = {}  # by its output
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d, bool, int]] = []
-    readers = _Readers()
-
-    def see_conv(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
-        calls[conv] += 1
-        odd = all(size % 2 for size in conv.kernel_size)
-        keeps_places = odd and set(conv.stride) == {1} and output.shape[2:] == inputs[0].shape[2:]
-        readers.outputs[id(output)] = output
-        seen[id(output)] = conv, keeps_places
-
-    def see_norm(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
-        calls[norm] += 1
-        if (key := id(inputs[0])) in seen and norm.running_mean is not None:
-            pairs.append((seen[key][0], norm, seen[key][1], key))
-
-    def see_handed_on(module: nn.Module, _inputs: Any, output: Any) -> None:
-        if paths[module] in tapped or isinstance(output, (list, tuple)):
-            readers.read(output)
-
-    with ExitStack() as hooks:
-        for module in paths:
-            if type(module) in _PLAIN:
-                hooks.callback(module.register_forward_hook(see_conv).remove)
-            elif isinstance(module, nn.BatchNorm2d):
-                hooks.callback(module.register_forward_pre_hook(see_norm).remove)
-            hooks.callback(module.register_forward_hook(see_handed_on).remove)
-        with torch.no_grad(), _evaluating(network), readers:
-            network(probe)
-    return [
-        _Place(paths[conv], paths[norm], keeps_places)
-        for conv, norm, keeps_places, output in pairs
-        if calls[conv] == calls[norm] == readers.count[output] == 1
-    ]
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """In evaluation mode meanwhile."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)
 
 
 def _twin(conv: nn.Conv2d) -> nn.Conv2d:

@@ -1,47 +1,16 @@
 """What is put around a network before it is exported."""
 
-import copy
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import segmentation_models_pytorch as smp
 import torch
-from networks import NORMALISATION, with_random_statistics
-from timm.layers import Conv2dSame
+from networks import NORMALISATION
 from torch import Tensor, nn
 
 from segdistill.data.transforms import EvalTransform, Normalisation
-from segdistill.export.graphs import ImageGraph, TensorGraph, resized_as_scored, with_static_padding
-
-
-@pytest.mark.parametrize(
-    ("arch", "keywords"),
-    [("unet", {"decoder_channels": [32, 24, 16, 16, 16]}), ("deeplabv3plus", {"decoder_channels": 32})],
-)
-def test_static_padding_computes_the_same(arch: str, keywords: dict[str, Any]) -> None:
-    torch.manual_seed(0)
-    model = smp.create_model(arch, "tu-tf_efficientnet_lite0", encoder_weights=None, classes=5, **keywords)
-    primary = with_random_statistics(model).eval()
-    static = with_static_padding(copy.deepcopy(primary))
-    assert [module for module in primary.modules() if isinstance(module, Conv2dSame)]
-    assert not [module for module in static.modules() if isinstance(module, Conv2dSame)]
-    with torch.no_grad():
-        for size in [(32, 32), (64, 96), (160, 128)]:
-            images = torch.randn(2, 3, *size)
-            assert torch.equal(static(images), primary(images))
-
-
-@pytest.mark.parametrize("stride", [1, 2, (2, 1)])
-@pytest.mark.parametrize("kernel", [1, 3, 5, (3, 5)])
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_static_padding_of_one_convolution(kernel: Any, stride: Any, dilation: int) -> None:
-    one = nn.Sequential(Conv2dSame(4, 6, kernel, stride, dilation=dilation, groups=2, bias=True))
-    static = with_static_padding(copy.deepcopy(one))
-    assert not isinstance(static[0], Conv2dSame)
-    images = torch.randn(2, 4, 12, 20)
-    assert torch.equal(static(images), one(images))
+from segdistill.export.graphs import ImageGraph, TensorGraph, resized_as_scored
 
 
 class Doubles(nn.Module):
@@ -65,7 +34,7 @@ def test_graph_pads_with_the_mean_colour_and_crops(size: tuple[int, int], padded
     assert torch.equal(TensorGraph(network, stride=32)(images), 2 * images)
     assert network.seen.shape == (2, 3, *padded)
     assert torch.equal(network.seen[..., : size[0], : size[1]], images)
-    assert network.seen.abs().sum() == images.abs().sum()
+    assert network.seen.count_nonzero() == images.count_nonzero(), "nothing but zeros around it"
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
