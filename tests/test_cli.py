@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from program import ROOT
 
 from segdistill.cli import _TEXT_OPTIONS, parse, parser
 from segdistill.commands.versions import versions
@@ -135,6 +136,12 @@ def test_the_kinds_of_prepare_data() -> None:
     arguments = parse(["prepare-data", "stats", "data.root=x", "c.yaml", "--out", "o.json"])
     assert (str(arguments.config), arguments.overrides) == ("c.yaml", ["data.root=x"])
     assert str(arguments.out) == "o.json"
+
+
+@pytest.mark.parametrize("tool", sorted((ROOT / "tools").glob("*.py")), ids=lambda tool: tool.stem)
+def test_every_tool_is_its_command(tool: Path) -> None:
+    done = subprocess.run([sys.executable, tool, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"usage: segdistill {tool.stem.replace('_', '-')} [-h]")
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])

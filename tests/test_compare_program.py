@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from program import launch, run, start, write_config
+from program import run, start, write_config
 from safetensors.torch import load_file
 
 from segdistill.commands import compare
@@ -244,7 +244,7 @@ def test_late_losses_go_on_from_what_deep_supervision_has_trained(
     late = [f"method.{loss}.ramp=[[0.5,0],[0.75,1]]" for loss in ("logit", "feature", "adversarial")]
     settings = ("tiny.yaml", "train.epochs=4", "train.ema_decay=0.9", *late)
     kinds = ("--kinds", "deep_supervision", "self_distill", "--seeds", "3", "--out", "shared")
-    out, _ = launch("compare", *settings, *kinds, cwd=workplace)
+    out, _ = run("compare", *settings, *kinds, cwd=workplace)
     assert "starting after epoch 2 of deep_supervision, seed 3, equal until there: self_distill" in out
     own = ("seed=3", "method.kind=self_distill", "out=alone", "export.weights=last")
     run("train", *settings, *own, cwd=workplace)

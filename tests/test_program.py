@@ -162,7 +162,7 @@ def test_evaluate_scores_branches_and_ensemble_of_a_checkpoint(finished: Path, w
 
 def test_export_makes_the_onnx_file_again(finished: Path, workplace: Path) -> None:
     target = workplace / "again.onnx"
-    out, _ = launch("export", finished, "--out", target, cwd=workplace)
+    out, _ = run("export", finished, "--out", target, cwd=workplace)
     assert onnx.load(str(target)).graph == onnx.load(str(finished / "primary.onnx")).graph
     assert "ONNX Runtime" in out
     assert {path.name for path in workplace.glob("*.onnx*")} | {
@@ -191,7 +191,7 @@ def test_a_killed_run_resumes_to_the_bit_equal_end(finished: Path, workplace: Pa
     assert not (workplace / "killed" / "summary.json").exists()
     assert 3 < position["step"] < 9, "killed in the middle"
 
-    launch("train", *arguments, "--resume", cwd=workplace)
+    run("train", *arguments, "--resume", cwd=workplace)
     ours, theirs = (load_file(path / "primary.safetensors") for path in (workplace / "killed", finished))
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
@@ -334,7 +334,7 @@ MISTAKES = {
     "batch too large": (["train.batch_size=15", "out=x3"], ["train.batch_size=15", "14 training images"]),
     "uneven processes": (
         ["train.devices=2", "train.batch_size=5", "out=x4"],
-        ["train.batch_size=5", "2 processes"],
+        ["train.batch_size=5", "2 processes", "use a multiple, e.g. 6"],
     ),
     "two processes and no data": (
         ["train.devices=2", "data.kind=cityscapes", "data.root=nowhere", "out=x10"],
@@ -414,7 +414,7 @@ MISTAKES = {
 def test_a_mistake_is_told_in_one_message_with_exit_code_2(workplace: Path, mistake: str) -> None:
     overrides, words = MISTAKES[mistake]
     # Several processes are the same program started again, and here that would be pytest.
-    program = launch if "processes" in mistake else run
+    program = launch if mistake == "two processes and no data" else run
     _, err = program("train", "tiny.yaml", *overrides, cwd=workplace, code=2)
     assert "Traceback" not in err
     assert err.count("error:") == 1
@@ -426,7 +426,7 @@ def test_a_mistake_is_told_in_one_message_with_exit_code_2(workplace: Path, mist
 
 def test_a_finished_run_is_not_overwritten_unasked(finished: Path, workplace: Path) -> None:
     before = (finished / "summary.json").read_bytes()
-    _, err = launch("train", "tiny.yaml", cwd=workplace, code=2)
+    _, err = run("train", "tiny.yaml", cwd=workplace, code=2)
     assert "--resume" in err
     assert "--overwrite" in err
     assert (finished / "summary.json").read_bytes() == before
