@@ -144,12 +144,26 @@ def test_every_tool_is_its_command(tool: Path) -> None:
     assert done.stdout.startswith(f"usage: segdistill {tool.stem.replace('_', '-')} [-h]")
 
 
-@pytest.mark.parametrize("command", ["train", "compare"])
-def test_a_misspelt_key_is_told_before_torch_is_imported(command: str, tmp_path: Path) -> None:
-    config = tmp_path / "c.yaml"
-    config.write_text("name: mine\nmodel: {encoder: resnet18, encoder_weights: none}\n")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train c.yaml train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
+        ("compare c.yaml train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
+        ("evaluate runs/mine", "runs/mine is not the folder of a run: it has no config.yaml"),
+        ("evaluate mine.onnx", "mine.onnx: no such file; make it by tools/export.py RUN"),
+        ("evaluate c.yaml", "c.yaml is a configuration, which names data but no network"),
+        ("export runs/mine", "runs/mine is not the folder of a run"),
+        ("predict runs/mine c.yaml --out there", "runs/mine is not the folder of a run"),
+        ("predict c.yaml c.yaml --out there", "c.yaml is neither the folder of a run nor an ONNX file"),
+        ("predict run mine.png --out there", "mine.png: no such image, folder or video"),
+    ],
+)
+def test_mistakes_are_told_before_torch_is_imported(words: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("name: mine\nmodel: {encoder: resnet18, encoder_weights: none}\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
     script = "import sys; from segdistill.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
-    words = [command, str(config), "train.epoch=3"]
-    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
-    assert "train.epoch: unknown key; did you mean 'epochs'?" in done.stderr
+    command = [sys.executable, "-c", script, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert told in done.stderr
     assert done.stdout == "2 False\n"

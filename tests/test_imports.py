@@ -11,7 +11,17 @@ PACKAGE = "segdistill"
 
 LEAVES = {
     f"{PACKAGE}.{name}"
-    for name in ("console", "cores", "errors", "files", "processes", "resolution", "seeds", "streams")
+    for name in (
+        "console",
+        "cores",
+        "errors",
+        "files",
+        "given_model",
+        "processes",
+        "resolution",
+        "seeds",
+        "streams",
+    )
 }
 COMPOSERS = {f"{PACKAGE}.{name}" for name in ("build", "cli", "commands", "config_io")}
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from segdistill.cli.values import Commands, number, size, take_overrides, whole_number
 from segdistill.errors import EvaluationError
+from segdistill.given_model import is_onnx, refuse_no_onnx, refuse_no_run
 
 
 def add(commands: Commands) -> None:
@@ -76,10 +77,21 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
+    model, weights = arguments.model, arguments.weights
+    if weights != "deployed" and (arguments.masks or is_onnx(model)):
+        raise EvaluationError("--weights chooses among the networks of a run; name the run's folder")
+    if arguments.label_ids and not arguments.masks:
+        raise EvaluationError("--label-ids says what the PNGs of --masks DIR hold; name that folder, too")
+    if not arguments.masks:
+        if model.suffix.lower() in (".yaml", ".yml"):
+            raise EvaluationError(
+                f"{model} is a configuration, which names data but no network: add --masks DIR, or name a run's folder"
+            )
+        (refuse_no_onnx if is_onnx(model) else refuse_no_run)(model)
+
     from segdistill.commands.evaluate import Asked, evaluate_masks, evaluate_onnx, evaluate_run
     from segdistill.commands.subjects import Wishes
 
-    model, suffix = arguments.model, arguments.model.suffix.lower()
     asked = Asked(
         split=arguments.split,
         wishes=Wishes(
@@ -91,8 +103,6 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         worst=arguments.worst,
         confusions=arguments.confusions,
     )
-    if arguments.weights != "deployed" and (arguments.masks or suffix == ".onnx"):
-        raise EvaluationError("--weights chooses among the networks of a run; name the run's folder")
     if arguments.masks:
         evaluate_masks(
             model,
@@ -102,13 +112,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
             label_ids=arguments.label_ids,
             console=console,
         )
-    elif arguments.label_ids:
-        raise EvaluationError("--label-ids says what the PNGs of --masks DIR hold; name that folder, too")
-    elif suffix in (".yaml", ".yml"):
-        raise EvaluationError(
-            f"{model} is a configuration, which names data but no network: add --masks DIR, or name a run's folder"
-        )
-    elif suffix == ".onnx":
+    elif is_onnx(model):
         evaluate_onnx(model, arguments.overrides, asked, console=console)
     else:
-        evaluate_run(model, arguments.overrides, asked, weights=arguments.weights, console=console)
+        evaluate_run(model, arguments.overrides, asked, weights=weights, console=console)

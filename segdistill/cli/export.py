@@ -7,6 +7,7 @@ from rich.console import Console
 
 from segdistill.cli.values import Commands, size, take_overrides, whole_number
 from segdistill.errors import ExportError
+from segdistill.given_model import refuse_no_run
 
 
 def add(commands: Commands) -> None:
@@ -62,10 +63,6 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
-    from segdistill.commands.export import WebPage, export_run
-    from segdistill.commands.wanted_file import Wanted
-    from segdistill.export.quantize import needs_reduce_range
-
     of_image = arguments.input == "image"
     if arguments.confidence and not of_image:
         raise ExportError("--confidence needs --input image; a tensor graph gives logits")
@@ -83,6 +80,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         raise ExportError("--calibration, --calibration-images and --reduce-range need --precision int8")
     if arguments.web_runtime and not arguments.web:
         raise ExportError("--web-runtime needs --web DIR, the page that it is for")
+    refuse_no_run(arguments.run_folder)
+
+    from segdistill.commands.export import WebPage, export_run
+    from segdistill.commands.wanted_file import Wanted
+    from segdistill.export.quantize import needs_reduce_range
+
     wanted = Wanted(
         input=arguments.input,
         layout=arguments.layout or ("nhwc" if of_image else "nchw"),

@@ -6,6 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from segdistill.cli.values import Commands, number
+from segdistill.commands.predict_sources import check_places
+from segdistill.given_model import refuse_no_network
 
 
 def add(commands: Commands) -> None:
@@ -30,6 +32,9 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
+    refuse_no_network(arguments.model)
+    check_places(arguments.source, arguments.out)
+
     from segdistill.commands.predict import predict
 
     predict(

@@ -17,6 +17,7 @@ from segdistill.console import new_console
 from segdistill.data.samples import Samples, names_of
 from segdistill.errors import ConfigError, RunFolderError, first_line
 from segdistill.files import alone_in, expanded, read_text, write_text
+from segdistill.given_model import CONFIG, PRIMARY_WEIGHTS, refuse_no_run
 from segdistill.study.runner import TAKEN_OVER
 from segdistill.training.checkpoint import Checkpoints, load_checkpoint
 from segdistill.training.state import TrainState
@@ -46,7 +47,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        return self.path / "config.yaml"
+        return self.path / CONFIG
 
     @property
     def summary(self) -> Path:
@@ -54,7 +55,7 @@ class RunFolder:
 
     @property
     def primary(self) -> Path:
-        return self.path / "primary.safetensors"
+        return self.path / PRIMARY_WEIGHTS
 
     @property
     def onnx(self) -> Path:
@@ -97,11 +98,7 @@ class RunFolder:
             ConfigError: for an override of anything else.
         """
         refuse_what_counts(overrides, owner=str(self.path))
-        if not self.config.is_file():
-            raise RunFolderError(
-                f"{self.path} is not the folder of a run: it has no config.yaml. Runs lie in runs/<name> unless "
-                "`out` says otherwise"
-            )
+        refuse_no_run(self.path)
         return load_config(self.config, overrides)
 
     def check(

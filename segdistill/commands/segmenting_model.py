@@ -14,6 +14,7 @@ from segdistill.evaluation.predictors import MultiBranchPredictor, PlainPredicto
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.segmenter import Segmenter, TorchSegmenter
 from segdistill.export.weights import load_deployed
+from segdistill.given_model import is_onnx, refuse_no_network
 from segdistill.streams import ENSEMBLE, PRIMARY
 
 
@@ -28,7 +29,8 @@ class Model:
 
 def load_model(path: Path, *, stream: str | None) -> Model:
     """A stream of a run folder or of an ONNX file; None for the deployed one, or the one that the file holds."""
-    if path.suffix.lower() == ".onnx":
+    refuse_no_network(path)
+    if is_onnx(path):
         file = OnnxFile(path)
         held = file.description.stream
         if stream not in (None, held):
@@ -36,8 +38,6 @@ def load_model(path: Path, *, stream: str | None) -> Model:
                 f"{path} holds the stream {held!r} and not {stream!r}; leave --stream out, or name the run's folder"
             )
         return Model(file, file.description.taxonomy, f"{path} ({held})")
-    if path.is_file():
-        raise RunFolderError(f"{path} is neither the folder of a run nor an ONNX file (.onnx)")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     load = _load_deployed if stream in (None, PRIMARY) else _load_from_checkpoint
     return load(RunFolder(path), stream or PRIMARY, device)

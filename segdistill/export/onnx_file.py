@@ -12,6 +12,7 @@ from segdistill.data.transforms import EvalTransform, resize_image
 from segdistill.errors import ExportError, first_line, is_out_of_memory
 from segdistill.evaluation.predictors import StreamLogits
 from segdistill.export.description import CLASS_INDEX, CONFIDENCE, LOGITS, Description
+from segdistill.given_model import refuse_no_onnx
 from segdistill.resolution import resized_argmax
 
 
@@ -37,8 +38,7 @@ class OnnxFile:
         Raises:
             ExportError: if the file is missing, no ONNX file, or not one of segdistill's.
         """
-        if not path.is_file():
-            raise ExportError(f"{path}: no such file; make it by tools/export.py RUN")
+        refuse_no_onnx(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what goes wrong is raised, and said once

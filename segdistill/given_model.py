@@ -1,0 +1,43 @@
+"""Whether what a command is to work with is there. Nothing here needs torch, whose import takes seconds."""
+
+from pathlib import Path
+
+from segdistill.errors import ExportError, RunFolderError
+
+CONFIG = "config.yaml"
+PRIMARY_WEIGHTS = "primary.safetensors"
+
+
+def is_onnx(path: Path) -> bool:
+    """By its name."""
+    return path.suffix.lower() == ".onnx"
+
+
+def refuse_no_run(path: Path) -> None:
+    """Raises RunFolderError if this is not the folder of a run."""
+    if not (path / CONFIG).is_file():
+        raise RunFolderError(
+            f"{path} is not the folder of a run: it has no {CONFIG}. Runs lie in runs/<name> unless `out` says "
+            "otherwise"
+        )
+
+
+def refuse_no_onnx(path: Path) -> None:
+    """Raises ExportError if there is no such file."""
+    if not path.is_file():
+        raise ExportError(f"{path}: no such file; make it by tools/export.py RUN")
+
+
+def refuse_no_network(path: Path) -> None:
+    """Of a run its deployed weights alone may be there, or an ONNX file.
+
+    Raises:
+        ExportError: if an ONNX file is named that is not there.
+        RunFolderError: if anything else is named that has no network.
+    """
+    if is_onnx(path):
+        refuse_no_onnx(path)
+    elif path.is_file():
+        raise RunFolderError(f"{path} is neither the folder of a run nor an ONNX file (.onnx)")
+    elif not (path / PRIMARY_WEIGHTS).is_file():
+        refuse_no_run(path)
