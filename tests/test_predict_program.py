@@ -175,6 +175,16 @@ def test_the_legend_stands_below(models: Path, tmp_path: Path) -> None:
     assert overlay[-3:].min() > 250, "its margin"
 
 
+def test_class_names_that_no_font_can_write_are_told(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict_command, "boxes_in_words", lambda names: f"no font for {names[0]}")
+    save(tmp_path / "a.png", 96, 144)
+    for options, told in (((), f"no font for {TAXONOMY.names[0]}\n"), (("--no-legend",), "")):
+        predict(models / "tiny.onnx", tmp_path / "a.png", "--out", tmp_path / "out", *options)
+        assert capsys.readouterr().out.startswith(f"{told}1 image by ")
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
 def test_images_of_every_mode(models: Path, tmp_path: Path, mode: str) -> None:
     save(tmp_path / "a.tif", mode=mode)

@@ -36,6 +36,7 @@ from segdistill.export.onnx_file import OnnxFile
 from segdistill.files import make_room, write_json
 from segdistill.processes import in_turn, launched
 from segdistill.report.confusion import confusion_csv, confusion_picture
+from segdistill.report.lettering import boxes_in_words
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,8 @@ def report(
         confusion_csv(_beside(target, f"confusion_{name}.csv"), shares, taxonomy.names)
         title = f"{name}: mIoU {100 * one.miou:.2f} %"
         confusion_picture(_beside(target, f"confusion_{name}.png"), shares, taxonomy.names, title=title)
+    if boxes := boxes_in_words(taxonomy.names):
+        warn(console, boxes)
     console.print(f"-> {target}, {_beside(target, 'confusion_*.csv').name} and .png")
 
 

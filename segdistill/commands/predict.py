@@ -32,6 +32,7 @@ from segdistill.data.video import Video, write_video
 from segdistill.errors import DataError, ExportError
 from segdistill.export.segmenter import Segmenter
 from segdistill.files import write_atomically
+from segdistill.report.lettering import boxes_in_words
 from segdistill.report.overlay import blend, largest_first, legend_entries, mask_image, outlined, with_legend
 
 _JPEG_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
@@ -86,7 +87,7 @@ def predict(
     style = Style(opacity, legend)
     if is_video(source):
         video = Video(source)
-        loaded = load_model(model, stream=stream)
+        loaded = _load(model, stream, style, console=console)
         _predict_video(loaded, video, out / source.stem, style, frame_masks=frame_masks, console=console)
     else:
         if frame_masks:
@@ -95,8 +96,15 @@ def predict(
                 "leave it out, every image gets its mask"
             )
         targets = find_images(source, out, console=console)
-        loaded = load_model(model, stream=stream)
+        loaded = _load(model, stream, style, console=console)
         _predict_images(loaded, targets, out, style, console=console)
+
+
+def _load(path: Path, stream: str | None, style: Style, *, console: Console) -> Model:
+    model = load_model(path, stream=stream)
+    if style.legend and (boxes := boxes_in_words(model.taxonomy.names)):
+        warn(console, boxes)
+    return model
 
 
 # ---- images

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from segdistill.files import write_atomically, write_text
+from segdistill.report.lettering import families_for
 
 _MOST_NUMBERED = 40  # classes; beyond, the numbers in the cells would be too small to read
 _LONGEST = 40  # letters of a class's name
@@ -37,14 +38,18 @@ def confusion_csv(path: Path, shares: np.ndarray, names: Sequence[str]) -> None:
 
 def confusion_picture(path: Path, shares: np.ndarray, names: Sequence[str], *, title: str) -> None:
     """A PNG with the shares in percent; the arguments are those of `confusion_csv`. Long names are shortened, and what
-    the font does not have is drawn as a box.
+    no installed font has is drawn as a box.
     """
     names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
     longest = max(map(len, names))
     # Inches: cells, and the names beside (lying) and below them (aslant).
     cells = min(40.0, max(2.0, 0.52 * len(names)))
     width, height = cells + 0.08 * longest + 0.8, cells + 0.06 * longest + 1.6
-    with mpl.rc_context({"font.size": 9, "text.parse_math": False}), warnings.catch_warnings():
+    families = families_for("".join([*names, title]))
+    with (
+        mpl.rc_context({"font.family": families, "font.size": 9, "text.parse_math": False}),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure = Figure(figsize=(max(width, _TITLE_WIDTH), height), layout="constrained")
         axes = figure.subplots()

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from segdistill.report.lettering import font_for
 
 Colour = tuple[int, int, int]  # RGB, 0..255
 
@@ -121,7 +120,7 @@ def _fitting_layout(entries: Sequence[LegendEntry], *, height: int, width: int) 
 
 
 def _layout(entries: Sequence[LegendEntry], em: int, *, width: int) -> _Layout:
-    font = font_of(em)
+    font = _font_of(entries, em)
     texts = max(font.getlength(entry.name) for entry in entries) + font.getlength(_percent(1.0))
     column, gap = math.ceil(texts + 2.5 * em), 2 * em  # swatch, half an em, name, one em, share
     fitting = max(1, (width - 2 * em + gap) // (column + gap))
@@ -132,7 +131,7 @@ def _layout(entries: Sequence[LegendEntry], em: int, *, width: int) -> _Layout:
 def _strip(entries: Sequence[LegendEntry], layout: _Layout, *, width: int) -> np.ndarray:
     """(h, width, 3): the entries column by column."""
     strip = Image.new("RGB", (width, layout.height), _PAPER)
-    draw, font, em = ImageDraw.Draw(strip), font_of(layout.em), layout.em
+    draw, font, em = ImageDraw.Draw(strip), _font_of(entries, layout.em), layout.em
     for place, entry in enumerate(entries):
         column, row = divmod(place, layout.rows)
         left = em + column * (layout.column + layout.gap)
@@ -147,11 +146,9 @@ def _strip(entries: Sequence[LegendEntry], layout: _Layout, *, width: int) -> np
     return np.asarray(strip)
 
 
+def _font_of(entries: Sequence[LegendEntry], em: int) -> ImageFont.FreeTypeFont:
+    return font_for("".join(entry.name for entry in entries) + "0123456789.<%", em)
+
+
 def _percent(share: float) -> str:
     return "<0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %")
-
-
-@cache
-def font_of(em: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as matplotlib ships it: Pillow's own font has not even umlauts."""
-    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), em)

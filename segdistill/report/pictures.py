@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from segdistill.report.overlay import font_of
+from segdistill.report.lettering import font_for
 
 _WRONG = (226, 26, 28)
 _BOX, _HALO = (255, 255, 255), (20, 20, 20)
@@ -78,7 +78,9 @@ def _draw_numbers(
         x, y = (free or inside)[0]
         taken.append((x, y))
         draw.rectangle((x, y, x + em - 1, y + em - 1), fill=_HALO)
-        draw.text((x + em / 2, y + em / 2), str(number), _BOX, font_of(round(em * 0.8)), anchor="mm")
+        draw.text(
+            (x + em / 2, y + em / 2), str(number), _BOX, font_for(str(number), round(em * 0.8)), anchor="mm"
+        )
 
 
 def embedded(image: Image.Image, says: str) -> str:
