@@ -9,6 +9,12 @@ _NO_MEMORY = re.compile(
     "out of memory|insufficient memory|(can't|cannot|unable to|failed to) allocate", re.IGNORECASE
 )
 
+#: How torch says that workers cannot hand on what they have loaded.
+_NO_SHARED_MEMORY = re.compile(
+    r"unable to (allocate|open) shared memory|unable to (write to|mmap \d+ bytes from) file </torch|"
+    "workers are out of shared memory"
+)
+
 
 def first_line(error: BaseException) -> str:
     """What an error of another library says in its first line, without colours; its type if it says nothing."""
@@ -102,7 +108,15 @@ def memory_told(where: str, *, to_save_it: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError) or not is_out_of_memory(error):
+        if isinstance(error, UserError):
+            raise
+        if _NO_SHARED_MEMORY.search(str(error)):
+            raise OutOfMemoryError(
+                "the shared memory (/dev/shm) through which images come from the processes that load them does not "
+                "suffice. Give it more, e.g. by docker run --shm-size=8g, or take fewer data.workers; a training goes "
+                "on by --resume"
+            ) from None
+        if not is_out_of_memory(error):
             raise
         sentences = re.split(r"(?<=[a-z])\. |\n", str(error))
         reason = next((one for one in sentences if _NO_MEMORY.search(one)), type(error).__name__)

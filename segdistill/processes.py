@@ -1,8 +1,5 @@
 """Several processes that work on one job, one per device."""
 
-import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -17,13 +14,12 @@ from segdistill.errors import (
     NonFiniteError,
     ToldByAnotherError,
     UserError,
+    first_line,
     memory_told,
 )
+from segdistill.orphans import end_with_parent
 
 Made = TypeVar("Made")
-
-
-_WATCH_SECONDS = 1.0
 
 
 @contextmanager
@@ -41,7 +37,7 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
 
     Raises:
         OutOfMemoryError: if it does not.
-        LostProcessError: if another process ended alone.
+        LostProcessError: if another process ended alone, or one that loads images for this one.
         ToldByAnotherError: instead of what all processes meet, such as an interruption, in all but the first one.
     """
     fabric.launch()
@@ -60,6 +56,11 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
             _leave()
         raise
     except RuntimeError as error:
+        if str(error).startswith("DataLoader worker"):
+            raise LostProcessError(
+                f"a process that loads images is gone ({first_line(error)}). If this machine's memory did not "
+                "suffice, take fewer data.workers, or data.cache=false; a training goes on by --resume"
+            ) from None
         if "closed by peer" not in str(error):  # gloo's word for a process that is gone
             raise
         raise LostProcessError(
@@ -81,16 +82,26 @@ def in_turn(fabric: Fabric, make: Callable[[], Made]) -> Made:
             made = make()
         except (UserError, OSError) as error:
             problem = error
+    end_together(fabric, problem)
+    return made
+
+
+def end_together(fabric: Fabric, problem: UserError | OSError | None) -> None:
+    """Return in all processes if none has met a problem.
+
+    Raises:
+        UserError, OSError: what the first process met, or another one, in the first one alone.
+        ToldByAnotherError: in the others, if any process met one.
+    """
     problems = [problem]
     if fabric.world_size > 1:
         problems = [None] * fabric.world_size
         distributed.all_gather_object(problems, problem)
     met = [one for one in problems if one is not None]
-    if not met:
-        return made
-    if fabric.is_global_zero:
+    if met and fabric.is_global_zero:
         raise met[0]
-    raise ToldByAnotherError
+    if met:
+        raise ToldByAnotherError
 
 
 def by_first(fabric: Fabric, act: Callable[[], None]) -> None:
@@ -122,18 +133,6 @@ def agreed(fabric: Fabric, *wishes: bool) -> list[bool]:
     )
     assert isinstance(votes, torch.Tensor)
     return (votes > 0).tolist()
-
-
-def end_with_parent() -> None:
-    """End this process when the one that started it is gone: a collective call of NCCL's would wait half an hour."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCH_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 def _leave() -> None:

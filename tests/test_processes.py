@@ -121,6 +121,26 @@ def test_every_librarys_lack_of_memory_is_known(ask: Callable[[], object]) -> No
         ask()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+        "shared memory. Please try to raise your shared memory limit.",
+    ],
+)
+def test_lack_of_shared_memory_has_another_way_out(error: str) -> None:
+    way_out = r"/dev/shm.*--shm-size=8g, or take fewer data\.workers"
+    with pytest.raises(OutOfMemoryError, match=way_out), launched_alone():
+        raise RuntimeError(error)
+
+
+def test_a_worker_that_is_gone_is_told() -> None:
+    told = r"loads images is gone \(DataLoader worker \(pid 7\) is killed by signal: Killed\.\)\..*--resume"
+    with pytest.raises(LostProcessError, match=told), launched_alone():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+
 def test_a_process_that_is_gone_has_told_why() -> None:
     """What another one met alone, this one notices by gloo's connection."""
     with pytest.raises(LostProcessError, match="that process says why"), launched_alone():
@@ -159,7 +179,7 @@ def test_what_the_first_process_meets_the_others_are_told(monkeypatch: pytest.Mo
 
 PARENT = """
 import subprocess, sys
-code = "import time; from segdistill.processes import end_with_parent; end_with_parent(); print(1, flush=True)"
+code = "import time; from segdistill.orphans import end_with_parent; end_with_parent(); print(1, flush=True)"
 code += "; time.sleep(600)"
 child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 child.stdout.readline()

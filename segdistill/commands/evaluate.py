@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress, track
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from segdistill.commands.error_page import ErrorCounts, write_error_page
 from segdistill.commands.protocol import in_words, of_measures
@@ -26,15 +26,15 @@ from segdistill.commands.tables import stream_table
 from segdistill.commands.versions import versions
 from segdistill.commands.written_masks import STORED
 from segdistill.console import new_console, warn
-from segdistill.data.loading import worker_keywords
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.taxonomy import Taxonomy
+from segdistill.data.workers import WorkerLoader
 from segdistill.errors import DataError, EvaluationError
 from segdistill.evaluation.evaluator import Labelling, Watcher, evaluate_images, score_classes
 from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.files import make_room, write_json
-from segdistill.processes import in_turn, launched
+from segdistill.processes import end_together, in_turn, launched
 from segdistill.report.confusion import confusion_csv, confusion_picture
 from segdistill.report.lettering import boxes_in_words
 
@@ -199,29 +199,34 @@ def _scored(
     samples = subject.samples
     share = range(fabric.global_rank, len(samples), fabric.world_size)
     workers = subject.workers // fabric.world_size
-    loader: DataLoader[tuple[int, LabelledImage]] = DataLoader(
-        Decoded(samples), sampler=share, batch_size=None, collate_fn=_as_it_is, **worker_keywords(workers)
+    loader = WorkerLoader[tuple[int, LabelledImage]](
+        Decoded(samples), workers=workers, sampler=share, batch_size=None, collate_fn=_as_it_is
     )
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        labelled = _labelled(subject, progress.track(loader, len(share), description="scoring"))
+        labelled = _labelled(subject, progress.track(loader, len(share), description="scoring"), fabric)
         return evaluate_images(labelled, samples.taxonomy, watchers=watchers)
 
 
 def _labelled(
-    subject: Subject, samples: Iterable[tuple[int, LabelledImage]]
+    subject: Subject, samples: Iterable[tuple[int, LabelledImage]], fabric: Fabric
 ) -> Iterator[tuple[int, LabelledImage, Mapping[str, Labelling]]]:
-    """Every image with what is said of it; ends in one DataError that lists what cannot be scored."""
+    """Every image with what is said of it; ends for all processes in one DataError with what cannot be scored."""
     problems: list[str] = []
-    for index, sample in samples:
-        try:
-            said = subject.label(index, sample)
-        except DataError as problem:
-            problems.append(str(problem))
-        else:
-            yield index, sample, said
+    end: DataError | None = None
+    try:
+        for index, sample in samples:
+            try:
+                said = subject.label(index, sample)
+            except DataError as problem:
+                problems.append(str(problem))
+            else:
+                yield index, sample, said
+    except DataError as unread:
+        end = unread
     if problems:
         head = f"{len(problems)} of {len(subject.samples)} images cannot be scored:"
-        raise DataError("\n  ".join([head, *problems]))
+        end = DataError("\n  ".join([head, *problems]))
+    end_together(fabric, end)
 
 
 @dataclass(frozen=True)

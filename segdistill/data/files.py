@@ -15,7 +15,7 @@ from segdistill.data.mask_code import FOREIGN, MaskCode, MaskForm
 from segdistill.data.problems import Kind, Problem
 from segdistill.data.samples import LabelledImage
 from segdistill.data.taxonomy import Taxonomy
-from segdistill.errors import DataError, MaskFormError
+from segdistill.errors import DataError, MaskFormError, is_out_of_memory
 
 Image.MAX_IMAGE_PIXELS = None  # PIL takes large images for an attack; these are the user's own
 
@@ -308,6 +308,8 @@ def _decode(path: Path) -> _Stored:
         raise DataError(f"{path}: {what}") from error
     # For bad bytes PIL's readers raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more.
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise DataError(f"{path}: cannot be decoded: {error}") from error
     if pages > 1:
         raise DataError(f"{path}: holds {pages} pages; save each as a file of its own")

@@ -1,12 +1,8 @@
 """Deterministic loading: which samples a step sees, and in which pixels, depends on seed and position alone."""
 
-import atexit
-import multiprocessing
-import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.transforms import EvalTransform, TrainTransform
+from segdistill.data.workers import WorkerLoader
 from segdistill.errors import DataError, is_out_of_memory
 from segdistill.seeds import stream_seed
 
@@ -29,7 +26,7 @@ class Batch(NamedTuple):
 class EvalItem:
     index: int
     image: Tensor  # (3, h, w) float32, normalised, at the network's input size
-    labels: Tensor  # (H, W) int64, at the label's own size
+    labels: Tensor  # (H, W) uint8, at the label's own size
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,7 @@ class EvalDataset(Dataset[EvalItem]):
 
     def __getitem__(self, index: int) -> EvalItem:
         sample: LabelledImage = self.samples.load(index)
-        labels = torch.from_numpy(sample.mask.astype(np.int64))
-        return EvalItem(index, to_tensor(self.transform(sample.image)), labels)
+        return EvalItem(index, to_tensor(self.transform(sample.image)), torch.tensor(sample.mask))
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -196,48 +192,16 @@ class EpochBatches(Sampler[list[Place]]):
         return places
 
 
-def worker_keywords(count: int) -> dict[str, Any]:
-    """What a DataLoader has to know of its workers.
-
-    On Linux they are forked, which Python does not do by itself any more from 3.14 on: decoded images are then in
-    memory once, and not once for each worker.
-    """
-    if not count:
-        return {"num_workers": 0}
-    context = "fork" if sys.platform == "linux" else None
-    return {"num_workers": count, "worker_init_fn": _leave_signals, "multiprocessing_context": context}
-
-
-def _leave_signals(worker: int) -> None:
-    """A signal to all processes of a run, such as a terminal's Ctrl-C, is for the one that trains, which may still
-    want a batch before it ends. A worker ends when that one tells it to, or is gone.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@atexit.register
-def _end_workers() -> None:
-    """What an error has kept alive to the end of the program. Python would send SIGTERM and wait for ever."""
-    if workers := [child for child in multiprocessing.active_children() if child.daemon]:
-        if hasattr(signal, "SIGCHLD"):
-            signal.signal(
-                signal.SIGCHLD, signal.SIG_DFL
-            )  # torch's handler takes a killed worker for an error
-        for worker in workers:
-            worker.kill()
-
-
 def train_loader(
     dataset: TrainDataset, batches: EpochBatches, *, workers: int, pin_memory: bool
 ) -> "DataLoader[Batch]":
     """The batches of one process in their order; the pixels do not depend on the number of workers."""
-    return DataLoader(
+    return WorkerLoader(
         dataset,
+        workers=workers,
         batch_sampler=batches,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        **worker_keywords(workers),
     )
 
 
@@ -248,13 +212,22 @@ def eval_loader(
 
     Each process gets its share of the indexes without padding them, so that every image counts once.
     """
-    return DataLoader(
+    return WorkerLoader(
         dataset,
+        workers=workers,
         sampler=range(rank, len(dataset), world_size),
         batch_size=None,
+        collate_fn=_in_shared_memory if workers else None,
         persistent_workers=workers > 0,
-        **worker_keywords(workers),
     )
+
+
+def _in_shared_memory(item: EvalItem) -> EvalItem:
+    """Where it is sent from anyway. If it does not suffice, here the error is told; a worker's queue would drop the
+    item, and the other side would wait for it."""
+    item.image.share_memory_()
+    item.labels.share_memory_()
+    return item
 
 
 def refuse_too_few(*, length: int, batch_size: int, accumulate: int) -> None:

@@ -111,9 +111,10 @@ def evaluate(
     """
     tallies = Tallies(taxonomy, thorough=False)
     for item in items:
+        labels = item.labels.long()
         for name, logits in predict(item.image.unsqueeze(0)).items():
             prediction = likeliest(upsample(logits.float(), *item.labels.shape[-2:]))  # (H, W)
-            tallies.add(name, Labelling(prediction, None), item.labels)
+            tallies.add(name, Labelling(prediction, None), labels)
     return tallies.scores()
 
 

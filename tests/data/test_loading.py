@@ -1,11 +1,5 @@
 """Which samples a step sees, and in which pixels: a matter of seed and position alone."""
 
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -216,68 +210,6 @@ def test_any_number_of_workers_sees_the_same_pixels(without_workers: list[list[B
         assert_same(one, other)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_workers_outlive_a_signal_to_all_processes(number: signal.Signals) -> None:
-    """The run may need further batches on its way to a checkpoint."""
-    before = set(multiprocessing.active_children())
-    batches = epoch_batches(length=28)
-    loader = iter(train_loader(train_dataset(28), batches, workers=2, pin_memory=False))
-    got = [next(loader), next(loader)]  # one of each: both are at work
-    workers = set(multiprocessing.active_children()) - before
-    assert len(workers) == 2
-    for worker in workers:
-        assert worker.pid
-        os.kill(worker.pid, number)
-    got += loader
-    assert len(got) == 7
-
-
-WITH_WORKERS = """
-from segdistill.data.loading import EvalDataset, eval_loader
-from segdistill.data.synthetic import SyntheticStreets
-from segdistill.data.transforms import EvalTransform, Normalisation
-
-streets = SyntheticStreets(split="val", length=8, height=32, width=48, seed=0)
-transform = EvalTransform(size=(32, 48), normalisation=Normalisation((0.5,) * 3, (0.5,) * 3))
-loader = iter(eval_loader(EvalDataset(streets, transform), workers=2))
-next(loader)
-raise RuntimeError("what nobody has foreseen")
-"""
-
-
-def test_workers_end_with_a_program_that_fails() -> None:
-    """An error keeps its loader alive to the end, when Python sends them SIGTERM and waits."""
-    done = subprocess.run([sys.executable, "-c", WITH_WORKERS], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    assert done.stderr.endswith("RuntimeError: what nobody has foreseen\n"), "and nothing of killed workers"
-
-
-@pytest.fixture
-def other_start_method() -> Iterator[None]:
-    """Python's own from 3.14 on."""
-    before = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method("forkserver", force=True)
-    yield
-    multiprocessing.set_start_method(before, force=True)
-
-
-@dataclass
-class Unpicklable(Noise):
-    """What only a forked worker can have."""
-
-    held: Callable[[], None] = lambda: None
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere forking is not safe, or not there")
-@pytest.mark.usefixtures("other_start_method")
-def test_workers_share_the_memory_of_the_samples() -> None:
-    samples = Unpicklable(8, held=lambda: None)
-    loader = eval_loader(
-        EvalDataset(samples, EvalTransform(size=SIZE, normalisation=NORMALISATION)), workers=1
-    )
-    assert [item.index for item in loader] == list(range(8))
-
-
 def test_epochs_differ(without_workers: list[list[Batch]]) -> None:
     first, second, _ = without_workers
     assert not any(torch.equal(a.images, b.images) for a in first for b in second)
@@ -331,7 +263,7 @@ def test_evaluation_leaves_the_labels_as_they_are(workers: int) -> None:
         assert item.index == index
         assert (item.image.shape, item.image.dtype) == ((3, *SIZE), torch.float32)
         assert isinstance(item.labels, Tensor)
-        assert item.labels.dtype == torch.int64
+        assert item.labels.dtype == torch.uint8
         np.testing.assert_array_equal(item.labels.numpy(), sample.mask)
         transform = EvalTransform(size=SIZE, normalisation=NORMALISATION)
         np.testing.assert_array_equal(item.image.numpy(), transform(sample.image).transpose(2, 0, 1))
@@ -373,6 +305,19 @@ def test_a_bad_file_is_told_in_the_same_words_by_a_worker(workers: int) -> None:
     with pytest.raises(DataError) as caught:
         list(eval_loader(dataset, workers=workers))
     assert str(caught.value) == "b.png: cannot be decoded: Error: cut short\n  c.png: no such file"
+
+
+def test_a_worker_that_cannot_hand_on_an_image_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container /dev/shm may be small. A queue of torch's would print the error and wait for ever."""
+
+    def full(_: Tensor) -> Tensor:
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
+        )
+
+    monkeypatch.setattr(Tensor, "share_memory_", full)  # in the worker, too, which is forked
+    with pytest.raises(RuntimeError, match="unable to allocate shared memory"):
+        list(eval_loader(eval_dataset(3), workers=1))
 
 
 def test_a_transform_that_fills_masks_with_no_class_is_named_with_its_sample() -> None:
