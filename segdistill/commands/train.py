@@ -1,6 +1,8 @@
 """`segdistill train`: configuration in, a deployed network out."""
 
 import os
+import threading
+from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from segdistill.commands.versions import differences, in_their_order
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.console import new_console, warn
+from segdistill.data.loading import EvalItem
 from segdistill.errors import ExportError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.metrics import Scores, miou_by_stream
@@ -39,6 +42,7 @@ from segdistill.resolution import pad_to_multiple
 from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.host_memory import keep_freed_memory
+from segdistill.training.interruption import until
 from segdistill.training.loop import fit
 from segdistill.training.run_log import RunLog
 from segdistill.training.state import TrainState
@@ -107,9 +111,12 @@ def fit_and_score(
     taxonomy = data.val.samples.taxonomy
     predictor = MultiBranchPredictor(state.scored_net, multiple=multiple, device=fabric.device)
 
-    def score() -> dict[str, Scores]:
+    def score(stop: threading.Event | None = None) -> dict[str, Scores]:
         share_buffers(state)
-        return evaluate(predictor, data.val_loader, taxonomy)
+        items: Iterable[EvalItem] = data.val_loader
+        if stop and fabric.world_size == 1:  # several processes have to end together
+            items = until(stop, items)
+        return evaluate(predictor, items, taxonomy)
 
     checkpoints = folder.checkpoints(config)
     log = None

@@ -2,10 +2,24 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+from segdistill.errors import InterruptedRunError
+
+Item = TypeVar("Item")
+
+INTERRUPTED = "interrupted; everything up to here is saved, --resume goes on"
+
+
+def until(stop: threading.Event, items: Iterable[Item]) -> Iterator[Item]:
+    """Raises InterruptedRunError where the event is set before one of the items."""
+    for item in items:
+        if stop.is_set():
+            raise InterruptedRunError(INTERRUPTED)
+        yield item
 
 
 @contextmanager

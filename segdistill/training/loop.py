@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,14 +11,14 @@ import torch
 from torch import Tensor
 
 from segdistill.data.loading import Batch, EpochBatches
-from segdistill.errors import InterruptedRunError
+from segdistill.errors import InterruptedRunError, UserError
 from segdistill.evaluation.metrics import Scores
 from segdistill.processes import agreed, by_first
 from segdistill.seeds import stream_seed
 from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import Checkpoints
 from segdistill.training.host_memory import peak_memory_bytes
-from segdistill.training.interruption import stop_requested
+from segdistill.training.interruption import INTERRUPTED, stop_requested
 from segdistill.training.optimizers import learning_rates
 from segdistill.training.run_log import EpochResult, RunLog
 from segdistill.training.state import Position, TermSums, TrainState
@@ -47,7 +48,7 @@ def fit(
     *,
     loader: Iterable[Batch],
     batches: EpochBatches,
-    evaluate: Callable[[], Mapping[str, Scores]],
+    evaluate: Callable[[threading.Event], Mapping[str, Scores]],
     checkpoints: Checkpoints,
     log: RunLog | None,
 ) -> Mapping[str, Scores] | None:
@@ -58,7 +59,8 @@ def fit(
         settings: see `LoopSettings`.
         loader: of the batches.
         batches: the order in which it gives them.
-        evaluate: scores of every stream, with the weights as they are; all processes call it.
+        evaluate: scores of every stream, with the weights as they are; all processes call it. It may raise
+            InterruptedRunError once the event is set that it is given.
         checkpoints: where to save; only the first process does.
         log: of the first process; None in the others.
 
@@ -79,10 +81,12 @@ def fit(
             train_epoch(
                 state, settings, loader=loader, batches=batches, checkpoints=checkpoints, log=log, stop=stop
             )
-            position.epoch_done(memory_bytes=peak_memory_bytes(state.fabric.device))
-            scores = None
-            if position.epoch % settings.eval_every == 0 or position.epoch == settings.epochs:
-                scores = evaluate()
+            memory_bytes = peak_memory_bytes(state.fabric.device)
+            scores, done = None, position.epoch + 1
+            if done % settings.eval_every == 0 or done == settings.epochs:
+                with _steps_kept(state, checkpoints):
+                    scores = evaluate(stop)
+            position.epoch_done(memory_bytes=memory_bytes)
             better = scores is not None and position.note_best(scores[PRIMARY].miou)
             result = EpochResult(
                 terms=state.epoch_terms.means(),
@@ -93,6 +97,18 @@ def fit(
             state.epoch_terms = TermSums()
             by_first(state.fabric, partial(_write_epoch, state, settings, result, better, checkpoints, log))
     return scores
+
+
+@contextmanager
+def _steps_kept(state: TrainState, checkpoints: Checkpoints) -> Iterator[None]:
+    """Whatever ends the scoring of an epoch, its steps are saved; to go on is to score it anew. Of several processes
+    one may end alone, and to save takes all."""
+    try:
+        yield
+    except (InterruptedRunError, UserError, OSError):
+        if state.fabric.world_size == 1:
+            checkpoints.save(checkpoints.last, state)
+        raise
 
 
 def _write_epoch(
@@ -151,7 +167,7 @@ def train_epoch(
             by_first(state.fabric, partial(checkpoints.save, checkpoints.last, state))
             watch.restart()
         if stopped:
-            raise InterruptedRunError("interrupted; everything up to here is saved, --resume goes on")
+            raise InterruptedRunError(INTERRUPTED)
     _look(state, steps, log)
     position.seconds += watch.lap()  # what the device had still to do
 

@@ -16,12 +16,15 @@ from one_step import train_once
 
 from segdistill.build.training import build_fabric, build_loop_settings, build_state
 from segdistill.build.training_data import build_training_data
+from segdistill.commands import train as train_command
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.train import fit_and_score, train
 from segdistill.config import Config
 from segdistill.console import new_console
 from segdistill.data.loading import Batch
-from segdistill.errors import InterruptedRunError, NonFiniteError, RunFolderError
+from segdistill.errors import DataError, InterruptedRunError, NonFiniteError, RunFolderError
+from segdistill.evaluation.evaluator import evaluate
+from segdistill.evaluation.metrics import Scores
 from segdistill.losses.maps import StepMaps
 from segdistill.losses.objective import Objective, Schedule, Term
 from segdistill.models.primary import input_multiple
@@ -145,6 +148,35 @@ def test_a_run_stopped_inside_an_epoch_resumes_to_the_bit_equal_end(
     assert second.metrics() == whole.metrics()
     for one, other in zip(stopped.seen + second.seen, whole.seen, strict=False):
         assert torch.equal(one.images, other.images)
+
+
+@pytest.mark.parametrize("end", [InterruptedRunError, DataError])
+def test_a_run_that_ends_while_it_is_scored_has_lost_no_step(
+    tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[Exception]
+) -> None:
+    config = tiny_config(train={"epochs": 2}, method={"kind": "baseline"})
+    whole = Run(config.model_copy(update={"out": tmp_path / "whole"})).go()
+    cut = config.model_copy(update={"out": tmp_path / "cut"})
+    calls = 0
+
+    def ended(*given: Any) -> dict[str, Scores]:
+        nonlocal calls
+        calls += 1
+        if calls == 2 and end is DataError:
+            raise DataError("an image is gone")
+        if calls == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*given)
+
+    monkeypatch.setattr(train_command, "evaluate", ended)
+    with pytest.raises(end):
+        Run(cut).go()
+    second = Run(resumed(cut))
+    second.go()
+    assert not second.seen, "all steps were done"
+    assert calls == 3, "but the last epoch was to be scored"
+    assert_same_tensors(second.state.state_dict(), whole.state.state_dict())
+    assert second.metrics() == whole.metrics()
 
 
 def resumed(config: Config) -> Config:
