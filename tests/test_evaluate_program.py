@@ -201,6 +201,19 @@ def test_images_that_were_learnt_are_not_scored_as_others(
     assert len(split.samples) == 4
     assert "the check gives no mIoU: 1 of the 4 images" in " ".join(told.getvalue().split())
 
+    # Val of its own in the run's data, and nothing to train on any more: the run's notes tell.
+    (run / "images_train.txt").write_text("".join(f"{name}\n" for name in sorted(learnt)))
+    (run / "images_val.txt").write_text("".join(f"{name}\n" for name in held_back))
+    for place in ("images", "masks"):
+        (data / place / "val").mkdir()
+        for name in held_back:
+            (data / place / f"{name}.png").rename(data / place / "val" / f"{name}.png")
+    assert main(["evaluate", str(run)]) == 0
+    for place in ("images", "masks"):
+        (data / place / f"{min(learnt)}.png").rename(data / place / "val" / f"{min(learnt)}.png")
+    assert main(["evaluate", str(run)]) == 2
+    assert f"1 of the 5 images of val are among those that {run} was trained on" in capsys.readouterr().err
+
 
 def test_other_data_leave_the_score_of_a_file_alone(
     two_sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

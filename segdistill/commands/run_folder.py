@@ -165,11 +165,15 @@ class RunFolder:
             RunFolderError: if the run was trained on some that are of this split now, and of training no more.
         """
         path = self.path / "images_train.txt"
-        in_training = names_elsewhere(config, split, console=new_console(quiet=True)).get("train")
-        if in_training is None or not path.is_file():
+        if not path.is_file():
             return
+        # Names may come in several splits, each with a folder of its own.
+        apart = names_elsewhere(config, split, console=new_console(quiet=True)).get("train")
+        if apart is None:  # nothing is to be trained on any more
+            noted = self.path / f"images_{split}.txt"
+            apart = read_text(noted).split("\n") if noted.is_file() else []
         names = names_of(samples)
-        learnt = sorted(set(names) & set(read_text(path).split("\n")) - set(in_training))
+        learnt = sorted(set(names) & set(read_text(path).split("\n")) - set(apart))
         if learnt:
             raise RunFolderError(
                 f"{len(learnt)} of the {len(names)} images of {split} are among those that {self.path} was trained on "

@@ -287,6 +287,20 @@ def test_an_image_of_val_is_none_of_test(layout: FolderLayout) -> None:
     assert trained.endswith(f"is also trained on ({layout.root}/train.txt, line 1)")
 
 
+def test_test_may_be_val_on_purpose(layout: FolderLayout) -> None:
+    lists = with_lists(layout, train="b c\n", val="a\n")
+    listing = list_split(replace(lists, lists={**lists.lists, "test": "./val.txt"}), "test")
+    assert (names(listing), listing.problems) == (["a"], ())
+
+
+def test_lists_of_what_is_only_scored_are_enough(layout: FolderLayout) -> None:
+    lists = with_lists(layout, train="b c\n", val="a\n", test="a\n")
+    for one in ("train", "val"):
+        (layout.root / f"{one}.txt").unlink()
+    listing = list_split(lists, "test")
+    assert (names(listing), listing.problems) == (["a"], ())
+
+
 @pytest.mark.parametrize("spelling", ["{root}/images/a.jpg", "images/../images/a.jpg", "./link/a.jpg"])
 def test_an_image_is_the_same_by_every_path(layout: FolderLayout, spelling: str) -> None:
     path = spelling.format(root=layout.root)
@@ -402,14 +416,20 @@ def test_folders_that_look_like_splits_are_not_dealt_out(
     assert "data.folder.lists" in message
 
 
-@pytest.mark.parametrize(
-    ("folders", "split"), [(("val",), "train"), (("val",), "test"), (("test", "val"), "train")]
-)
+def test_a_split_that_is_not_among_the_folders_is_told(layout: FolderLayout) -> None:
+    """Where a network is only scored, nothing has to be there to train on."""
+    touch(layout.root, "images/test/a.png", "masks/test/a.png")
+    assert refusal(layout, "val").endswith(
+        "images has the sub-folders test, but no val: score these by --split test"
+    )
+
+
+@pytest.mark.parametrize("folders", [("val",), ("test", "val")])
 def test_a_folder_of_training_images_that_is_missing_is_told(
-    layout: FolderLayout, folders: tuple[str, ...], split: str
+    layout: FolderLayout, folders: tuple[str, ...]
 ) -> None:
     touch(layout.root, *(f"{kind}/{folder}/a.png" for kind in ("images", "masks") for folder in folders))
-    message = refusal(layout, split)
+    message = refusal(layout, "train")
     assert f"images has the sub-folders {', '.join(folders)}, but no train: put the images" in message
     assert f"into {layout.root}/images/train and their masks into {layout.root}/masks/train" in message
     assert "Rename" not in message

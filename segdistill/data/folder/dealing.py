@@ -20,7 +20,7 @@ def dealt(layout: FolderLayout, split: str) -> Listing:
         DataError: the split has no share, training would be left without an image, or sub-folders look like splits.
     """
     whole = matched(layout, "")
-    _refuse_folders_like_splits(layout)
+    _refuse_folders_like_splits(layout, split)
     if split != "train" and not layout.shares.get(split):
         raise DataError(
             f"{layout.root} has no split {split}: before the training, give it a share by data.folder.{split}_share, "
@@ -58,13 +58,15 @@ def _count(share: float, total: int) -> int:
     return max(1, round(share * total)) if share else 0
 
 
-def _refuse_folders_like_splits(layout: FolderLayout) -> None:
+def _refuse_folders_like_splits(layout: FolderLayout, split: str) -> None:
     """Raises DataError if images that are to be dealt out lie in folders of splits, `train` not being one of them."""
     folder = layout.root / layout.images
     alike = [name for name in _folders_in(folder) if _LIKE_A_SPLIT.fullmatch(name)]
     found = f"{folder} has the sub-folders {', '.join(alike)}"
     if not alike:
         return
+    if set(alike) <= set(SPLITS) and split != "train":
+        raise DataError(f"{found}, but no {split}: score these by --split {alike[0]}")
     if set(alike) <= set(SPLITS):
         raise DataError(
             f"{found}, but no train: put the images to train on into {folder / 'train'} and their masks into "

@@ -94,10 +94,11 @@ def listed(layout: FolderLayout, split: str) -> Listing:
         DataError: the list is missing, cannot be read, or is empty.
     """
     if split not in layout.lists:
-        others = " or ".join(map(str, layout.lists.values()))
+        other = "val" if "val" in layout.lists else next(iter(layout.lists))
         raise DataError(
-            f"the data set has no split {split}: name its list by data.folder.lists.{split} before the training. "
-            f"A trained network scores other images by data.root=DIR, if {others} there names them"
+            f"the data set has no split {split}: name its list by data.folder.lists.{split} before the training. A "
+            f"trained network scores other images by --split {other} data.root=DIR, if {layout.lists[other]} there "
+            "names them"
         )
     if not layout.root.is_dir():
         raise DataMissingError(f"{layout.root}: no such folder (data.root). {nearest(layout.root)}")
@@ -110,11 +111,17 @@ def listed(layout: FolderLayout, split: str) -> Listing:
     earlier = {
         use: _entries(index, one)
         for one, use in (("train", "trained on"), ("val", "in the list of val"))
-        if SPLITS.index(one) < SPLITS.index(split) and one in layout.lists
+        if SPLITS.index(one) < SPLITS.index(split) and _is_another(layout, one, split)
     }
     problems = [problem for entry in entries for problem in entry.problems] + _again(entries, earlier)
     pairs = [entry.pair for entry in entries if entry.pair is not None]
     return Listing(tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(problems))
+
+
+def _is_another(layout: FolderLayout, one: str, split: str) -> bool:
+    """Whether there is a list of `one`: who only scores may have none of train, and test may be val on purpose."""
+    path = layout.root / layout.lists.get(one, "")
+    return path.is_file() and (one == "train" or not path.samefile(layout.root / layout.lists[split]))
 
 
 def _entries(index: _Index, split: str) -> list[_Entry]:
@@ -139,8 +146,8 @@ def _entries(index: _Index, split: str) -> list[_Entry]:
 
 
 def _again(entries: Sequence[_Entry], earlier: Mapping[str, Sequence[_Entry]]) -> list[Problem]:
-    """Images that come a second time, by whatever path: in their list, or in that of an earlier split, by what is said
-    of those."""
+    """Images that come a second time, by whatever path: in their list, or in one of `earlier`, where what is to be said
+    of its images leads to its lines."""
     problems = []
     used: dict[str, str] = {}
     for use, others in earlier.items():
