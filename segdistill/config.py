@@ -333,9 +333,17 @@ class Config(Section):
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
+    def _bundled_is_lite0(self) -> "Config":
+        if self.model.encoder_weights == "bundled" and self.model.encoder != "tu-tf_efficientnet_lite0":
+            raise ValueError(
+                f"model.encoder_weights='bundled' exists for tu-tf_efficientnet_lite0 only, and model.encoder is "
+                f"{self.model.encoder!r}; use model.encoder_weights=imagenet (download) or none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _known_encoder(self) -> "Config":
-        """Here, where all else holds, as it takes seconds of imports to know the names: other mistakes are told
-        at once."""
+        """The last of all, for it takes seconds of imports to know the names: other mistakes are told at once."""
         import segmentation_models_pytorch as smp
         import timm
 
@@ -351,15 +359,6 @@ class Config(Section):
             raise ValueError(
                 f"model.encoder = {encoder!r}: there is no such encoder; {hint}smp's own encoders and 'tu-' + any "
                 "timm model are known"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _bundled_is_lite0(self) -> "Config":
-        if self.model.encoder_weights == "bundled" and self.model.encoder != "tu-tf_efficientnet_lite0":
-            raise ValueError(
-                f"model.encoder_weights='bundled' exists for tu-tf_efficientnet_lite0 only, and model.encoder is "
-                f"{self.model.encoder!r}; use model.encoder_weights=imagenet (download) or none"
             )
         return self
 

@@ -29,11 +29,11 @@ def refuse_no_onnx(path: Path) -> None:
 
 
 def refuse_no_network(path: Path) -> None:
-    """Of a run its deployed weights alone may be there, or an ONNX file.
+    """Of the folder of a run, its deployed weights are enough.
 
     Raises:
         ExportError: if an ONNX file is named that is not there.
-        RunFolderError: if anything else is named that has no network.
+        RunFolderError: if it is neither such a file nor the folder of a run.
     """
     if is_onnx(path):
         refuse_no_onnx(path)

@@ -149,6 +149,7 @@ def test_every_tool_is_its_command(tool: Path) -> None:
     [
         ("train c.yaml train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
         ("compare c.yaml train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
+        ("train c.yaml model.encoder_weights=bundled", "exists for tu-tf_efficientnet_lite0 only"),
         ("evaluate runs/mine", "runs/mine is not the folder of a run: it has no config.yaml"),
         ("evaluate mine.onnx", "mine.onnx: no such file; make it by tools/export.py RUN"),
         ("evaluate c.yaml", "c.yaml is a configuration, which names data but no network"),

@@ -6,7 +6,6 @@ from pathlib import Path
 from rich.console import Console
 
 from segdistill.cli.values import Commands, number
-from segdistill.commands.predict_sources import check_places
 from segdistill.given_model import refuse_no_network
 
 
@@ -32,6 +31,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
+    from segdistill.commands.predict_sources import check_places
+
     refuse_no_network(arguments.model)
     check_places(arguments.source, arguments.out)
 

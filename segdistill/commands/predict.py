@@ -20,6 +20,7 @@ from segdistill.commands.predict_sources import (
     OVERLAYS,
     VIDEO_OVERLAY,
     VIDEOS,
+    check_places,
     find_images,
     is_video,
     listed,
@@ -69,7 +70,7 @@ def predict(
 
     Args:
         model: a run folder, or an ONNX file made by `segdistill export`.
-        source: an image, a folder of images, or a video; `check_places` has found it.
+        source: an image, a folder of images, or a video.
         out: folder of the results; not the one that holds the source.
         stream: by default the deployed network, or the one that the ONNX file holds. The other streams of a run
             come out of its checkpoint.
@@ -81,9 +82,11 @@ def predict(
     Raises:
         DataError: if there is nothing to segment, or, after all the others, for images that cannot be decoded or
             segmented, or whose results cannot have their place.
+        PathError: if results cannot be written to `out`.
         RunFolderError: if the run folder is missing or foreign, or lacks the stream.
         ExportError: if the ONNX file is missing or foreign, or lacks the stream.
     """
+    check_places(source, out)
     style = Style(opacity, legend)
     if is_video(source):
         video = Video(source)

@@ -1,10 +1,10 @@
-"""The time that training steps take, without what is done between two of them."""
+"""The time that training takes, what it waits for its images included."""
 
 import time
 
 
 class Stopwatch:
-    """Runs from the moment it is made. Who does something else than steps restarts it afterwards."""
+    """Runs from the moment it is made. Who does something else than training restarts it afterwards."""
 
     def __init__(self) -> None:
         self.restart()
