@@ -25,11 +25,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: listing every problem with its key, value and remedy.
     """
+    if path.is_dir():  # Windows tells of no permission to read it
+        its_own = f"; a run has its own, {path / 'config.yaml'}" if (path / "config.yaml").is_file() else ""
+        raise ConfigError(f"{path} is a folder; name a configuration, a YAML file{its_own}")
     try:
         text = read_text(path)
-    except IsADirectoryError:
-        its_own = f"; a run has its own, {path / 'config.yaml'}" if (path / "config.yaml").is_file() else ""
-        raise ConfigError(f"{path} is a folder; name a configuration, a YAML file{its_own}") from None
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
     except UnicodeError as error:
