@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from segdistill.config_io import dump_config
 from segdistill.console import new_console
 from segdistill.data.samples import names_of
 from segdistill.data.taxonomy import CAMVID
+from segdistill.errors import DataError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.predictors import MultiBranchPredictor, PlainPredictor
 from segdistill.export.description import CLASS_INDEX, RGB_IMAGE, Fit
@@ -274,6 +276,31 @@ def test_results_of_two_names_with_dots_stay_two(folder: Path, tmp_path: Path) -
         scored(folder / "run", target=tmp_path / name)
     tables = [f"lr0.00{n}_confusion_primary.{ending}" for n in (1, 2) for ending in ("csv", "png")]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["lr0.001", "lr0.002", *tables])
+
+
+@pytest.mark.parametrize("unread", [0, 1])
+def test_processes_end_together_by_what_one_of_them_cannot_score(
+    monkeypatch: pytest.MonkeyPatch, unread: int
+) -> None:
+    """What the network cannot be asked about, and what the loader could not read, which ends with it."""
+
+    class Odd:
+        samples = range(3)
+
+        def label(self, index: int, _: object) -> dict[str, Any]:
+            raise DataError(f"image {index} is odd")
+
+    def loaded() -> Iterator[tuple[int, Any]]:
+        yield from ((index, None) for index in range(2 - 2 * unread))
+        raise DataError("c.png: no such file")
+
+    met: list[Any] = []
+    monkeypatch.setattr(evaluate_command, "end_together", lambda _fabric, problem: met.append(str(problem)))
+    fabric: Any = None
+    subject: Any = Odd()
+    assert list(evaluate_command._labelled(subject, loaded(), fabric)) == []
+    odd = "" if unread else "  image 0 is odd\n  image 1 is odd\n"
+    assert met == [f"{1 if unread else 3} of 3 images cannot be scored:\n{odd}  c.png: no such file"]
 
 
 @pytest.mark.training

@@ -24,7 +24,7 @@ from segdistill.errors import (
     OutOfMemoryError,
     ToldByAnotherError,
 )
-from segdistill.processes import by_first, launched
+from segdistill.processes import by_first, end_together, launched
 
 
 def launched_alone() -> AbstractContextManager[Fabric]:
@@ -175,6 +175,21 @@ def test_what_the_first_process_meets_the_others_are_told(monkeypatch: pytest.Mo
     monkeypatch.setattr(Fabric, "broadcast", lambda *_: True)
     with pytest.raises(ToldByAnotherError):  # and ends if the first one says so
         by_first(fabric, full_disk)
+
+
+@pytest.mark.parametrize(("first", "told"), [(True, EvaluationError), (False, ToldByAnotherError)])
+def test_all_end_by_what_another_one_has_met(
+    monkeypatch: pytest.MonkeyPatch, first: bool, told: type[Exception]
+) -> None:
+    def gather(problems: list[Exception | None], own: Exception | None) -> None:
+        problems[:] = [own, EvaluationError("an image is gone")]
+
+    fabric = Fabric(accelerator="cpu", devices=1)
+    monkeypatch.setattr(Fabric, "world_size", 2)
+    monkeypatch.setattr(Fabric, "is_global_zero", first)
+    monkeypatch.setattr(distributed, "all_gather_object", gather)
+    with pytest.raises(told):
+        end_together(fabric, None)
 
 
 PARENT = """

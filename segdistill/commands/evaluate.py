@@ -212,7 +212,6 @@ def _labelled(
 ) -> Iterator[tuple[int, LabelledImage, Mapping[str, Labelling]]]:
     """Every image with what is said of it; ends for all processes in one DataError with what cannot be scored."""
     problems: list[str] = []
-    end: DataError | None = None
     try:
         for index, sample in samples:
             try:
@@ -221,12 +220,10 @@ def _labelled(
                 problems.append(str(problem))
             else:
                 yield index, sample, said
-    except DataError as unread:
-        end = unread
-    if problems:
-        head = f"{len(problems)} of {len(subject.samples)} images cannot be scored:"
-        end = DataError("\n  ".join([head, *problems]))
-    end_together(fabric, end)
+    except DataError as unread:  # with which a loader ends
+        problems.append(str(unread))
+    head = f"{len(problems)} of {len(subject.samples)} images cannot be scored:"
+    end_together(fabric, DataError("\n  ".join([head, *problems])) if problems else None)
 
 
 @dataclass(frozen=True)
