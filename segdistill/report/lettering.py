@@ -22,9 +22,7 @@ def font_for(text: str, em: int) -> ImageFont.FreeTypeFont:
 def families_for(text: str) -> list[str]:
     """Of matplotlib, which takes each letter from the first one that has it."""
     letters = _letters(text)
-    file = _file_for(letters - _held(_DEJAVU, letters))
-    fontManager.addfont(file)
-    return ["DejaVu Sans", FT2Font(str(file)).family_name]
+    return ["DejaVu Sans", _family_of(_file_for(letters - _held(_DEJAVU, letters)))]
 
 
 def boxes_in_words(names: Sequence[str]) -> str:
@@ -71,6 +69,13 @@ def _held(file: Path, letters: frozenset[str]) -> frozenset[str]:
     if not font.scalable:
         return frozenset()
     return frozenset(letter for letter in letters if font.get_char_index(ord(letter)))
+
+
+@cache
+def _family_of(file: Path) -> str:
+    """Its name in matplotlib, which knows it by now: fonts may be newer than matplotlib's list of them."""
+    fontManager.addfont(file)
+    return FT2Font(str(file)).family_name
 
 
 @cache

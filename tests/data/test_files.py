@@ -304,3 +304,14 @@ def test_a_folder_may_be_a_link_itself(tmp_path: Path) -> None:
     linked(tmp_path, a_self=".")
     (tmp_path / "link").symlink_to("a")
     assert files_below(tmp_path / "link") == [tmp_path / "link/a.png"]
+
+
+def test_lack_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+
+    def load(_: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(MemoryError):
+        read_image(tmp_path / "a.png")

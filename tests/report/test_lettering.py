@@ -46,7 +46,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     before = list(fontManager.ttflist)
     monkeypatch.setattr(lettering, "findSystemFonts", lambda: [str(path) for path in tmp_path.glob("*.ttf")])
-    caches = (lettering._file_for, lettering._installed)
+    caches = (lettering._file_for, lettering._installed, lettering._family_of)
     for one in caches:
         one.cache_clear()
     yield fonts
