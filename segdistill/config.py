@@ -108,6 +108,9 @@ class SupervisedConfig(Section):
     label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     balance: Share = 0.0  # of the cross-entropy; 0: all pixels weigh the same, 1: all classes of a batch do
     dice_weight: NonNegative = 1.0  # rare classes: +6 mIoU for the baseline in a first trial on CamVid
+    jaccard_weight: NonNegative = (
+        0.0  # 1 beside Dice: +1 mIoU for the baseline in a short trial (EXPERIMENTS.md)
+    )
     branch_weight: NonNegative = 1.0  # the primary's own weight is 1
     branch_ramp: Ramp = ((0.0, 1.0),)
 
@@ -134,7 +137,8 @@ class ViewsConfig(Weighted):
 
 class LogitConfig(Weighted):
     weight: NonNegative = 4.0
-    kind: Literal["pixel", "channel"] = "pixel"  # divergence between classes, or between places by class
+    # divergence between classes, divergence between places by class, or Jaccard distance by class
+    kind: Literal["pixel", "channel", "overlap"] = "pixel"
     teacher: Literal["others", "ensemble", "primary"] = "others"  # all sub-models but the student
     students: Literal["all", "primary", "branches"] = "primary"
     temperature: PositiveFloat = 1.0

@@ -19,6 +19,7 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
         class_weights=supervised.class_weights,
         label_smoothing=supervised.label_smoothing,
         dice_weight=supervised.dice_weight,
+        jaccard_weight=supervised.jaccard_weight,
         balance=supervised.balance,
     )
     terms = [Term(PRIMARY, Schedule(1.0), labels.primary)]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segdistill.losses.overlap import jaccard_distance
 from segdistill.losses.reduction import mean_valid
 
 
@@ -91,6 +92,47 @@ def channel_distillation(
     log_q = log_softmax_over_places(logits)
     divergence = (log_p.exp() * (log_p - log_q)).masked_fill(~seen, 0.0).sum(2)  # (B, C)
     return temperature**2 * divergence.mean()
+
+
+def overlap_distillation(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    *,
+    temperature: float,
+    ignore_index: int,
+    gate: Tensor | None = None,
+) -> Tensor:
+    """Jaccard distance between the teacher's soft segmentation of the batch and one sub-model's.
+
+        jaccard_distance(softmax(logits / T), softmax(teacher / T)),   over the classes the teacher sees somewhere
+        (Wang et al., arXiv:2302.05666, sec. 3, distillation with active classes)
+
+    A divergence pulls toward the frequent classes, away from what Dice does for the rare ones; here every class
+    weighs the same and what is taught is overlap, as mIoU counts it.
+
+    Args:
+        logits: (B, C, *spatial), a sub-model's, unnormalised.
+        teacher_logits: (B, C, *spatial); no gradient reaches it.
+        target: (B, *spatial) int64; only its ignored places matter here.
+        temperature: T > 0, dimensionless.
+        ignore_index: places with this label do not count.
+        gate: (B, *spatial) bool; nor do places where it is false.
+
+    Returns:
+        Scalar in 0..1; 0, and still differentiable, if nothing is valid.
+    """
+    seen = target != ignore_index
+    if gate is not None:
+        seen = seen & gate
+    teacher_logits = teacher_logits.detach()
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    present = torch.isin(classes, teacher_logits.argmax(1).masked_fill(~seen, -1))
+    hidden = ~seen.unsqueeze(1)
+    probs, truth = (
+        (maps / temperature).softmax(1).masked_fill(hidden, 0.0) for maps in (logits, teacher_logits)
+    )
+    return jaccard_distance(probs, truth, present=present)
 
 
 def teacher_is_right(teacher_logits: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Learning from labels: cross-entropy and Dice.
+"""Learning from labels: cross-entropy, Dice and Jaccard.
 
 Shapes: (B, C, *spatial); an image classifier is the case without spatial dimensions.
 """
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segdistill.losses.overlap import jaccard_distance
 from segdistill.losses.reduction import mean_valid
 
 
@@ -111,3 +112,18 @@ def dice_loss(logits: Tensor, votes: Tensor) -> Tensor:
     dice = 2 * overlap / ((probs * valid).sum(places) + truth_size).clamp_min(torch.finfo(probs.dtype).tiny)
     present = (truth_size > 0).to(logits.dtype)
     return ((1 - dice) * present).sum() / present.sum().clamp_min(1)
+
+
+def jaccard_loss(logits: Tensor, votes: Tensor) -> Tensor:
+    """Jaccard distance from the labels over the batch, averaged over the classes that occur in them.
+
+    Args:
+        logits: (B, C, *spatial).
+        votes: (B, C, *spatial), valid pixels of each class in the cell; one-hot at label resolution.
+
+    Returns:
+        Scalar in 0..1, see `jaccard_distance`; in a cell of several labels it asks for their shares.
+    """
+    valid = votes.sum(1, keepdim=True)
+    present = votes.sum([0, *range(2, votes.ndim)]) > 0
+    return jaccard_distance(logits.softmax(1) * valid, votes, present=present)

@@ -1,6 +1,6 @@
 """The four dense losses as terms of the objective: each applies pure losses to the sub-models that learn by it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -20,13 +20,26 @@ from segdistill.losses.logit import (
     channel_distillation,
     ensemble_logits,
     logit_distillation,
+    overlap_distillation,
     teacher_is_right,
 )
 from segdistill.losses.maps import Discriminator, JudgedMaps, StepMaps
-from segdistill.losses.supervised import balancing_weights, cross_entropy, dice_loss, votes_cross_entropy
+from segdistill.losses.supervised import (
+    balancing_weights,
+    cross_entropy,
+    dice_loss,
+    jaccard_loss,
+    votes_cross_entropy,
+)
 from segdistill.streams import PRIMARY
 
 Game = Literal["label", "peer"]
+
+_DISTILLATION: Mapping[str, Callable[..., Tensor]] = {
+    "pixel": logit_distillation,
+    "channel": channel_distillation,
+    "overlap": overlap_distillation,
+}
 
 
 def mean_of(losses: Sequence[Tensor]) -> Tensor:
@@ -41,18 +54,20 @@ def _on_device(weights: tuple[float, ...], device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Supervised:
-    """Cross-entropy plus weighted Dice with the labels.
+    """Cross-entropy plus weighted Dice and Jaccard with the labels.
 
     Attributes:
         class_weights: one per class, or None.
         label_smoothing: of the cross-entropy.
         dice_weight: of the Dice loss; 0 leaves it out.
+        jaccard_weight: likewise.
         balance: how far the cross-entropy evens out the classes of a batch, see `balancing_weights`.
     """
 
     class_weights: tuple[float, ...] | None
     label_smoothing: float
     dice_weight: float
+    jaccard_weight: float
     balance: float
 
     def primary(self, maps: StepMaps) -> Tensor:
@@ -64,7 +79,7 @@ class Supervised:
             class_weights=self._weights(maps),
             label_smoothing=self.label_smoothing,
         )
-        return self._with_dice(loss, maps.primary_logits, maps, stride=1)
+        return self._with_overlap(loss, maps.primary_logits, maps, stride=1)
 
     def branches(self, maps: StepMaps) -> Tensor:
         """At the branches' own resolution, with every label in the cell."""
@@ -78,13 +93,14 @@ class Supervised:
             class_weights=self._weights(maps),
             label_smoothing=self.label_smoothing,
         )
-        return self._with_dice(loss, logits, maps, stride=stride)
+        return self._with_overlap(loss, logits, maps, stride=stride)
 
-    def _with_dice(self, loss: Tensor, logits: Tensor, maps: StepMaps, *, stride: int) -> Tensor:
+    def _with_overlap(self, loss: Tensor, logits: Tensor, maps: StepMaps, *, stride: int) -> Tensor:
         """`stride`: pixels per cell of the logits."""
-        if not self.dice_weight:
-            return loss
-        return loss + self.dice_weight * dice_loss(logits, maps.votes(stride))
+        for weight, overlap in ((self.dice_weight, dice_loss), (self.jaccard_weight, jaccard_loss)):
+            if weight:
+                loss = loss + weight * overlap(logits, maps.votes(stride))
+        return loss
 
     def _weights(self, maps: StepMaps) -> Tensor | None:
         """(C,), or None if every pixel counts the same."""
@@ -106,8 +122,9 @@ class LogitDistillation:
     The primary counts as much as all branches together, as in the supervised loss: it is what is deployed.
 
     Attributes:
-        kind: `pixel`, a divergence between classes at every place, or `channel`, one between places for
-            every class, in which a rare class weighs as much as a frequent one.
+        kind: `pixel`, a divergence between classes at every place; `channel`, one between places for
+            every class; or `overlap`, the Jaccard distance of every class. In the last two a rare class
+            weighs as much as a frequent one.
         teacher: `others` (mean logits of all sub-models but the student), `ensemble` (of all), or `primary`,
             which then learns nothing here.
         students: `all` sub-models, only the `primary` or only the `branches`.
@@ -115,7 +132,7 @@ class LogitDistillation:
         label_gate: learn only where the teacher's most likely class is the label.
     """
 
-    kind: Literal["pixel", "channel"]
+    kind: Literal["pixel", "channel", "overlap"]
     teacher: Literal["others", "ensemble", "primary"]
     students: Literal["all", "primary", "branches"]
     temperature: float
@@ -142,8 +159,7 @@ class LogitDistillation:
     def _loss(self, name: str, maps: StepMaps) -> Tensor:
         teacher = self._teacher_of(name, maps)
         gate = teacher_is_right(teacher, maps.grid_labels) if self.label_gate else None
-        divergence = logit_distillation if self.kind == "pixel" else channel_distillation
-        return divergence(
+        return _DISTILLATION[self.kind](
             maps.grid_logits[name],
             teacher,
             maps.grid_labels,

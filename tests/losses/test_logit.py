@@ -12,6 +12,7 @@ from segdistill.losses.logit import (
     channel_distillation,
     ensemble_logits,
     logit_distillation,
+    overlap_distillation,
     teacher_is_right,
 )
 
@@ -220,6 +221,59 @@ def test_channels_of_an_image_without_a_valid_place_say_nothing() -> None:
     student, teacher, target = random_case((2, 2), batch=2)
     nothing = torch.full_like(target, 255)
     loss = channel_distillation(student, teacher, nothing, temperature=4.0, ignore_index=255)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert student.grad is not None
+    assert not student.grad.any()
+
+
+# ---- by overlap
+
+
+def test_overlap_by_hand() -> None:
+    # T = 2. Teacher (3/4, 1/4) and (1/4, 3/4), student (1/2, 1/2) twice: each class is 1/4 apart at both places, of a
+    # union of (1 + 1 + 1/2) / 2.
+    teacher = torch.tensor([[[2 * math.log(3), 0.0], [0.0, 2 * math.log(3)]]], dtype=torch.float64)
+    student = torch.zeros(1, 2, 2, dtype=torch.float64)
+    target = torch.zeros(1, 2, dtype=torch.int64)
+    loss = overlap_distillation(student, teacher, target, temperature=2.0, ignore_index=255)
+    assert loss.item() == pytest.approx(0.5 / 1.25)
+
+
+def test_overlap_counts_what_the_teacher_sees() -> None:
+    # The teacher says 0 with 3/4 and sees class 1 nowhere; the place it is sure of class 1 at is ignored.
+    teacher = torch.tensor([[[math.log(3), 0.0], [0.0, 9.0]]], dtype=torch.float64)
+    student = torch.zeros(1, 2, 2, dtype=torch.float64)
+    target = torch.tensor([[0, 255]])
+    loss = overlap_distillation(student, teacher, target, temperature=1.0, ignore_index=255)
+    assert loss.item() == pytest.approx(0.25 / 0.75)
+
+
+def test_overlap_against_scipy_with_ignored_and_gated_places() -> None:
+    student, teacher, target = random_case((3, 5), batch=4)
+    gate = torch.rand(target.shape, generator=torch.Generator().manual_seed(3)) > 0.3
+    seen = ((target != 255) & gate).numpy()
+    p, q = (
+        softmax(one.detach().movedim(1, -1).numpy()[seen] / 3, axis=1) for one in (teacher, student)
+    )  # (places, C)
+    # Smaller over larger: of two soft sets, intersection over union.
+    expected = [1 - np.minimum(p, q)[:, c].sum() / np.maximum(p, q)[:, c].sum() for c in set(p.argmax(1))]
+
+    def loss(student: Tensor) -> Tensor:
+        return overlap_distillation(student, teacher, target, temperature=3.0, ignore_index=255, gate=gate)
+
+    assert loss(student).item() == pytest.approx(np.mean(expected))
+    to_student, to_teacher = torch.autograd.grad(loss(student), (student, teacher), allow_unused=True)
+    assert to_teacher is None
+    assert not to_student.movedim(1, -1)[~torch.from_numpy(seen)].any()
+    assert torch.autograd.gradcheck(loss, student)
+    assert loss(teacher).item() == 0.0
+
+
+def test_overlap_without_a_valid_place_says_nothing() -> None:
+    student, teacher, target = random_case((2, 2), batch=2)
+    nothing = torch.full_like(target, 255)
+    loss = overlap_distillation(student, teacher, nothing, temperature=1.0, ignore_index=255)
     loss.backward()
     assert loss.item() == 0.0
     assert student.grad is not None

@@ -1,4 +1,4 @@
-"""Cross-entropy and Dice against values by hand, torch's own loss, and plain loops."""
+"""Cross-entropy, Dice and Jaccard against values by hand, torch's own loss, and plain loops."""
 
 import math
 from collections.abc import Callable
@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.special import log_softmax, softmax
+from segmentation_models_pytorch.losses import JaccardLoss
 from torch import Tensor
 
 from segdistill.losses.grid import label_votes
 from segdistill.losses.reduction import mean_valid
-from segdistill.losses.supervised import cross_entropy, dice_loss, votes_cross_entropy
+from segdistill.losses.supervised import cross_entropy, dice_loss, jaccard_loss, votes_cross_entropy
 
 CLASSES = 4
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
@@ -249,6 +250,37 @@ def test_dice_passes_the_gradient_check() -> None:
     assert torch.autograd.gradcheck(lambda z: dice_loss(z, one_hot(target)), logits)
 
 
+# ---- Jaccard
+
+
+def test_jaccard_of_unequal_classes_by_hand() -> None:
+    # As above. Class 0: intersection 5/4, union 3/2 + 2 - 5/4 = 9/4; class 1: 3/4 of 3/2 + 1 - 3/4 = 7/4.
+    logits = torch.cat([log_odds(3, 1), log_odds(1, 1), log_odds(1, 3)])
+    votes = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert jaccard_loss(logits, votes).item() == pytest.approx(1 - (5 / 9 + 3 / 7) / 2)
+
+
+def test_jaccard_of_a_cell_of_several_labels_is_least_at_their_shares() -> None:
+    # Votes 3 and 1: at p = (3/4, 1/4) nothing is apart; at (1/2, 1/2) class 0 is 1 of 3 apart, class 1 is 1 of 2.
+    votes = torch.tensor([[3.0, 1.0]])
+    assert jaccard_loss(log_odds(3, 1), votes).item() == pytest.approx(0.0, abs=1e-12)
+    assert jaccard_loss(log_odds(1, 1), votes).item() == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert jaccard_loss(log_odds(9, 1), votes) > 0.1
+
+
+def test_jaccard_of_hard_labels_is_that_of_smp() -> None:
+    logits, target = random_case((4, 6))
+    target[target == 1] = 0  # smp leaves out classes without a label, as a loss of 0 in a mean of all
+    valid = target != 255
+    everywhere = logits.movedim(1, -1)[valid].T[None, :, :, None]  # smp's has no ignored places
+    reference = JaccardLoss("multiclass", from_logits=True, smooth=0.0)
+    expected = reference(everywhere, target[valid][None, :, None]) * CLASSES / (CLASSES - 1)
+    torch.testing.assert_close(jaccard_loss(logits, one_hot(target)), expected)
+    torch.testing.assert_close(
+        gradient(jaccard_loss(logits, one_hot(target)), logits), gradient(expected, logits)
+    )
+
+
 # ---- what holds for all of them
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, target
@@ -262,6 +294,7 @@ LOSSES: dict[str, Loss] = {
         z, one_hot(y), class_weights=WEIGHTS, label_smoothing=0.1
     ),
     "dice": lambda z, y: dice_loss(z, one_hot(y)),
+    "jaccard": lambda z, y: jaccard_loss(z, one_hot(y)),
 }
 EVERY_LOSS = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 

@@ -10,9 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.losses.feature import affinity_distance, cosine_distance
-from segdistill.losses.logit import channel_distillation, logit_distillation, teacher_is_right
+from segdistill.losses.logit import (
+    channel_distillation,
+    logit_distillation,
+    overlap_distillation,
+    teacher_is_right,
+)
 from segdistill.losses.maps import StepMaps
-from segdistill.losses.supervised import dice_loss
+from segdistill.losses.supervised import dice_loss, jaccard_loss
 from segdistill.losses.terms import (
     Adversarial,
     FeatureSimilarity,
@@ -25,8 +30,10 @@ from segdistill.models.discriminator import PixelDiscriminator
 
 BATCH, CLASSES, SIZE, STRIDE = 2, 3, 16, 2
 SUBMODELS = ("primary", "branch3", "branch4")
-PLAIN = Supervised(class_weights=None, label_smoothing=0.0, dice_weight=0.0, balance=0.0)
-RICH = Supervised(class_weights=(0.5, 1.0, 2.0), label_smoothing=0.1, dice_weight=0.7, balance=0.5)
+PLAIN = Supervised(class_weights=None, label_smoothing=0.0, dice_weight=0.0, jaccard_weight=0.0, balance=0.0)
+RICH = Supervised(
+    class_weights=(0.5, 1.0, 2.0), label_smoothing=0.1, dice_weight=0.7, jaccard_weight=0.3, balance=0.5
+)
 GAMES = pytest.mark.parametrize("game", ["label", "peer"])
 
 
@@ -168,17 +175,20 @@ def test_balance_multiplies_given_class_weights() -> None:
     torch.testing.assert_close(supervised.branches(maps), expected, rtol=1e-6, atol=0)
 
 
-def test_dice_is_added_with_its_weight_to_primary_and_branches() -> None:
-    supervised = replace(PLAIN, dice_weight=0.7)
+@pytest.mark.parametrize(("key", "overlap"), [("dice_weight", dice_loss), ("jaccard_weight", jaccard_loss)])
+def test_overlap_is_added_with_its_weight_to_primary_and_branches(
+    key: str, overlap: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    supervised = replace(PLAIN, **{key: 0.7})
     maps = make_maps()
-    expected = PLAIN.primary(maps) + 0.7 * dice_loss(maps.primary_logits, maps.votes(1))
+    expected = PLAIN.primary(maps) + 0.7 * overlap(maps.primary_logits, maps.votes(1))
     torch.testing.assert_close(supervised.primary(maps), expected)
-    dice = [
-        dice_loss(maps.branch_logits["branch3"], maps.votes(2)),
-        dice_loss(maps.branch_logits["branch4"], maps.votes(1)),
+    of_branches = [
+        overlap(maps.branch_logits["branch3"], maps.votes(2)),
+        overlap(maps.branch_logits["branch4"], maps.votes(1)),
     ]
     torch.testing.assert_close(
-        supervised.branches(maps), PLAIN.branches(maps) + 0.7 * (dice[0] + dice[1]) / 2
+        supervised.branches(maps), PLAIN.branches(maps) + 0.7 * (of_branches[0] + of_branches[1]) / 2
     )
 
 
@@ -252,11 +262,14 @@ def test_the_others_are_all_but_the_student() -> None:
     torch.testing.assert_close(distillation(teacher="others", students="primary")(maps), learn("primary"))
 
 
-def test_channel_distillation_takes_the_same_teachers_and_gate() -> None:
+@pytest.mark.parametrize(
+    ("kind", "divergence"), [("channel", channel_distillation), ("overlap", overlap_distillation)]
+)
+def test_other_kinds_take_the_same_teachers_and_gate(kind: str, divergence: Callable[..., Tensor]) -> None:
     maps = make_maps()
     logits = maps.grid_logits
     teacher = (logits["branch3"] + logits["branch4"]) / 2
-    expected = channel_distillation(
+    expected = divergence(
         logits["primary"],
         teacher,
         maps.grid_labels,
@@ -264,7 +277,7 @@ def test_channel_distillation_takes_the_same_teachers_and_gate() -> None:
         ignore_index=255,
         gate=teacher_is_right(teacher, maps.grid_labels),
     )
-    loss = distillation(kind="channel", teacher="others", students="primary", label_gate=True)(maps)
+    loss = distillation(kind=kind, teacher="others", students="primary", label_gate=True)(maps)
     torch.testing.assert_close(loss, expected)
     assert loss > 0
     assert not torch.isclose(loss, distillation(teacher="others", students="primary", label_gate=True)(maps))
