@@ -109,7 +109,7 @@ class SupervisedConfig(Section):
     balance: Share = 0.0  # of the cross-entropy; 0: all pixels weigh the same, 1: all classes of a batch do
     dice_weight: NonNegative = 1.0  # rare classes: +6 mIoU for the baseline in a first trial on CamVid
     jaccard_weight: NonNegative = (
-        0.0  # 1 beside Dice: +1 mIoU for the baseline in a short trial (EXPERIMENTS.md)
+        0.0  # beside Dice; 1: +1 mIoU for the baseline in one short trial (EXPERIMENTS.md)
     )
     branch_weight: NonNegative = 1.0  # the primary's own weight is 1
     branch_ramp: Ramp = ((0.0, 1.0),)
