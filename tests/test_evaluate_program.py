@@ -271,6 +271,42 @@ def test_every_stream_of_a_checkpoint_at_several_scales_and_mirrored(folder: Pat
     )
 
 
+def test_a_checkpoint_is_scored_without_the_file_of_its_pretrained_weights(
+    folder: Path, tmp_path: Path
+) -> None:
+    """What is left of it is how images are normalised, and the deployed network knows that too."""
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    config = CONFIG.model_copy(
+        update={
+            "model": CONFIG.model.model_copy(update={"encoder_weights": str(tmp_path / "gone.safetensors")})
+        }
+    )
+    (run / "config.yaml").write_text(dump_config(config))
+    found, expected = (
+        scored(one, "--weights", "last", target=tmp_path / f"{number}.json")["streams"]
+        for number, one in enumerate((run, folder / "run"))
+    )
+    assert found == expected
+    assert found["primary"]["pixel_accuracy"] > 0
+
+
+def test_a_run_that_was_moved_is_not_begun_anew_where_it_was(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    moved = tmp_path / "moved"
+    shutil.copytree(folder / "run", moved)
+    (moved / "primary.safetensors").unlink()
+    (tmp_path / "photo.png").touch()
+    assert main(["predict", str(moved), "photo.png", "--out", "seen"]) == 2
+    advice = f"tools/train.py {moved / 'config.yaml'} --resume out={moved}"
+    assert advice in capsys.readouterr().err
+    assert main(["train", str(moved / "config.yaml"), "--resume"]) == 2
+    assert f"Go on with the run here by --resume out={moved}" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"moved", "photo.png"}, "nothing was begun"
+
+
 def test_results_of_two_names_with_dots_stay_two(folder: Path, tmp_path: Path) -> None:
     for name in ("lr0.001", "lr0.002"):
         scored(folder / "run", target=tmp_path / name)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from segdistill.commands.predict_sources import find_images
+from segdistill.commands.predict_sources import find_images, refuse_foreign_frames
 from segdistill.console import new_console
+from segdistill.errors import DataError
 
 
 def test_no_two_images_share_their_results(tmp_path: Path) -> None:
@@ -50,3 +51,36 @@ def test_pictures_and_videos_that_are_left_out_of_a_folder_are_told(
         (source / name).unlink()
     find_images(source, source / "out", console=new_console())
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_labels_that_are_called_like_results_are_not_replaced(single: bool, tmp_path: Path) -> None:
+    source, out = tmp_path / "images", tmp_path / "masks"
+    for path in (
+        source / "a.png",
+        source / "b.png",
+        out / "a_mask.png",
+        out / "a_overlay.png",
+        out / "b_mask.png",
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    quiet = new_console(quiet=True)
+    with pytest.raises(
+        DataError, match=r"1 file, e\.g\. .*b_mask\.png, would be replaced .* choose another --out"
+    ):
+        find_images(source / "b.png" if single else source, out, console=quiet)
+    (out / "b_overlay.jpg").touch()  # both are results of an earlier prediction
+    assert len(find_images(source / "b.png" if single else source, out, console=quiet)) == 2 - single
+
+
+def test_labels_of_frames_are_not_replaced(tmp_path: Path) -> None:
+    refuse_foreign_frames(tmp_path / "drive")
+    (tmp_path / "drive_masks").mkdir()
+    (tmp_path / "drive_masks" / "000000.png").touch()
+    with pytest.raises(
+        DataError, match=r"drive_masks holds images that are no results .* choose another --out"
+    ):
+        refuse_foreign_frames(tmp_path / "drive")
+    (tmp_path / "drive_overlay.mp4").touch()
+    refuse_foreign_frames(tmp_path / "drive")

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segdistill.config import Config
 from segdistill.config_data import IMPLIED_VALUES, FolderConfig, values_of
-from segdistill.console import warn
+from segdistill.console import counted, warn
 from segdistill.data import camvid, cityscapes, folder
 from segdistill.data.checks import check_files
 from segdistill.data.files import Listing, PairedFiles, dark_in_words
@@ -214,7 +214,7 @@ def _checked(config: Config, split: str, evidence: Evidence, *, console: Console
     if checked.turned:
         warn(
             console,
-            f"{split}: viewers turn or mirror {len(checked.turned)} images by their EXIF tag, "
+            f"{split}: viewers turn or mirror {counted(len(checked.turned), 'image')} by their EXIF tag, "
             f"e.g. {checked.turned[0]}; here they are used as they are stored. If their masks were drawn "
             "on what a viewer shows, save these images upright",
         )

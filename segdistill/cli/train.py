@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from segdistill.cli.values import Commands, take_overrides
+from segdistill.errors import RunFolderError
 
 
 def add(commands: Commands) -> None:
@@ -24,6 +25,22 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     overrides = [*arguments.overrides, *(["train.resume=true"] if arguments.resume else [])]
     # What is wrong with it is told before torch is imported.
     config = load_config(arguments.config, overrides)
+    if config.train.resume and not any(one.startswith(("out=", "name=")) for one in overrides):
+        _refuse_moved(arguments.config, config.run_folder)
     from segdistill.commands.train import train
 
     train(config, overwrite=arguments.overwrite, console=console)
+
+
+def _refuse_moved(path: Path, out: Path) -> None:
+    """The settings of a run that was moved say where it was: there it would begin anew.
+
+    Raises:
+        RunFolderError: if the file lies in a run's folder that is not `out`.
+    """
+    here = path.resolve().parent
+    if (here / "checkpoints").is_dir() and here != out.resolve():
+        raise RunFolderError(
+            f"{path} lies in the folder of a run and says out={out}, another folder. Go on with the run here by "
+            f"--resume out={here}, or with the one there by naming its own settings"
+        )

@@ -22,8 +22,10 @@ from segdistill.commands.predict_sources import (
     VIDEOS,
     check_places,
     find_images,
+    frame_masks_of,
     is_video,
     listed,
+    refuse_foreign_frames,
 )
 from segdistill.commands.segmenting_model import Model, load_model
 from segdistill.console import counted, warn
@@ -66,7 +68,7 @@ def predict(
     orientation, and `<name>_overlay.jpg` (png beyond 65500 pixels a side). Of a folder all images below it are
     taken but for hidden ones, and its structure is kept; images of one folder that differ only in their suffix keep
     it in their `<name>`. A video gets `<name>_overlay.mp4` without sound, at its own rate; its legend always lists
-    all classes, in their order, so that it does not jump. Existing results are replaced.
+    all classes, in their order, so that it does not jump. Existing results are replaced, other files never.
 
     Args:
         model: a run folder, or an ONNX file made by `segdistill export`.
@@ -89,6 +91,8 @@ def predict(
     check_places(source, out)
     style = Style(opacity, legend)
     if is_video(source):
+        if frame_masks:
+            refuse_foreign_frames(out / source.stem)
         video = Video(source)
         loaded = _load(model, stream, style, console=console)
         _predict_video(loaded, video, out / source.stem, style, frame_masks=frame_masks, console=console)
@@ -224,7 +228,7 @@ def _predict_video(
     model: Model, video: Video, target: Path, style: Style, *, frame_masks: bool, console: Console
 ) -> None:
     pace = Pace()
-    masks = target.with_name(f"{target.name}_masks")
+    masks = frame_masks_of(target)
     overlay = target.with_name(target.name + VIDEO_OVERLAY)
 
     def pictures() -> Iterator[np.ndarray]:

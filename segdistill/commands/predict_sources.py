@@ -58,14 +58,17 @@ def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path
         console: to tell on.
 
     Raises:
-        DataError: if `source` is no image, or a folder without one, or results would lie among the images.
+        DataError: if `source` is no image, or a folder without one, or results would lie among the images or replace
+            what is no result.
     """
     if source.is_file():
         if source.suffix.lower() not in IMAGE_SUFFIXES:
             raise DataError(
                 f"{source}: neither an image ({listed(IMAGE_SUFFIXES)}) nor a video ({listed(VIDEOS)}) by its suffix"
             )
-        return {source: out / source.stem}
+        targets = {source: out / source.stem}
+        _refuse_foreign_masks(targets.values(), out)
+        return targets
     results, top = out.resolve(), source.resolve()
     files = [path.relative_to(source) for path in files_below(source)]
     inside = top in results.parents
@@ -99,7 +102,46 @@ def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path
         stem = (image.parent, image.stem.casefold())
         alone = stems[stem] == 1 and stem not in names
         targets[source / image] = out / image.parent / (image.stem if alone else image.name)
+    _refuse_foreign_masks(targets.values(), out)
     return targets
+
+
+def refuse_foreign_frames(target: Path) -> None:
+    """Masks of a video's frames where its masks would lie, which no earlier prediction has left.
+
+    Args:
+        target: path of the video's results without their endings.
+
+    Raises:
+        DataError: if there are some.
+    """
+    masks = frame_masks_of(target)
+    if any(masks.glob("*.png")) and not target.with_name(target.name + VIDEO_OVERLAY).exists():
+        raise DataError(
+            f"{masks} holds images that are no results of an earlier prediction (which have "
+            f"{target.name}{VIDEO_OVERLAY} beside them), and would be replaced; choose another --out"
+        )
+
+
+def frame_masks_of(target: Path) -> Path:
+    """The folder of the masks of a video's frames."""
+    return target.with_name(f"{target.name}_masks")
+
+
+def _refuse_foreign_masks(targets: Iterable[Path], out: Path) -> None:
+    """Labels are often called as results are here: `<image>_mask.png`. They must not be lost."""
+    foreign = [
+        mask
+        for target in targets
+        if (mask := target.with_name(target.name + MASK)).exists()
+        and not any(target.with_name(target.name + overlay).exists() for overlay in OVERLAYS)
+    ]
+    if foreign:
+        raise DataError(
+            f"--out {out}: {counted(len(foreign), 'file')}, e.g. {foreign[0]}, would be replaced and are no results of "
+            f"an earlier prediction (which have *{OVERLAYS[0]} beside them): labels, perhaps; choose "
+            "another --out"
+        )
 
 
 def listed(suffixes: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ from segdistill.commands.tables import percent
 from segdistill.config import Config
 from segdistill.config_data import DataConfig
 from segdistill.config_io import load_config
+from segdistill.console import counted
 from segdistill.data import cityscapes
 from segdistill.data.statistics import ClassStatistics, class_statistics, count_pixels
 from segdistill.files import expanded, make_room, write_json
@@ -80,7 +81,7 @@ def print_statistics(path: Path, overrides: Sequence[str], *, out: Path | None, 
     console.print(_table(statistics, names))
     for name, counts in pixels.items():
         ignored = counts[:, -1].sum() / max(1, counts.sum())
-        console.print(f"{name}: {len(counts)} images, {ignored:.2%} of the pixels ignored")
+        console.print(f"{name}: {counted(len(counts), 'image')}, {ignored:.2%} of the pixels ignored")
     console.print(
         "\nmedian-frequency weights of the training images, to be put behind train.py CONFIG (1 for classes that "
         f"never occur):\n'method.supervised.class_weights=[{','.join(f'{weight:g}' for weight in weights)}]'",

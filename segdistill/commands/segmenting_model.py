@@ -45,10 +45,10 @@ def load_model(path: Path, *, stream: str | None) -> Model:
 
 def _load_deployed(folder: RunFolder, stream: str, device: torch.device) -> Model:
     if not folder.primary.is_file():
-        folder.load_config()
+        moved = folder.load_config().run_folder.resolve() != folder.path.resolve()
         raise RunFolderError(
             f"{folder.path} has no {folder.primary.name}: its run is not finished. Go on with it by "
-            f"tools/train.py {folder.config} --resume"
+            f"tools/train.py {folder.config} --resume{f' out={folder.path}' if moved else ''}"
         )
     primary, deployed = load_deployed(folder.primary)
     predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)

@@ -64,7 +64,14 @@ def build_primary(
             f"({type(error).__name__}: {first_line(error)}). Download needs the model hub; {WITHOUT}"
         ) from None
     except (TypeError, ValueError, AssertionError, AttributeError) as error:
-        raise ValueError(f"smp cannot build {arch!r} on {encoder!r} with {dict(options)}: {error}") from error
+        hint = ""
+        if isinstance(error, TypeError):
+            hint = (
+                f"; {arch} itself takes the options {', '.join(own_options(arch))}, others are the encoder's"
+            )
+        raise ValueError(
+            f"smp cannot build {arch!r} on {encoder!r} with {dict(options)}: {error}{hint}"
+        ) from error
     match encoder_weights:
         case "none" | "imagenet":
             pass
@@ -94,15 +101,20 @@ def smp_keywords(*, arch: str, encoder: str, options: Mapping[str, Any]) -> dict
         if name not in parameters and (value is None or not encoder.startswith("tu-"))
     ]
     if dropped:
-        no_options = {"self", "kwargs", *_NO_OPTIONS}
-        known = ", ".join(name for name in parameters if name not in no_options)
         hint = "; after a colon YAML wants a space" if any(":" in name for name in dropped) else ""
         raise ValueError(
-            f"options: {arch} takes no {', '.join(map(repr, sorted(dropped)))}{hint}; it takes {known}"
+            f"options: {arch} takes no {', '.join(map(repr, sorted(dropped)))}{hint}; "
+            f"it takes {', '.join(own_options(arch))}"
         )
     # smp's transformer encoders take one image size unless told otherwise.
     defaults = {"dynamic_img_size": True} if arch == "dpt" else {}
     return defaults | dict(options)
+
+
+def own_options(arch: str) -> list[str]:
+    """The names of the user's options that the smp class itself knows."""
+    parameters = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[arch].__init__).parameters
+    return [name for name in parameters if name not in {"self", "kwargs", *_NO_OPTIONS}]
 
 
 def input_multiple(primary: SegmentationModel) -> int:

@@ -347,3 +347,14 @@ def test_every_architecture_takes_further_keywords() -> None:
     for architecture in smp.MODEL_ARCHITECTURES_MAPPING.values():
         kinds = {p.kind for p in inspect.signature(architecture.__init__).parameters.values()}
         assert inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def test_an_option_that_timm_refuses_is_told_with_those_of_the_architecture() -> None:
+    with pytest.raises(ValueError, match=r"'decoder_chanels'; unet itself takes the options .*decoder_ch"):
+        build_primary(
+            arch="unet",
+            encoder=SMALL,
+            encoder_weights="none",
+            num_classes=2,
+            options={"decoder_chanels": [1]},
+        )
