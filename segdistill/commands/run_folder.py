@@ -260,9 +260,9 @@ class RunFolder:
         state.position.programs = state.position.programs or [saved["versions"]]
         if state.position.data_hash not in (None, data_hash):
             raise RunFolderError(
-                f"{self.path} was trained on other data (hash {state.position.data_hash}, now {data_hash}): images or "
-                "labels were added, removed or changed since. Put them back (data.root=DIR says where they lie now), "
-                f"or start anew {_ANEW}"
+                f"{self.path} was trained on other data (hash {state.position.data_hash}, now {data_hash}, of the "
+                "images' names and the labels' pixels): images were added or removed, or labels changed, since. Put "
+                f"them back (data.root=DIR says where they lie now), or start anew {_ANEW}"
             )
 
     def _same_settings(self, config: Config, otherwise: str) -> None:
