@@ -111,7 +111,7 @@ def test_images_that_viewers_turn_are_told(tmp_path: Path) -> None:
             image.save(path, exif=exif)
     said = build(settings(tmp_path))[1]
     assert "train: viewers turn or mirror 4 images by their EXIF tag" in said
-    assert "val: viewers turn or mirror 1 images by their EXIF tag" in said
+    assert "val: viewers turn or mirror 1 image by their EXIF tag" in said
 
 
 @pytest.mark.parametrize("foreground", [1, 255])

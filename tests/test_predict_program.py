@@ -138,9 +138,8 @@ def test_a_branch_comes_out_of_the_checkpoint(
     def branch(images: torch.Tensor) -> torch.Tensor:
         return F.interpolate(net(images).branches["branch3"], size=SIZE, mode="bilinear", align_corners=False)
 
-    of_imagenet = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as for all random weights
     mask = read_mask(tmp_path / "out" / "a_mask.png")
-    assert_same_where_clear(mask, plain_logits(branch, image, of_imagenet))
+    assert_same_where_clear(mask, plain_logits(branch, image, NORMALISATION))
 
 
 def test_an_onnx_file_by_hand(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -389,7 +388,8 @@ def write_clip(path: Path, count: int, *, height: int, width: int, codec: str = 
 
 def test_a_video(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip = write_clip(tmp_path / "clip.avi", 6, height=96, width=400)
-    save(tmp_path / "out" / "clip_masks" / "000006.png", mode="L")  # of a longer video, predicted before
+    save(tmp_path / "out" / "clip_masks" / "000006.png", mode="L")
+    (tmp_path / "out" / "clip_overlay.mp4").touch()  # of a longer video, predicted before
     predict(models / "tiny.onnx", clip, "--frame-masks", "--out", tmp_path / "out")
     masks = [f"clip_masks/{place:06}.png" for place in range(6)]
     assert written(tmp_path / "out") == {"clip_overlay.mp4", *masks}, "nothing of the longer video"

@@ -133,7 +133,7 @@ def _refuse_foreign_masks(targets: Iterable[Path], out: Path) -> None:
     foreign = [
         mask
         for target in targets
-        if (mask := target.with_name(target.name + MASK)).exists()
+        if (mask := target.with_name(target.name + MASK)).is_file()
         and not any(target.with_name(target.name + overlay).exists() for overlay in OVERLAYS)
     ]
     if foreign:
