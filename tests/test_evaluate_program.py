@@ -307,6 +307,19 @@ def test_a_run_that_was_moved_is_not_begun_anew_where_it_was(
     assert {path.name for path in tmp_path.iterdir()} == {"moved", "photo.png"}, "nothing was begun"
 
 
+def test_settings_of_ones_own_may_lie_beside_checkpoints_of_other_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text(dump_config(CONFIG))
+    data = ["data.kind=camvid", f"data.root={tmp_path / 'none'}"]
+    assert main(["train", "config.yaml", *data, "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert "lies in the folder of a run" not in told
+    assert str(tmp_path / "none") in told
+
+
 def test_results_of_two_names_with_dots_stay_two(folder: Path, tmp_path: Path) -> None:
     for name in ("lr0.001", "lr0.002"):
         scored(folder / "run", target=tmp_path / name)

@@ -39,7 +39,8 @@ def _refuse_moved(path: Path, out: Path) -> None:
         RunFolderError: if the file lies in a run's folder that is not `out`.
     """
     here = path.resolve().parent
-    if (here / "checkpoints").is_dir() and here != out.resolve():
+    of_a_run = path.name == "config.yaml" and (here / "checkpoints" / "last.pt").is_file()
+    if of_a_run and here != out.resolve():
         raise RunFolderError(
             f"{path} lies in the folder of a run and says out={out}, another folder. Go on with the run here by "
             f"--resume out={here}, or with the one there by naming its own settings"

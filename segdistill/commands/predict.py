@@ -68,7 +68,8 @@ def predict(
     orientation, and `<name>_overlay.jpg` (png beyond 65500 pixels a side). Of a folder all images below it are
     taken but for hidden ones, and its structure is kept; images of one folder that differ only in their suffix keep
     it in their `<name>`. A video gets `<name>_overlay.mp4` without sound, at its own rate; its legend always lists
-    all classes, in their order, so that it does not jump. Existing results are replaced, other files never.
+    all classes, in their order, so that it does not jump. Existing results are replaced; masks that are no
+    results, labels of the same name, never.
 
     Args:
         model: a run folder, or an ONNX file made by `segdistill export`.
