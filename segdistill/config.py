@@ -31,14 +31,20 @@ MethodKind = Literal["baseline", "reparam", "deep_supervision", "self_distill"]
 #: Kinds that train branches, and kinds that may have parallel convolutions.
 _BRANCHING = ("deep_supervision", "self_distill")
 _MERGING = ("reparam", "self_distill")
+#: How the names of files with weights end: of safetensors, and of what torch.save writes.
+_WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 
 class ModelConfig(Section):
     arch: Annotated[Architecture, BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)] = "unet"
     encoder: Text = "tu-tf_efficientnet_lite0"
     # bundled: ImageNet weights from the package index (tu-tf_efficientnet_lite0 only); imagenet: what smp
-    # and timm download; none: random; or the path of a safetensors file with the encoder's tensors
+    # and timm download; none: random; or the path of a file with the encoder's tensors
     encoder_weights: Text = "bundled"
+    # path of a file with the tensors of the whole network, in place of encoder_weights: a run's primary.safetensors, or
+    # what torch.save or Lightning made of an smp model; null: decoder and head begin at random
+    weights: Annotated[Text | None, Field(examples=["runs/before/primary.safetensors"])] = None
+    new_head: Bool = False  # with weights of other classes: the head begins at random
     # further keyword arguments of the smp class
     options: dict[str, Any] = Field(
         default_factory=dict, examples=[{"decoder_channels": [256, 128, 64, 32, 16]}]
@@ -47,9 +53,22 @@ class ModelConfig(Section):
     @field_validator("encoder_weights")
     @classmethod
     def _known_weights(cls, weights: str) -> str:
-        if weights not in ("bundled", "imagenet", "none") and not weights.endswith(".safetensors"):
-            raise ValueError("use 'bundled', 'imagenet', 'none' or the path of a .safetensors file")
+        if weights not in ("bundled", "imagenet", "none") and not weights.endswith(_WEIGHT_FILES):
+            raise ValueError(
+                f"use 'bundled', 'imagenet', 'none' or the path of a file ({', '.join(_WEIGHT_FILES)})"
+            )
         return weights
+
+    @field_validator("weights")
+    @classmethod
+    def _a_weight_file(cls, path: str | None) -> str | None:
+        if path is not None and not path.endswith(_WEIGHT_FILES):
+            raise ValueError(f"use null or the path of a file ({', '.join(_WEIGHT_FILES)})")
+        return path
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return ("new_head",) if self.weights is None else ("encoder_weights",)
 
 
 Ramp = tuple[tuple[Share, NonNegative], ...]
@@ -338,10 +357,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _bundled_is_lite0(self) -> "Config":
-        if self.model.encoder_weights == "bundled" and self.model.encoder != "tu-tf_efficientnet_lite0":
+        model = self.model
+        bundled = model.weights is None and model.encoder_weights == "bundled"
+        if bundled and model.encoder != "tu-tf_efficientnet_lite0":
             raise ValueError(
                 f"model.encoder_weights='bundled' exists for tu-tf_efficientnet_lite0 only, and model.encoder is "
-                f"{self.model.encoder!r}; use model.encoder_weights=imagenet (download) or none"
+                f"{model.encoder!r}; use model.encoder_weights=imagenet (download) or none"
             )
         return self
 

@@ -13,6 +13,7 @@ from segdistill.config_types import (
     Float,
     Int,
     PositiveInt,
+    PositiveShare,
     Scales,
     Section,
     Share,
@@ -222,6 +223,12 @@ class DataConfig(Section):
         None  # keep decoded images in memory; null: synthetic ones, others up to 2 GB a split
     )
     workers: Annotated[Int, Field(ge=0)] | None = None  # loader processes; null: 0 on CPU, up to 8 on GPU
+    # The network sees (colour - mean) / std of red, green and blue between 0 and 1; null: what the weights it begins
+    # with expect
+    mean: Annotated[tuple[Share, Share, Share] | None, Field(examples=[[0.5, 0.5, 0.5]])] = None
+    std: Annotated[
+        tuple[PositiveShare, PositiveShare, PositiveShare] | None, Field(examples=[[0.25, 0.25, 0.25]])
+    ] = None
     augment: AugmentConfig = AugmentConfig()
     sampling: SamplingConfig = SamplingConfig()
     folder: FolderConfig = FolderConfig()
@@ -230,6 +237,13 @@ class DataConfig(Section):
     @property
     def unused(self) -> tuple[str, ...]:
         return tuple(kind for kind in ("folder", "synthetic") if kind != self.kind)
+
+    @model_validator(mode="after")
+    def _mean_and_std(self) -> "DataConfig":
+        if (self.mean is None) != (self.std is None):
+            given, lacks = ("std", "mean") if self.mean is None else ("mean", "std")
+            raise ValueError(f"data.{given} is given and data.{lacks} is not; give both, or neither")
+        return self
 
     @model_validator(mode="after")
     def _crops_lie_within_images(self) -> "DataConfig":

@@ -17,6 +17,7 @@ PositiveInt = Annotated[Int, Field(ge=1)]
 PositiveFloat = Annotated[Float, Field(gt=0)]
 NonNegative = Annotated[Float, Field(ge=0)]
 Share = Annotated[Float, Field(ge=0, le=1)]
+PositiveShare = Annotated[Float, Field(gt=0, le=1)]
 Byte = Annotated[Int, Field(ge=0, le=255)]
 Colour = tuple[Byte, Byte, Byte]
 Value = Annotated[Int, Field(ge=0, le=65535)]  # of a mask's pixel

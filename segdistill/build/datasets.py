@@ -21,16 +21,32 @@ from segdistill.data.transforms import (
     train_transforms,
 )
 from segdistill.errors import ConfigError
-from segdistill.models.primary import colour_statistics
+from segdistill.models.primary import colour_statistics, weight_file
 
 MAX_WORKERS = 8
 _RESIZING = re.compile("Size|Resize|Scale")  # in the names of Albumentations' transforms
 
 
 def build_normalisation(config: Config) -> Normalisation:
+    """Raises WeightsError if a file of weights that should tell it cannot be read."""
+    data, model = config.data, config.model
+    if data.mean is not None and data.std is not None:
+        return Normalisation(data.mean, data.std)
     return Normalisation(
-        *colour_statistics(encoder=config.model.encoder, encoder_weights=config.model.encoder_weights)
+        *colour_statistics(
+            encoder=model.encoder, encoder_weights=model.encoder_weights, weights=model.weights
+        )
     )
+
+
+def first_weights(config: Config) -> str | None:
+    """SHA-256 of the file that the network's first weights come from; None if they come from elsewhere.
+
+    Raises:
+        WeightsError: if the file cannot be read.
+    """
+    file = weight_file(encoder_weights=config.model.encoder_weights, weights=config.model.weights)
+    return file.digest() if file else None
 
 
 def build_train_dataset(config: Config, split: CheckedSplit) -> TrainDataset:

@@ -6,9 +6,10 @@ from contextlib import suppress
 import torch
 from segmentation_models_pytorch.base import SegmentationModel
 
-from segdistill.build.datasets import build_normalisation, training_size
+from segdistill.build.datasets import training_size
 from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config, FeatureConfig
+from segdistill.data.transforms import Normalisation
 from segdistill.errors import ConfigError, first_line, is_out_of_memory
 from segdistill.export.weights import Deployed
 from segdistill.models.multi_branch import BranchSpec, MultiBranchNet
@@ -32,6 +33,8 @@ def build_net(config: Config) -> MultiBranchNet:
             arch=model.arch,
             encoder=model.encoder,
             encoder_weights=model.encoder_weights,
+            weights=model.weights,
+            new_head=model.new_head,
             num_classes=build_taxonomy(config).num_classes,
             options=model.options,
         )
@@ -141,9 +144,16 @@ def _larger_that_does(primary: SegmentationModel, height: int, width: int) -> tu
 def _add_parallel_convs(config: Config, primary: SegmentationModel, *, tapped: tuple[str, ...]) -> None:
     """The primary is changed in place; what has learnt already goes on computing what it has learnt."""
     if copies := config.method.copies:
-        pretrained = () if config.model.encoder_weights == "none" else ("encoder",)
+        pretrained = _pretrained_parts(config, primary)
         image = torch.zeros(1, 3, *_padded(primary, training_size(config)))
         expand(primary, image, copies=copies, silent=pretrained, tapped=tapped)
+
+
+def _pretrained_parts(config: Config, primary: SegmentationModel) -> tuple[str, ...]:
+    """Names of those that do not begin with random weights."""
+    if config.model.weights is not None:
+        return tuple(name for name, _ in primary.named_children())
+    return () if config.model.encoder_weights == "none" else ("encoder",)
 
 
 def _padded(primary: SegmentationModel, size: tuple[int, int]) -> tuple[int, int]:
@@ -166,8 +176,8 @@ def _branch_spec(config: Config) -> BranchSpec | None:
     )
 
 
-def build_deployed(config: Config, primary: SegmentationModel) -> Deployed:
-    """How the trained primary is rebuilt in plain smp."""
+def build_deployed(config: Config, primary: SegmentationModel, *, normalisation: Normalisation) -> Deployed:
+    """How the trained primary is rebuilt in plain smp, and fed as it was in its training."""
     model = config.model
     taxonomy = build_taxonomy(config)
     keywords = {
@@ -180,7 +190,7 @@ def build_deployed(config: Config, primary: SegmentationModel) -> Deployed:
         arch=model.arch,
         keywords=keywords,
         taxonomy=taxonomy,
-        normalisation=build_normalisation(config),
+        normalisation=normalisation,
         size=config.data.size,
         multiple=input_multiple(primary),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segdistill.build.datasets import build_normalisation, first_weights
 from segdistill.build.splits import names_elsewhere
 from segdistill.commands.settings import changes_that_count, refuse_what_counts
 from segdistill.commands.versions import differences, versions
@@ -196,35 +197,42 @@ class RunFolder:
         with alone_in(self.path, otherwise=taken):
             yield
 
-    def go_on(self, config: Config, state: TrainState, *, data_hash: str) -> str:
-        """Bring `state` to where the run stopped, if it is one to be resumed and has a checkpoint by now.
-
-        A beginning that another run has trained on other data is not gone on from.
-
-        Args:
-            config: of the run.
-            state: changed in place.
-            data_hash: of the data as they are now.
-
-        Returns:
-            Why a checkpoint that is there is not gone on from; empty as a rule.
+    def saved(self, config: Config) -> dict[str, Any] | None:
+        """The checkpoint to go on from, if the run is one to be resumed and has one by now.
 
         Raises:
-            RunFolderError: if the checkpoint is damaged, of a version of the program with other networks, or of other
-                data: the number of images decides where in its schedule a step is.
+            RunFolderError: if it is damaged.
         """
         last = self.checkpoints(config).last
-        anew = ""
-        if config.train.resume and last.is_file():
-            saved = load_checkpoint(last)
-            anew = self._taken_from_other_data(saved["state"], data_hash)
-            if not anew:
-                self._load(state, saved, last, data_hash=data_hash)
-        state.position.data_hash = data_hash
+        return load_checkpoint(last) if config.train.resume and last.is_file() else None
+
+    def go_on(
+        self, config: Config, state: TrainState, saved: Mapping[str, Any] | None, *, data_hash: str
+    ) -> None:
+        """Bring `state` to where the run stopped, and note what a run has to know when it goes on again.
+
+        Args:
+            config: by which `state` was built.
+            state: changed in place.
+            saved: see the method of this name; None for a run that begins.
+            data_hash: of the data as they are now.
+
+        Raises:
+            RunFolderError: if the checkpoint is of a version of the program with other networks, or of other data: the
+                number of images decides where in its schedule a step is.
+        """
+        position = state.position
+        if saved is None:
+            position.first_weights = first_weights(config)
+        else:
+            self._load(state, saved, data_hash=data_hash)
+            position = state.position
+        normalisation = build_normalisation(config)
+        position.normalisation = (normalisation.mean, normalisation.std)
+        position.data_hash = data_hash
         now = versions()
-        if now not in state.position.programs[-1:]:
-            state.position.programs.append(now)
-        return anew
+        if now not in position.programs[-1:]:
+            position.programs.append(now)
 
     def drop_beginning(self, config: Config) -> None:
         """Remove what of another run was laid here, for a run that does not go on from it. The last checkpoint, without
@@ -233,9 +241,11 @@ class RunFolder:
         for path in (checkpoints.last, checkpoints.best, self.path / TAKEN_OVER):
             path.unlink(missing_ok=True)
 
-    def _taken_from_other_data(self, saved: Mapping[str, Any], data_hash: str) -> str:
-        """What is wrong with a beginning after which this run itself has not done a step; empty if nothing is."""
-        position = saved.get("position", {})
+    def not_to_go_on_from(self, saved: Mapping[str, Any] | None, data_hash: str) -> str:
+        """What is wrong with a beginning after which this run itself has not done a step: that another run has trained
+        it on other data. Empty if nothing is.
+        """
+        position = saved["state"].get("position", {}) if saved else {}
         then = position.get("data_hash")
         if then in (None, data_hash) or position["batch"] or not (self.path / TAKEN_OVER).is_file():
             return ""
@@ -247,14 +257,14 @@ class RunFolder:
             f"(hash {then}, now {data_hash})"
         )
 
-    def _load(self, state: TrainState, saved: Mapping[str, Any], path: Path, *, data_hash: str) -> None:
+    def _load(self, state: TrainState, saved: Mapping[str, Any], *, data_hash: str) -> None:
         """Raises RunFolderError if what was saved there is not of these networks and data."""
         try:
             state.load_state_dict(saved["state"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             makers = differences(saved["versions"], versions()) or "the same versions"
             raise RunFolderError(
-                f"{path} does not fit the networks that this version of the program makes "
+                f"the last checkpoint in {self.path} does not fit the networks that this version of the program makes "
                 f"({first_line(error)}); it was made with {makers}. Resume with those, or start anew {_ANEW}"
             ) from None
         state.position.programs = state.position.programs or [saved["versions"]]

@@ -183,11 +183,11 @@ def load_predictor(folder: RunFolder, config: Config, *, weights: Weights, devic
     finished = load_deployed(folder.primary)[1] if folder.primary.is_file() else None
     if finished:
         refuse_other_classes(folder, config, finished)
-    net, epoch = load_saved_net(folder, config, which=weights)
+    net, epoch, normalisation = load_saved_net(folder, config, which=weights)
     predictor = MultiBranchPredictor(net, multiple=input_multiple(net.primary), device=device)
     words = weights_in_words(config, weights, so_far=None if folder.scored else epoch)
-    # As it was learnt: the file of the pretrained weights may be gone, or another one, since.
-    normalisation = finished.normalisation if finished else build_normalisation(config)
+    if normalisation is None:
+        normalisation = finished.normalisation if finished else build_normalisation(config)
     return Loaded(predictor, normalisation, words)
 
 

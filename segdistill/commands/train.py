@@ -24,12 +24,13 @@ from segdistill.commands.protocol import protocol
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import settings_without_effect
 from segdistill.commands.tables import better_branch, stream_table
-from segdistill.commands.trained import Trained, score_in, scored_weights
+from segdistill.commands.trained import Trained, as_it_began, score_in, scored_weights
 from segdistill.commands.versions import differences, in_their_order
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.console import new_console, warn
 from segdistill.data.loading import EvalItem
+from segdistill.data.transforms import Normalisation
 from segdistill.errors import ExportError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.metrics import Scores, miou_by_stream
@@ -75,13 +76,17 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
 def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Console) -> None:
     """In every process; the first one alone speaks and writes."""
     by_first(fabric, lambda: refuse_unwritable(folder.path, said=f"out={folder.path}"))
-    data = in_turn(fabric, lambda: build_training_data(config, fabric, console=console))
-    state = build_state(config, fabric, total_steps=config.train.epochs * data.batches.steps)
-
+    saved = in_turn(fabric, lambda: folder.saved(config))
+    built = in_turn(fabric, lambda: as_it_began(config, saved) if saved else config)
+    data = in_turn(fabric, lambda: build_training_data(built, fabric, console=console))
+    if reason := folder.not_to_go_on_from(saved, data.hash):
+        warn(console, f"from the first step: {reason}")
+        by_first(fabric, lambda: forget_beginning(config, folder))
+        _train(config, folder, fabric, console=console)
+        return
+    state = build_state(built, fabric, total_steps=config.train.epochs * data.batches.steps)
     # All have read the folder before the first one writes to it.
-    anew = in_turn(fabric, lambda: folder.go_on(config, state, data_hash=data.hash))
-    if anew:
-        warn(console, f"from the first step: {anew}")
+    in_turn(fabric, lambda: folder.go_on(built, state, saved, data_hash=data.hash))
     with ExitStack() as until_the_end:
 
         def begin() -> None:
@@ -95,6 +100,12 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
         say_what_runs(config, state, console=console, images=(data.training_images, len(data.val)))
         scores = fit_and_score(config, folder, state, data, console=console)
         by_first(fabric, lambda: deploy(config, folder, state, scores, data, console=console))
+
+
+def forget_beginning(config: Config, folder: RunFolder) -> None:
+    """Of a run that has not done a step itself. Raises RunFolderError if another process does one."""
+    with folder.owned():
+        folder.drop_beginning(config)
 
 
 def fit_and_score(
@@ -171,6 +182,12 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
         f"{(primary - deployed) / 1e6:.2f} M, branches and adapters {branches / 1e6:.2f} M "
         f"({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M",
     )
+    if (weights := config.model.weights) and not state.position.step:
+        mean, std = state.position.normalisation or ((), ())
+        console.print(
+            f"begins with the weights of {weights}{', but for a new head' if config.model.new_head else ''}; images "
+            f"are normalised by mean {[*mean]} and std {[*std]} (data.mean, data.std)"
+        )
     if slow := slow_precision(config.train):
         warn(console, slow)
     if idle := settings_without_effect(config):
@@ -206,7 +223,9 @@ def deploy(
 ) -> None:
     """Take the primary out of the trained network, write it, prove the ONNX file, sum the run up."""
     primary = state.scored_net.deploy().cpu().to(memory_format=torch.contiguous_format).eval()
-    deployed = build_deployed(config, primary)
+    assert state.position.normalisation, "known since the first step"
+    fed = Normalisation(*state.position.normalisation)
+    deployed = build_deployed(config, primary, normalisation=fed)
     save_deployed(folder.primary, primary, deployed)
     summary = summary_of(config, state, scores, primary, deployed, data)
     # Scores first: an export that fails must not cost them.
@@ -242,6 +261,7 @@ def summary_of(
         "name": config.name,
         "method": config.method.kind,
         "seed": config.seed,
+        "first_weights": position.first_weights,
         "miou": miou_by_stream(scores),
         **{key: value for key, value in by_class.items() if key != "miou"},
         "best": {"epoch": position.best_epoch, "miou": position.best_miou},

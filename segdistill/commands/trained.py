@@ -6,10 +6,12 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from segdistill.build.datasets import build_normalisation
 from segdistill.build.network import build_net
 from segdistill.build.splits import build_taxonomy
 from segdistill.commands.run_folder import RunFolder
 from segdistill.config import Config
+from segdistill.data.transforms import Normalisation
 from segdistill.errors import RunFolderError
 from segdistill.export.graphs import BranchStream
 from segdistill.export.weights import Deployed, load_deployed
@@ -86,6 +88,7 @@ class SavedNet(NamedTuple):
 
     net: MultiBranchNet
     epoch: int  # after which it was saved, from 1
+    normalisation: Normalisation | None  # of its images; None in a checkpoint of an older version
 
 
 def load_saved_net(folder: RunFolder, config: Config, *, which: Literal["last", "best"]) -> SavedNet:
@@ -96,11 +99,32 @@ def load_saved_net(folder: RunFolder, config: Config, *, which: Literal["last", 
     """
     checkpoints = folder.checkpoints(config)
     content = load_checkpoint(checkpoints.last if which == "last" else checkpoints.best)
-    # The checkpoint holds all weights; the pretrained ones need not be had again.
-    bare = config.model_copy(update={"model": config.model.model_copy(update={"encoder_weights": "none"})})
-    net = build_net(bare)
+    net = build_net(without_first_weights(config))
     net.load_state_dict(scored_weights(content))
-    return SavedNet(net, content["state"]["position"]["epoch"])
+    return SavedNet(net, content["state"]["position"]["epoch"], saved_normalisation(content))
+
+
+def without_first_weights(config: Config) -> Config:
+    """By which a checkpoint's networks are built: it holds all weights, and the first ones need not be had again."""
+    bare = config.model.model_copy(update={"encoder_weights": "none", "weights": None})
+    return config.model_copy(update={"model": bare})
+
+
+def saved_normalisation(checkpoint: dict[str, Any]) -> Normalisation | None:
+    """With which its networks have learnt; None if it is of an older version, which does not say."""
+    known = checkpoint["state"]["position"].get("normalisation")
+    return Normalisation(*map(tuple, known)) if known else None
+
+
+def as_it_began(config: Config, checkpoint: dict[str, Any]) -> Config:
+    """By which a training goes on from a checkpoint: with its weights and its normalisation.
+
+    Raises:
+        WeightsError: if it is of an older version, and the file of its first weights cannot be read.
+    """
+    mean, std = vars(saved_normalisation(checkpoint) or build_normalisation(config)).values()
+    bare = without_first_weights(config)
+    return bare.model_copy(update={"data": bare.data.model_copy(update={"mean": mean, "std": std})})
 
 
 def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

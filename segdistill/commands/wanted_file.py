@@ -108,7 +108,7 @@ def describe(trained: Trained, wanted: Wanted) -> Description:
         config_hash=settings_hash(trained.config),
         versions=versions(),
         licence=f"The rights in these weights follow from the data they were trained on ({data.kind}) and from "
-        f"the encoder's first weights ({model.encoder}, {model.encoder_weights}).",
+        f"the first weights ({model.encoder}, {model.weights or model.encoder_weights}).",
     )
 
 

@@ -1,50 +1,48 @@
-"""The primary stream: an smp model, with pretrained encoder weights from wherever the user has them."""
+"""The primary stream: an smp model, with the weights it begins with."""
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import segmentation_models_pytorch as smp
-import timm
-from safetensors import SafetensorError, safe_open
 from segmentation_models_pytorch.base import SegmentationModel
-from torch import Tensor
 
 from segdistill.errors import WeightsError, first_line
-from segdistill.files import expanded
 from segdistill.models.bundled import WITHOUT, bundled_lite0
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-Triple = tuple[float, float, float]
-
+from segdistill.models.weight_files import (
+    IMAGENET,
+    ColourStatistics,
+    WeightFile,
+    colours_of_encoder,
+    fill,
+)
 
 #: Parameters of smp's classes that the data, other keys of the configuration or the program itself decide.
 _NO_OPTIONS = ("encoder_name", "encoder_weights", "classes", "in_channels", "activation", "aux_params")
 
 
-class ColourStatistics(NamedTuple):
-    """Per-channel mean and standard deviation (RGB, 0..1 scale) that an encoder's weights expect."""
-
-    mean: Triple
-    std: Triple
-
-
 def build_primary(
-    *, arch: str, encoder: str, encoder_weights: str, num_classes: int, options: Mapping[str, Any]
+    *,
+    arch: str,
+    encoder: str,
+    encoder_weights: str,
+    num_classes: int,
+    options: Mapping[str, Any],
+    weights: str | None = None,
+    new_head: bool = False,
 ) -> SegmentationModel:
     """Build the network that will be deployed.
 
     Args:
         arch: smp's architecture name, e.g. `unet`.
         encoder: smp's encoder name, e.g. `resnet18` or `tu-` + a timm model.
-        encoder_weights: `none`, `imagenet` (downloaded by smp or timm), `bundled`, or a safetensors file
-            with the encoder's own tensors (a whole model's `encoder.*` tensors do too).
+        encoder_weights: `none`, `imagenet` (downloaded by smp or timm), `bundled`, or a file with the encoder's
+            tensors (see `WeightFile`); without effect beside `weights`.
         num_classes: C.
         options: further keyword arguments of the smp class.
+        weights: a file with the tensors of the whole network, or None.
+        new_head: whether its head, which says the classes, is to have random weights nevertheless.
 
     Raises:
         WeightsError: if the weights cannot be had or do not fit.
@@ -52,7 +50,9 @@ def build_primary(
     """
     keywords = smp_keywords(arch=arch, encoder=encoder, options=options)
     hub_weights = None
-    if encoder_weights == "imagenet":  # timm's encoders bear the name of their weights themselves
+    if (
+        weights is None and encoder_weights == "imagenet"
+    ):  # timm's encoders bear the name of their weights themselves
         hub_weights = True if encoder.startswith("tu-") else "imagenet"
     try:
         model = smp.create_model(arch, encoder, encoder_weights=hub_weights, classes=num_classes, **keywords)
@@ -72,13 +72,13 @@ def build_primary(
         raise ValueError(
             f"smp cannot build {arch!r} on {encoder!r} with {dict(options)}: {error}{hint}"
         ) from error
-    match encoder_weights:
-        case "none" | "imagenet":
-            pass
-        case "bundled":
-            load_encoder(model, bundled_lite0(), source="the bundled weights")
-        case path:
-            load_encoder(model, read_safetensors(Path(path)), source=path)
+    file = weight_file(encoder_weights=encoder_weights, weights=weights)
+    if file and weights is not None:
+        file.fill_network(model, new_head=new_head)
+    elif file:
+        file.fill_encoder(model)
+    elif encoder_weights == "bundled":
+        fill(model.encoder, bundled_lite0(), source="the bundled weights", remedy=WITHOUT)
     return model
 
 
@@ -122,77 +122,24 @@ def input_multiple(primary: SegmentationModel) -> int:
     return math.lcm(int(primary.encoder.output_stride), 32)
 
 
-def load_encoder(model: SegmentationModel, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Fill the encoder; every one of its tensors has to be there in its shape.
+def colour_statistics(*, encoder: str, encoder_weights: str, weights: str | None = None) -> ColourStatistics:
+    """The normalisation that belongs to the weights a network begins with, by the arguments of `build_primary`.
+
+    Random weights get ImageNet's statistics. A file may tell its own.
 
     Raises:
-        WeightsError: naming the first tensor that is missing or has another shape.
+        WeightsError: if what a file tells cannot be read.
     """
-    own = model.encoder.state_dict()
-    whole_model = not any(key in tensors for key in own)
-    prefix = "encoder." if whole_model and any(key.startswith("encoder.") for key in tensors) else ""
-    for key, tensor in own.items():
-        found = tensors.get(prefix + key)
-        if found is None and key.endswith("num_batches_tracked"):
-            continue
-        if found is None or found.shape != tensor.shape:
-            what = "is missing" if found is None else f"has shape {tuple(found.shape)}"
-            raise WeightsError(
-                f"model.encoder_weights: {source} does not fit the encoder: tensor {prefix + key!r} {what}, "
-                f"wanted {tuple(tensor.shape)}; {WITHOUT}"
-            )
-    model.encoder.load_state_dict(
-        {key: tensors.get(prefix + key, tensor) for key, tensor in own.items()}, strict=True
-    )
+    if weights is None and encoder_weights == "none":
+        return IMAGENET
+    file = weight_file(encoder_weights=encoder_weights, weights=weights)
+    return (file and file.colours()) or colours_of_encoder(encoder)
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Raises WeightsError if the file is missing or no safetensors file."""
-    with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(expanded(path), framework="pt") as file:
-            yield file
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"model.encoder_weights: cannot read {path}: {error}; {WITHOUT}") from None
-
-
-def colour_statistics(*, encoder: str, encoder_weights: str) -> ColourStatistics:
-    """The normalisation that belongs to the encoder's weights.
-
-    timm knows it for its models. smp's own encoders were trained with ImageNet's statistics, which is also
-    what random weights get. A safetensors file may carry `mean` and `std` in its metadata.
-    """
-    imagenet = ColourStatistics(IMAGENET_MEAN, IMAGENET_STD)
-    if encoder_weights == "none":
-        return imagenet
-    if encoder_weights.endswith(".safetensors"):
-        with _opened(Path(encoder_weights)) as file:
-            metadata = file.metadata() or {}
-        if "mean" in metadata and "std" in metadata:
-            try:
-                return ColourStatistics(_triple(metadata["mean"]), _triple(metadata["std"]))
-            except ValueError:
-                raise WeightsError(
-                    f"model.encoder_weights: {encoder_weights} gives mean {metadata['mean']!r} and std "
-                    f"{metadata['std']!r} in its metadata; both should be three numbers, or neither be there"
-                ) from None
-    if encoder.startswith("tu-"):
-        settings = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
-        if settings is not None:
-            return ColourStatistics(_three(settings.mean), _three(settings.std))
-    return imagenet
-
-
-def _triple(text: str) -> Triple:
-    """`[0.5, 0.5, 0.5]`, as the exporter writes it."""
-    return _three([float(part) for part in text.strip("[]()").split(",")])
-
-
-def _three(values: Sequence[float]) -> Triple:
-    first, second, third = values
-    return first, second, third
+def weight_file(*, encoder_weights: str, weights: str | None) -> WeightFile | None:
+    """The file of the weights a network begins with; None if they come from elsewhere."""
+    if weights is not None:
+        return WeightFile.of_network(weights)
+    if encoder_weights in ("none", "imagenet", "bundled"):
+        return None
+    return WeightFile.of_encoder(encoder_weights)

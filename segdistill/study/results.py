@@ -35,6 +35,7 @@ class RunResult:
     shared_with: str = ""  # this rung
     device: str = ""
     software: tuple[str, ...] = ()  # packages with their versions
+    first_weights: str | None = None  # SHA-256 of the file they came from, if they did
 
 
 @dataclass(frozen=True)
@@ -102,23 +103,34 @@ class Comparison:
     def _of_makers(self) -> list[str]:
         """Where the two sides of a pair were not trained alike."""
         runs = {result.rung.name: {run.seed: run for run in result.runs} for result in self.results}
+        # A rung that chooses its weights is meant to begin with others.
+        choosing = {
+            result.rung.name
+            for result in self.results
+            if any(one.startswith("model") for one in result.rung.overrides)
+        }
         pairs = [
             (
                 f"{result.rung.name} and {reference}, seed {seed}",
                 runs[result.rung.name][seed],
                 runs[reference][seed],
+                not choosing & {result.rung.name, reference},
             )
             for result in self.results
             for reference, against in result.against.items()
             for seed in against.miou.by_seed
         ]
-        differing = [(pair, found) for pair, one, other in pairs if (found := _made_otherwise(one, other))]
+        differing = [
+            (pair, found)
+            for pair, one, other, same_start in pairs
+            if (found := _made_otherwise(one, other, same_start=same_start))
+        ]
         if not differing:
             return []
         (pair, example), *_ = differing
         return [
-            f"In {len(differing)} of {len(pairs)} pairs the two runs were trained by different software or on "
-            f"different devices ({pair}: {example}), which may be a part of their difference."
+            f"In {len(differing)} of {len(pairs)} pairs the two runs were trained by different software, on different "
+            f"devices or from files of different weights ({pair}: {example}), which may be a part of their difference."
         ]
 
     def _of_classes(self) -> list[str]:
@@ -205,6 +217,7 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
             shared_with=shared["source"].partition(",")[0],
             device=_device(summary),
             software=_software(summary),
+            first_weights=summary.get("first_weights"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
@@ -233,9 +246,16 @@ def _software(summary: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{name} {version}" for name, version in summary["versions"].items())
 
 
-def _made_otherwise(run: RunResult, reference: RunResult) -> str:
-    """What of device and software differs, of both; empty if nothing does."""
-    ours, theirs = ((one.device, *one.software) for one in (run, reference))
+def _made_otherwise(run: RunResult, reference: RunResult, *, same_start: bool) -> str:
+    """What of device, software and, where both should begin alike, first weights differs; empty if nothing does."""
+    ours, theirs = (
+        (
+            one.device,
+            *one.software,
+            *([f"weights {one.first_weights[:8]}"] if same_start and one.first_weights else []),
+        )
+        for one in (run, reference)
+    )
     sides = [one for one in ours if one not in theirs], [one for one in theirs if one not in ours]
     return " / ".join(", ".join(side) or "not there" for side in sides) if any(sides) else ""
 

@@ -12,6 +12,7 @@ from segdistill.data.views import StrongViews
 from segdistill.losses.objective import Objective
 from segdistill.losses.terms import Adversarial
 from segdistill.models.multi_branch import MultiBranchNet
+from segdistill.models.weight_files import Triple
 from segdistill.training.ema import Ema
 
 #: The learner's key in a checkpoint: its name in the first ones, which must still load.
@@ -63,6 +64,9 @@ class Position:
     memory_bytes: int | None = None  # peak, over all processes in turn that trained this run
     best_miou: float | None = None  # of the primary, on val
     best_epoch: int | None = None
+    first_weights: str | None = None  # SHA-256 of the file they came from, if they did
+    # Mean and std of the images it learns from; None in a run of an older version.
+    normalisation: tuple[Triple, Triple] | None = None
     data_hash: str | None = None  # of what it was trained on; None in a run of an older version
     programs: list[dict[str, str]] = field(
         default_factory=list

@@ -15,6 +15,7 @@ from segdistill.config import ARCHITECTURES, Config
 from segdistill.config_io import validate_config
 from segdistill.data.loading import Batch
 from segdistill.data.taxonomy import CAMVID
+from segdistill.data.transforms import Normalisation
 from segdistill.errors import ConfigError
 from segdistill.export.weights import load_deployed, save_deployed
 from segdistill.models.primary import input_multiple
@@ -51,6 +52,8 @@ UNUSED = {
     "pspnet": ("primary.encoder.layer3.", "primary.encoder.layer4."),
     "dpt": ("primary.encoder.model.norm.", "primary.encoder.model.head."),
 }
+
+HALVES = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def config_of(
@@ -175,7 +178,9 @@ def test_both_players_step_and_plain_smp_gets_it_back(arch: str, tmp_path: Path)
         expected = deployed(images)
         assert torch.equal(plain.eval()(images), expected)
         assert_captured_maps_are_its_own(plain, images)
-        save_deployed(tmp_path / "primary.safetensors", deployed, build_deployed(config, deployed))
+        save_deployed(
+            tmp_path / "primary.safetensors", deployed, build_deployed(config, deployed, normalisation=HALVES)
+        )
         assert torch.equal(load_deployed(tmp_path / "primary.safetensors")[0](images), expected)
 
 

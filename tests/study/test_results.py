@@ -176,9 +176,20 @@ def test_pairs_that_were_trained_by_other_programs_or_elsewhere_are_told() -> No
 
     assert caveats(alike) == []
     assert caveats(other) == [
-        "In 1 of 3 pairs the two runs were trained by different software or on different devices (self_distill and "
-        "baseline, seed 2: 1 x cuda, torch 2.10 / 1 x cpu, torch 2.9), which may be a part of their difference."
+        "In 1 of 3 pairs the two runs were trained by different software, on different devices or from files of "
+        "different weights (self_distill and baseline, seed 2: 1 x cuda, torch 2.10 / 1 x cpu, torch 2.9), which may "
+        "be a part of their difference."
     ]
+    replaced = [
+        replace(run, first_weights=name * 16) for run, name in zip(alike, ("aaaa", "bbbb"), strict=True)
+    ]
+    plain = [replace(run, first_weights="aaaa" * 16) for run in plain]
+    (caveat,) = caveats(replaced)
+    assert caveat.startswith("In 1 of 2 pairs the two runs were trained by")
+    assert "(self_distill and baseline, seed 1: weights bbbbbbbb / weights aaaaaaaa)" in caveat
+    chosen = Rung("fine", ("model.weights=b.safetensors",))
+    results = compare_rungs([(BASELINE, plain), (chosen, replaced)], seconds_per_step={})
+    assert Comparison("x", {}, results, missing=()).caveats == [], "a rung that chooses its weights"
 
 
 def test_runs_on_other_data_are_told(tmp_path: Path) -> None:

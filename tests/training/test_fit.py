@@ -70,7 +70,8 @@ class Run:
 
     def go(self) -> "Run":
         self.folder.check(self.config, overwrite=False)
-        self.folder.go_on(self.config, self.state, data_hash=self.data.hash)
+        saved = self.folder.saved(self.config)
+        self.folder.go_on(self.config, self.state, saved, data_hash=self.data.hash)
         self.folder.begin(self.config)
         fit_and_score(self.config, self.folder, self.state, self.data, console=QUIET)
         return self
@@ -187,9 +188,10 @@ def test_a_run_is_not_resumed_on_other_data(tiny_config: Callable[..., Config], 
     config = tiny_config(train={"epochs": 1}).model_copy(update={"out": tmp_path / "run"})
     Run(config).go()
     again = Run(resumed(config))
+    saved = again.folder.saved(again.config)
     with pytest.raises(RunFolderError, match=r"trained on other data \(hash .*, now other, of .*--overwrite"):
-        again.folder.go_on(again.config, again.state, data_hash="other")
-    again.folder.go_on(again.config, again.state, data_hash=again.data.hash)
+        again.folder.go_on(again.config, again.state, saved, data_hash="other")
+    again.folder.go_on(again.config, again.state, saved, data_hash=again.data.hash)
     assert again.state.position.epoch == 1
 
 

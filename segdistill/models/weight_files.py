@@ -1,0 +1,206 @@
+"""Files with weights that a network begins with: what is in them, and how they get into it."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from segmentation_models_pytorch.base import SegmentationModel
+from torch import Tensor, nn
+
+from segdistill.errors import WeightsError, first_line
+from segdistill.files import expanded
+from segdistill.models.bundled import WITHOUT
+
+SAFETENSORS = ".safetensors"
+HEAD = "segmentation_head"  # smp's name of the layers that the number of classes decides
+_COUNTER = "num_batches_tracked"  # of batch norm; nothing depends on it, and some files lack it
+
+Triple = tuple[float, float, float]
+
+
+class ColourStatistics(NamedTuple):
+    """Per-channel mean and standard deviation (RGB, 0..1 scale) that a network's weights expect."""
+
+    mean: Triple
+    std: Triple
+
+
+IMAGENET = ColourStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that the configuration names.
+
+    Attributes:
+        path: a safetensors file, or what `torch.save` made of a `state_dict()`.
+        key: of the configuration, for messages.
+        without: how to do without it, likewise.
+    """
+
+    path: Path
+    key: str
+    without: str
+
+    @classmethod
+    def of_encoder(cls, path: str) -> "WeightFile":
+        """Of the encoder alone; of a larger file the rest is left."""
+        return cls(Path(path), "model.encoder_weights", WITHOUT)
+
+    @classmethod
+    def of_network(cls, path: str) -> "WeightFile":
+        """Of the whole network."""
+        return cls(Path(path), "model.weights", "without model.weights it begins with model.encoder_weights")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, those of a Lightning checkpoint among them.
+
+        Raises:
+            WeightsError: if the file is missing or holds no tensors.
+        """
+        if self.path.suffix == SAFETENSORS:
+            with self._opened() as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        try:
+            content = torch.load(expanded(self.path), map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise self._unreadable(error) from None
+        except Exception as error:  # torch.load raises many kinds for what it refuses
+            raise WeightsError(
+                f"{self.key}: {self.path} holds other things than tensors, or is damaged ({first_line(error)}); save "
+                f"model.state_dict() alone; {self.without}"
+            ) from None
+        found = content.get("state_dict", content) if isinstance(content, Mapping) else None
+        if not isinstance(found, Mapping) or not all(isinstance(one, Tensor) for one in found.values()):
+            raise WeightsError(
+                f"{self.key}: {self.path} is no state_dict() of a network; of a run of segdistill take its "
+                f"primary.safetensors; {self.without}"
+            )
+        return dict(found)
+
+    def colours(self) -> ColourStatistics | None:
+        """What the file's metadata say as `mean` and `std`; None if they do not.
+
+        Raises:
+            WeightsError: if they are no three numbers each, or the file cannot be read.
+        """
+        if self.path.suffix != SAFETENSORS:
+            return None
+        with self._opened() as file:
+            metadata = file.metadata() or {}
+        if not {"mean", "std"} <= metadata.keys():
+            return None
+        try:
+            return ColourStatistics(_triple(metadata["mean"]), _triple(metadata["std"]))
+        except ValueError:
+            raise WeightsError(
+                f"{self.key}: {self.path} gives mean {metadata['mean']!r} and std {metadata['std']!r} in its "
+                "metadata; both should be three numbers, or neither be there"
+            ) from None
+
+    def digest(self) -> str:
+        """SHA-256 of its bytes. Raises WeightsError if the file cannot be read."""
+        try:
+            with expanded(self.path).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def fill_encoder(self, model: SegmentationModel) -> None:
+        """Every tensor of the encoder has to be there in its shape; what else there is stays out.
+
+        Raises:
+            WeightsError: naming the first one that is not, or as `tensors` does.
+        """
+        fill(model.encoder, self.tensors(), source=f"{self.key}: {self.path}", remedy=self.without)
+
+    def fill_network(self, model: SegmentationModel, *, new_head: bool) -> None:
+        """Every tensor of the network has to be there in its shape; with `new_head` its head stays as it is.
+
+        Raises:
+            WeightsError: naming the first one that is not, or as `tensors` does.
+        """
+        parts = {name: part for name, part in model.named_children() if not (new_head and name == HEAD)}
+        fill(
+            nn.ModuleDict(parts),
+            self.tensors(),
+            source=f"{self.key}: {self.path}",
+            remedy=f"of other classes it can have all but the head (model.new_head=true); {self.without}",
+        )
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        try:
+            with safe_open(expanded(self.path), framework="pt") as file:
+                yield file
+        except (OSError, SafetensorError) as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> WeightsError:
+        return WeightsError(f"{self.key}: cannot read {self.path}: {error}; {self.without}")
+
+
+def fill(part: nn.Module, tensors: Mapping[str, Tensor], *, source: str, remedy: str) -> None:
+    """Give a network, or a part of one, its weights, whatever else there is beside them and in front of their names.
+
+    Args:
+        part: changed in place, if all of its tensors are there.
+        tensors: by the names of `part.state_dict()`, which may all have the same words before them (`encoder.`,
+            `module.`).
+        source: where they are from, for the message.
+        remedy: likewise.
+
+    Raises:
+        WeightsError: naming the first tensor that is missing or has another shape.
+    """
+    own = part.state_dict()
+    prefix = _common_prefix(own, tensors)
+    for key, tensor in own.items():
+        found = tensors.get(prefix + key)
+        if found is None and key.endswith(_COUNTER):
+            continue
+        if found is None or found.shape != tensor.shape:
+            what = "is missing" if found is None else f"has shape {tuple(found.shape)}"
+            raise WeightsError(
+                f"{source} does not fit the network: tensor {prefix + key!r} {what}, wanted {tuple(tensor.shape)}; "
+                f"{remedy}"
+            )
+    part.load_state_dict({key: tensors.get(prefix + key, tensor) for key, tensor in own.items()})
+
+
+def _common_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """What stands before most of the names that are wanted; the shortest of several."""
+    found: Counter[str] = Counter()
+    for name in tensors:
+        words = name.split(".")
+        for at in range(len(words)):
+            if ".".join(words[at:]) in own:
+                found["".join(f"{word}." for word in words[:at])] += 1
+    return max(found, key=lambda prefix: (found[prefix], -len(prefix)), default="")
+
+
+def colours_of_encoder(encoder: str) -> ColourStatistics:
+    """What weights of an encoder expect as a rule: timm knows it for its models, and smp's own encoders were trained
+    with ImageNet's statistics."""
+    if encoder.startswith("tu-"):
+        settings = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
+        if settings is not None:
+            return ColourStatistics(_three(settings.mean), _three(settings.std))
+    return IMAGENET
+
+
+def _triple(text: str) -> Triple:
+    """`[0.5, 0.5, 0.5]`, as the exporter writes it."""
+    return _three([float(part) for part in text.strip("[]()").split(",")])
+
+
+def _three(values: Sequence[float]) -> Triple:
+    first, second, third = values
+    return first, second, third
