@@ -129,6 +129,15 @@ def test_of_the_whole_ladder_terms_without_weight_are_left_out(
     assert f"left out, for it would add nothing: {off}" in out
 
 
+def test_a_rung_whose_network_cannot_be_built_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    write_config(tmp_path / "tiny.yaml")
+    wrong = "--rung", "odd:method.kind=deep_supervision,method.branches.taps=[3,no.such.module]"
+    _, err = run("compare", "tiny.yaml", "--kinds", "baseline", *wrong, "--seeds", "0", cwd=tmp_path, code=2)
+    assert "error: rung odd: method.branches.taps" in err
+    assert "no.such.module" in err
+    assert not list(tmp_path.glob("runs/tiny_compare/*/seed0/*")), "no run has begun"
+
+
 def test_trainings_read_the_settings_that_the_study_began_with(study: tuple[Path, str]) -> None:
     folder, _ = study
     given = (folder / "baseline" / "seed3.yaml").read_text()

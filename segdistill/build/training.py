@@ -112,6 +112,17 @@ def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainSta
     )
 
 
+def build_state_to_look_at(config: Config) -> TrainState:
+    """The same on the CPU, whatever the run is trained on, with a schedule of any length.
+
+    Raises:
+        ConfigError, WeightsError: if something is wrong with its networks, its losses or its first weights.
+    """
+    here = config.train.model_copy(update={"accelerator": "cpu", "devices": 1, "precision": "32-true"})
+    on_one_cpu = config.model_copy(update={"train": here})
+    return build_state(on_one_cpu, build_fabric(on_one_cpu), total_steps=config.train.epochs)
+
+
 def _checked_net(config: Config, *, processes: int) -> MultiBranchNet:
     """Raises ConfigError if something is wrong with the network or its losses."""
     net = build_net(config)

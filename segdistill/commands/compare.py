@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from segdistill.build.training import slow_precision
+from segdistill.build.training import build_state_to_look_at, slow_precision
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import settings_hash
 from segdistill.commands.shared_beginning import take_over
@@ -111,6 +111,7 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
 
     Raises:
         RunFolderError: if another comparison does so in this folder, or another process trains one of the runs.
+        ConfigError: if a rung's networks cannot be built; nothing is trained then.
         InterruptedRunError: see `Runner.run`.
     """
     taken = RunFolderError(
@@ -125,6 +126,7 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
         write_json(study.folder.rungs, {rung.name: rung.overrides for rung in study.rungs})
         for run in todo:  # so that an edit of the configuration does not reach the trainings still to come
             write_text(run.settings_file, run.settings)
+        refuse_unbuildable(todo)
 
         def finished(run: PlannedRun) -> None:
             progress.finished(run)
@@ -139,6 +141,20 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
             failed=progress.failed,
         )
         return runner.run(todo, finished=finished)
+
+
+def refuse_unbuildable(todo: Sequence[PlannedRun]) -> None:
+    """What only the built network can tell of a rung should not wait until it is the rung's turn.
+
+    Raises:
+        ConfigError: naming the rung.
+    """
+    one_of_each = {run.rung: run for run in reversed(todo) if not run.begun}
+    for rung, run in one_of_each.items():
+        try:
+            build_state_to_look_at(load_config(run.settings_file))
+        except UserError as error:
+            raise ConfigError(f"rung {rung.name}: {error}") from None
 
 
 def refuse_busy(todo: Sequence[PlannedRun]) -> None:

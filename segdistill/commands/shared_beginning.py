@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segdistill.build.training import build_fabric, build_state
+from segdistill.build.training import build_state_to_look_at
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import settings_that_count
 from segdistill.commands.versions import versions
@@ -123,10 +123,7 @@ def _curve_until(epoch: int, path: Path) -> str:
 
 def _of_this_run(config: Config, saved: dict[str, Any]) -> dict[str, Any]:
     """The other run's state with what this one has beside."""
-    here = config.train.model_copy(update={"accelerator": "cpu", "devices": 1, "precision": "32-true"})
-    on_one_cpu = config.model_copy(update={"train": here})
-    # The schedule's length is not part of its state.
-    state = build_state(on_one_cpu, build_fabric(on_one_cpu), total_steps=config.train.epochs)
+    state = build_state_to_look_at(config)  # the schedule's length is not part of it
     state.take_over(saved)
     return state.state_dict()
 
