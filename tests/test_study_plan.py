@@ -10,12 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from segdistill.commands.compare import StudyProgress, compare, known_cost, read_study, timed_settings
+from segdistill.build.splits import build_splits, data_hash
+from segdistill.commands.compare import (
+    StudyProgress,
+    compare,
+    known_cost,
+    read_study,
+    refuse_other_data,
+    timed_settings,
+)
 from segdistill.commands.settings import settings_hash
 from segdistill.commands.study_plan import MeasuredCost, Study, plan_study
 from segdistill.config_io import load_config
 from segdistill.console import new_console
-from segdistill.errors import ConfigError, InterruptedRunError, RunFolderError
+from segdistill.errors import ConfigError, DataError, InterruptedRunError, RunFolderError
 from segdistill.files import alone_in, somebody_in, write_json, write_text
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Failure, PlannedRun
@@ -88,10 +96,40 @@ def test_a_planned_run_of_other_settings_is_refused_with_the_way_out(tmp_path: P
         finish(run)
     with pytest.raises(ConfigError, match=r"train\.epochs") as caught:
         plan(tmp_path, "train.epochs=3")
-    assert "choose another folder by --out or another name for the rung, or remove this folder" in str(
-        caught.value
-    )
+    assert "choose another folder by --out, or remove this folder" in str(caught.value)
     assert "out=DIR" not in str(caught.value)
+    wide = Rung("wide", ("method.branches.width=48",))
+    for run in plan(tmp_path, rungs=[wide]).planned:
+        finish(run)
+    other = Rung("wide", ("method.branches.width=64",))
+    with pytest.raises(ConfigError, match="another folder by --out or another name for the rung, or remove"):
+        plan(tmp_path, rungs=[other])
+
+
+def test_a_runs_folder_is_no_place_for_a_comparison(tmp_path: Path) -> None:
+    (run, _) = plan(tmp_path).planned
+    finish(run)
+    with pytest.raises(RunFolderError, match=rf"--out {run.folder} is the folder of a run; choose another"):
+        plan(run.folder)
+
+
+def test_what_could_not_be_compared_with_the_finished_runs_is_not_trained(tmp_path: Path) -> None:
+    few = ("data.size=[32,32]", "data.synthetic.train_images=2", "data.synthetic.val_images=1")
+    study = plan(tmp_path, *few)
+    console = new_console(file=io.StringIO())
+    first = study.planned[0]
+    finish(first)
+    refuse_other_data(study, console=console)  # of an older version, which does not say what it had
+    now = data_hash(build_splits(study.base, ("train", "val"), console=console))
+    for known, same in ((now, True), ("0123456789", False)):
+        write_json(first.folder / "summary.json", FINISHED | {"data": {"hash": known}})
+        if same:
+            refuse_other_data(study, console=console)
+    with pytest.raises(
+        DataError, match=rf"1 finished run, e\.g\. baseline, seed 0 \(hash 0123456789, now {now}"
+    ):
+        start(tmp_path, *few, kinds=["baseline", "deep_supervision"], said=io.StringIO())
+    assert not study.planned[1].folder.exists()
 
 
 @pytest.mark.parametrize("held", ["", "{", "[]", '{"wide": null}', '{"wide": [3]}', "\0"])

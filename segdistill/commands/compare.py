@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from segdistill.build.splits import build_splits, data_hash
 from segdistill.build.training import build_state_to_look_at, slow_precision
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import settings_hash
@@ -16,8 +17,15 @@ from segdistill.commands.step_cost import seconds_per_step
 from segdistill.commands.study_plan import MeasuredCost, Study, StudyFolder, is_finished, plan_study
 from segdistill.config import Config
 from segdistill.config_io import load_config
-from segdistill.console import duration, new_console, warn
-from segdistill.errors import ConfigError, InterruptedRunError, RunFolderError, UserError, first_line
+from segdistill.console import counted, duration, new_console, warn
+from segdistill.errors import (
+    ConfigError,
+    DataError,
+    InterruptedRunError,
+    RunFolderError,
+    UserError,
+    first_line,
+)
 from segdistill.files import alone_in, refuse_unwritable, somebody_in, write_json, write_text
 from segdistill.report.html import comparison_page
 from segdistill.report.rows import verdict
@@ -111,6 +119,7 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
 
     Raises:
         RunFolderError: if another comparison does so in this folder, or another process trains one of the runs.
+        DataError: if the data are not those of finished runs.
         ConfigError: if a rung's networks cannot be built; nothing is trained then.
         InterruptedRunError: see `Runner.run`.
     """
@@ -126,6 +135,7 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
         write_json(study.folder.rungs, {rung.name: rung.overrides for rung in study.rungs})
         for run in todo:  # so that an edit of the configuration does not reach the trainings still to come
             write_text(run.settings_file, run.settings)
+        refuse_other_data(study, console=console)
         refuse_unbuildable(todo)
 
         def finished(run: PlannedRun) -> None:
@@ -141,6 +151,26 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
             failed=progress.failed,
         )
         return runner.run(todo, finished=finished)
+
+
+def refuse_other_data(study: Study, *, console: Console) -> None:
+    """A run on other data than those that are finished would have no pair.
+
+    Raises:
+        DataError: naming a finished run; or for what is wrong with the data.
+    """
+    trained = [(run, read_run(run.folder, seed=run.seed).data_hash) for run in study.finished]
+    if not any(known for _, known in trained):
+        return
+    with console.status("looking whether the data are those of the finished runs"):
+        now = data_hash(build_splits(study.base, ("train", "val"), console=new_console(quiet=True)))
+    if others := [(run, known) for run, known in trained if known not in (None, now)]:
+        run, known = others[0]
+        raise DataError(
+            f"the data are not those of {counted(len(others), 'finished run')}, e.g. {run.name} (hash {known}, now "
+            f"{now}, of the images' names and the labels' pixels), and what is trained now could not be compared with "
+            "them: put the data back (data.root=DIR says where they lie now), or begin another comparison by --out"
+        )
 
 
 def refuse_unbuildable(todo: Sequence[PlannedRun]) -> None:
@@ -274,7 +304,7 @@ class StudyProgress:
             TextColumn("{task.fields[runs]}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("epochs, {task.fields[left]} left"),
+            TextColumn("epochs, {task.fields[left]} of training left"),
             console=console,
             disable=not console.is_terminal,
             transient=True,
@@ -304,7 +334,11 @@ class StudyProgress:
     def finished(self, run: PlannedRun) -> None:
         result = read_run(run.folder, seed=run.seed)
         to_do = sum(not is_finished(one) for one in self.planned)
-        left = f"{to_do} run{'s' if to_do > 1 else ''} and {self._left()} left" if to_do else "none left"
+        left = (
+            f"{to_do} run{'s' if to_do > 1 else ''} and {self._left()} of training left"
+            if to_do
+            else "none left"
+        )
         self.say(f"finished {run.name}: mIoU {100 * result.miou:.2f}; {left}")
 
     def failed(self, failure: Failure) -> None:

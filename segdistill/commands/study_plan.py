@@ -31,7 +31,6 @@ _STUDYS_OWN = {
 #: As `StudyFolder.run` writes it: `seed01` is somebody's copy.
 _SEED_FOLDER = re.compile("seed(0|[1-9][0-9]*)")
 _T = TypeVar("_T")
-_ELSEWHERE = "another folder by --out or another name for the rung"
 #: Keys that have to be the same in all rungs for pairs to be pairs.
 _ONE_FOR_ALL = ("data.kind", "data.root", "data.size", "data.folder", "data.synthetic")
 
@@ -160,6 +159,8 @@ def plan_study(
         refuse_what_a_study_decides(f"rung {rung.name}", rung.overrides)
         refuse_unfair_pairs(rung)
     folder = StudyFolder(expanded(out or Path("runs") / f"{base.name}_compare"))
+    if RunFolder(folder.path).config.is_file():
+        raise RunFolderError(f"--out {folder.path} is the folder of a run; choose another for the comparison")
     plan_one = functools.partial(plan, config_path, overrides, folder=folder)
     plans = [plan_one(rung, seed) for seed in seeds for rung in ladder]
     twins = equal_rungs([(run.rung, config) for run, config in plans if run.seed == seeds[0]])
@@ -286,7 +287,8 @@ def plan(
             f"rung {rung.name}: {ADDED[rung.name]} is 0, so it would add nothing; give it a value, or leave the rung "
             "out by --kinds"
         )
-    RunFolder(target).check(config, overwrite=False, elsewhere=_ELSEWHERE, replace="remove this folder")
+    elsewhere = "another folder by --out" + ("" if rung in LADDER else " or another name for the rung")
+    RunFolder(target).check(config, overwrite=False, elsewhere=elsewhere, replace="remove this folder")
     return PlannedRun(rung, seed, target, epochs=config.train.epochs, settings=dump_config(config)), config
 
 

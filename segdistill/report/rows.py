@@ -12,6 +12,7 @@ from segdistill.study.statistics import CONFIDENCE, PairedDifference, Spread, po
 UNKNOWN = "-"
 _INTERVAL = f"{CONFIDENCE:.0%} interval"
 
+_OF_UNEVEN = "Rungs have different seeds: means are over a rung's own, differences over those that it shares."
 SCORE_NOTE = (
     "Default score: the last epoch's weights, or their running average. The best epoch is beside it and flatters: "
     "it was chosen on the very split it is scored on."
@@ -69,6 +70,8 @@ def _why_no_difference(comparison: Comparison) -> str:
             f"There is no difference to report, as none of these rungs is one to measure against: add {BASELINE} "
             "to --kinds."
         )
+    if not comparison.same_data:
+        return "There is no difference to report, as no two runs of the same seed had the same data."
     if len(names) == 1:
         return f"There is no difference to report, as there is no rung but {known[0]}: add others by --kinds or --rung."
     return (
@@ -106,7 +109,7 @@ def main_grid(comparison: Comparison) -> Grid:
     """One row for each rung: scores, paired differences, cost."""
     against = references(comparison)
     with_cost = BASELINE in against
-    uneven = len({tuple(run.seed for run in result.runs) for result in comparison.results}) > 1
+    uneven = _uneven(comparison)
     columns = [
         Column("rung"),
         Column("seeds"),
@@ -138,11 +141,12 @@ def main_grid(comparison: Comparison) -> Grid:
             "which the rung was better."
         )
     if against and uneven:
-        note += (
-            " Rungs have different seeds: means are over a rung's own, differences over those that it shares."
-        )
+        note += f" {_OF_UNEVEN}"
     if with_cost:
-        note += f" time, memory: seconds per training step and peak memory, as multiples of the {BASELINE}'s."
+        note += (
+            f" time, memory: seconds per training step (measured when all trainings have ended) and peak memory of the "
+            f"whole process, libraries included, as multiples of the {BASELINE}'s."
+        )
     if counted := ", ".join(shared for one in comparison.results if (shared := _shared_epochs(one))):
         sources = ", ".join(
             sorted({run.shared_with for one in comparison.results for run in one.runs} - {""})
@@ -151,6 +155,10 @@ def main_grid(comparison: Comparison) -> Grid:
             f" Epochs that another rung of the same seed did, equal until there: {counted} (by {sources})."
         )
     return Grid("mIoU in percent", note, tuple(columns), tuple(rows), strong=(SELF_DISTILL,))
+
+
+def _uneven(comparison: Comparison) -> bool:
+    return len({tuple(run.seed for run in result.runs) for result in comparison.results}) > 1
 
 
 def _shared_epochs(result: RungResult) -> str:
@@ -187,7 +195,7 @@ def class_grid(comparison: Comparison) -> Grid | None:
     return Grid(
         f"IoU by class: of {BASELINE} in percent, and the differences to it in percentage points",
         f"Means over the seeds with a score. {UNKNOWN}: none, for the class is not in the labels and not "
-        "predicted by both.",
+        f"predicted by both.{f' {_OF_UNEVEN}' if _uneven(comparison) else ''}",
         columns,
         (*rows, overall),
         strong=("mIoU",),

@@ -36,6 +36,11 @@ class RunResult:
     device: str = ""
     software: tuple[str, ...] = ()  # packages with their versions
     first_weights: str | None = None  # SHA-256 of the file they came from, if they did
+    data_hash: str | None = None  # of what it was trained and scored on; None in a run of an older version
+
+    def has_data_of(self, other: "RunResult") -> bool:
+        """As far as both know."""
+        return None in (self.data_hash, other.data_hash) or self.data_hash == other.data_hash
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,19 @@ class Comparison:
         ]
         if not differing:
             return []
-        return [f"Not all of these runs had the same data ({'; '.join(differing)}), so some are no pairs."]
+        no_pairs = [
+            f"{result.rung.name} and {reference.rung.name}, seed {run.seed}"
+            for result in self.results
+            for reference in self.results
+            for run, other in _of_equal_seeds(result.runs, reference.runs)
+            if reference.rung.name in REFERENCES
+            and result.rung.name not in (reference.rung.name, BASELINE)
+            and not run.has_data_of(other)
+        ]
+        left_out = f": {'; '.join(no_pairs)} are left out of the differences" if no_pairs else ""
+        return [
+            f"Not all of these runs had the same data ({'; '.join(differing)}), so some are no pairs{left_out}."
+        ]
 
     def _of_makers(self) -> list[str]:
         """Where the two sides of a pair were not trained alike."""
@@ -154,21 +171,16 @@ class Comparison:
 
     @property
     def by_chance(self) -> str:
-        """How far the intervals may be trusted taken together; empty if there is at most one."""
-        compared = [item for result in self.results for item in result.against.items()]
-        primaries = sum(against.miou.low is not None for _, against in compared)
-        others = sum(
-            one.low is not None
-            for reference, against in compared
-            if reference == BASELINE  # the reports compare them with nothing else
-            for one in against.submodels.values()
+        """How far the intervals may be trusted taken together; empty if there is at most one of primaries. Branches and
+        ensembles are other networks, and may differ from the baseline's primary although no method changes anything.
+        """
+        intervals = sum(
+            against.miou.low is not None for result in self.results for against in result.against.values()
         )
-        intervals = primaries + others
         if intervals < 2:
             return ""
-        included = f", {others} of them of branches and ensembles" if others else ""
         return (
-            f"These are {intervals} intervals{included}. Where no method changes anything, in up to "
+            f"These are {intervals} intervals of primaries. Where no method changes anything, in up to "
             f"{1 - CONFIDENCE**intervals:.0%} of such studies one of them would be found better or worse by chance: a "
             "single surprise asks for more seeds."
         )
@@ -218,6 +230,7 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
             device=_device(summary),
             software=_software(summary),
             first_weights=summary.get("first_weights"),
+            data_hash=summary.get("data", {}).get("hash"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
@@ -286,41 +299,58 @@ def compare_rungs(
     """
     finished = {rung.name: {run.seed: run for run in results} for rung, results in runs if results}
     assert all(len(finished.get(rung.name, ())) == len(results) for rung, results in runs)
+
+    def against(rung: Rung) -> dict[str, Against]:
+        pairs = {
+            reference: [
+                pair
+                for pair in _of_equal_seeds(finished[rung.name].values(), finished[reference].values())
+                if pair[0].has_data_of(pair[1])
+            ]
+            for reference in REFERENCES
+            if reference in finished and rung.name not in (reference, BASELINE)
+        }
+        return {
+            reference: _against(
+                found, seconds=_ratio(seconds_per_step.get(rung.name), seconds_per_step.get(reference))
+            )
+            for reference, found in pairs.items()
+            if found
+        }
+
     return tuple(
         RungResult(
             rung=rung,
             runs=tuple(sorted(results, key=lambda run: run.seed)),
             miou=Spread.of([run.miou for run in results]),
             best_miou=Spread.of([run.best_miou for run in results]),
-            against={
-                reference: _against(
-                    finished[rung.name],
-                    finished[reference],
-                    seconds=_ratio(seconds_per_step.get(rung.name), seconds_per_step.get(reference)),
-                )
-                for reference in REFERENCES
-                if reference != rung.name
-                and finished.get(reference, {}).keys() & finished[rung.name].keys()
-                and rung.name != BASELINE
-            },
+            against=against(rung),
         )
         for rung, results in runs
         if results
     )
 
 
-def _against(
-    runs: Mapping[int, RunResult], reference: Mapping[int, RunResult], *, seconds: float | None
-) -> Against:
-    seeds = sorted(runs.keys() & reference.keys())
+def _of_equal_seeds(
+    runs: Iterable[RunResult], others: Iterable[RunResult]
+) -> list[tuple[RunResult, RunResult]]:
+    """By seed."""
+    known = {other.seed: other for other in others}
+    return [(run, known[run.seed]) for run in sorted(runs, key=lambda run: run.seed) if run.seed in known]
+
+
+def _against(pairs: Sequence[tuple[RunResult, RunResult]], *, seconds: float | None) -> Against:
+    """`pairs`: run and reference, by seed; at least one."""
+    runs, reference = ({run.seed: run for run in side} for side in zip(*pairs, strict=True))
+    seeds = list(runs)
     classes: dict[str, PairedDifference] = {}
     unpaired: list[str] = []
     for name in runs[seeds[0]].iou:
-        pairs = {seed: (runs[seed].iou.get(name), reference[seed].iou.get(name)) for seed in seeds}
-        known = {seed: a - b for seed, (a, b) in pairs.items() if a is not None and b is not None}
+        ious = {seed: (runs[seed].iou.get(name), reference[seed].iou.get(name)) for seed in seeds}
+        known = {seed: a - b for seed, (a, b) in ious.items() if a is not None and b is not None}
         if known:
             classes[name] = PairedDifference.of(known)
-        if any((a is None) != (b is None) for a, b in pairs.values()):
+        if any((a is None) != (b is None) for a, b in ious.values()):
             unpaired.append(name)
     submodels: dict[str, dict[int, float]] = {}
     for seed in seeds:

@@ -712,8 +712,7 @@ def test_the_page_in_words(three_seeds: Comparison) -> None:
         rows.SCORE_NOTE,
         "self_distill: method.kind=self_distill",
         "here over 3 seeds",
-        "These are 5 intervals, 2 of them of branches and ensembles. Where no method changes anything, in up to 23% of "
-        "such studies",
+        "These are 3 intervals of primaries. Where no method changes anything, in up to 14% of such studies",
         "the noise between seeds only",
     ):
         assert expected in text, expected

@@ -1,6 +1,7 @@
 """Runs read from their folders and paired by seed."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from segdistill.errors import RunFolderError
+from segdistill.report.rows import verdict
 from segdistill.study.results import (
     Comparison,
     RunResult,
@@ -67,6 +69,7 @@ def test_a_run_is_read_from_its_own_files(tmp_path: Path) -> None:
         memory_bytes=1000,
         device="2 x cpu",
         software=("segdistill 0.1.0", "torch 2.14"),
+        data_hash="abc",
     )
 
 
@@ -209,6 +212,31 @@ def test_runs_on_other_data_are_told(tmp_path: Path) -> None:
     assert Comparison("x", longer, (), missing=()).caveats == []
 
 
+def test_runs_of_a_seed_on_other_data_are_no_pair() -> None:
+    """Labels were changed between them; what an older version did not write down is taken for the same."""
+
+    def on(hashes: Sequence[str | None], miou: float) -> list[RunResult]:
+        return [replace(result(seed, miou), data_hash=name) for seed, name in enumerate(hashes)]
+
+    def study(hashes: Sequence[str | None]) -> Comparison:
+        runs = [(BASELINE, on(["abc", "abc", "abc"], 0.5)), (DISTILLED, on(hashes, 0.6))]
+        protocol = {"data_hash": "differs: abc / def"}
+        return Comparison("x", protocol, compare_rungs(runs, seconds_per_step={}), missing=())
+
+    some = study(["abc", "def", None])
+    assert list(some.results[1].against["baseline"].miou.by_seed) == [0, 2]
+    assert some.results[1].miou.n == 3, "its own mean has them all"
+    (caveat,) = some.caveats
+    assert caveat == (
+        "Not all of these runs had the same data (data hash differs: abc / def), so some are no pairs: self_distill "
+        "and baseline, seed 1 are left out of the differences."
+    )
+    none = study(["def", "def", "def"])
+    assert none.results[1].against == {}
+    lead = "There is no difference to report, as no two runs of the same seed had the same data."
+    assert verdict(none) == (lead, [])
+
+
 def test_a_rung_without_runs_or_without_a_shared_seed_is_compared_with_nothing() -> None:
     runs: list[tuple[Rung, list[RunResult]]] = [
         (BASELINE, [result(0, 0.5)]),
@@ -266,12 +294,11 @@ def test_many_intervals_are_told_to_surprise() -> None:
         results = compare_rungs(runs, seconds_per_step={})
         return Comparison(name="study", protocol={}, results=results, missing=())
 
-    assert study(runs).by_chance.startswith("These are 3 intervals. ")
+    assert study(runs).by_chance.startswith("These are 3 intervals of primaries. ")
     assert "in up to 14% of such studies" in study(runs).by_chance
     assert study(runs).as_dict()["by_chance"] == study(runs).by_chance
     deep = [replace(one, submodels={"branch3": 0.4, "ensemble": 0.6}) for one in runs[1][1]]
     words = study([runs[0], (DEEP, deep), runs[2]]).by_chance
-    assert words.startswith("These are 5 intervals, 2 of them of branches and ensembles. ")
-    assert "in up to 23% of such studies" in words
+    assert words == study(runs).by_chance, "branches are other networks, which may well differ"
     assert study(runs[:2]).by_chance == "", "one interval says how far it can be trusted"
     assert study([(rung, one[:1]) for rung, one in runs]).by_chance == "", "one seed gives no interval"
