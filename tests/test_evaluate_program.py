@@ -21,7 +21,7 @@ from tiny_models import TAXONOMY, convolution, write_deployed, write_onnx
 
 from segdistill.build.datasets import build_eval_dataset
 from segdistill.build.network import build_net
-from segdistill.build.splits import build_samples
+from segdistill.build.splits import build_samples, build_splits, data_hash
 from segdistill.cli import main
 from segdistill.commands import evaluate as evaluate_command
 from segdistill.commands.export import split_at_hand
@@ -101,6 +101,7 @@ def test_the_deployed_network_with_all_scores_and_how_they_came_about(
         "sampling": "uniform",
         "boundary": "within 0.02 of the diagonal (2 px) of an outline",
         "calibration": "15 bins of the largest softmax",
+        "split_hash": data_hash(build_splits(CONFIG, ("val",), console=new_console(quiet=True))),
     }
     words = (
         "5 images",
@@ -142,6 +143,46 @@ def two_sets(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def assert_of_other_data(other: Any, own: Any, place: Path) -> None:
+    """All that their protocols differ by."""
+    assert other["protocol"] == own["protocol"] | {
+        "data_root": str(place),
+        "split_hash": other["protocol"]["split_hash"],
+    }
+    assert other["protocol"]["split_hash"] != own["protocol"]["split_hash"]
+
+
+def test_labels_that_are_not_those_of_the_training_any_more_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for name in range(count):
+            for part, shape in (("images", (64, 96, 3)), ("masks", (64, 96))):
+                (tmp_path / part / split).mkdir(parents=True, exist_ok=True)
+                picture = rng.integers(0, 2, shape, np.uint8)
+                Image.fromarray(picture).save(tmp_path / part / split / f"{name}.png")
+    data = {
+        "kind": "folder",
+        "root": str(tmp_path),
+        "size": [64, 96],
+        "folder": {"images": "images", "masks": "masks", "classes": [{"name": "a"}, {"name": "b"}]},
+    }
+    run = tmp_path / "run"
+    train = TINY["train"] | {"epochs": 1}  # type: ignore[operator]
+    config = write_config(tmp_path / "own.yaml", data=data, method={"kind": "baseline"}, train=train)
+    assert main(["train", str(config), f"out={run}"]) == 0
+    told = "the val split is not what it was when the run ended"
+    assert main(["evaluate", str(run)]) == 0
+    assert told not in " ".join(capsys.readouterr().out.split())
+    before = json.loads((run / "evaluation_val_deployed.json").read_text())["protocol"]["split_hash"]
+    label = tmp_path / "masks" / "val" / "1.png"
+    Image.fromarray(np.zeros((64, 96), np.uint8)).save(label)
+    assert main(["evaluate", str(run)]) == 0
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert json.loads((run / "evaluation_val_deployed.json").read_text())["protocol"]["split_hash"] != before
+
+
 def test_other_data_leave_the_runs_own_score_alone(two_sets: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -155,7 +196,7 @@ def test_other_data_leave_the_runs_own_score_alone(two_sets: Path, tmp_path: Pat
     assert set(found) == {"evaluation_val_deployed.json", f"evaluation_val_deployed{on(place)}.json"}
     own, other = found["evaluation_val_deployed.json"], found[f"evaluation_val_deployed{on(place)}.json"]
     assert "data_root" not in own["protocol"]
-    assert other["protocol"] == own["protocol"] | {"data_root": str(place)}
+    assert_of_other_data(other, own, place)
     assert other["miou"] != own["miou"]
 
 
@@ -235,7 +276,7 @@ def test_other_data_leave_the_score_of_a_file_alone(
     assert "data_root" not in own["protocol"]
     for place in (yours, namesake):
         other = found[f"conv_val{on(place)}.json"]
-        assert other["protocol"] == own["protocol"] | {"data_root": str(place)}
+        assert_of_other_data(other, own, place)
         assert other["miou"] != own["miou"]
 
 
@@ -253,7 +294,7 @@ def test_masks_that_are_held_against_other_data_say_so(two_sets: Path, tmp_path:
     own, other = found["predicted_val.json"], found[f"predicted_val{on(place)}.json"]
     assert own["miou"]["masks"] == 1
     assert "data_root" not in own["protocol"]
-    assert other["protocol"] == own["protocol"] | {"data_root": str(place)}
+    assert_of_other_data(other, own, place)
 
 
 def test_every_stream_of_a_checkpoint_at_several_scales_and_mirrored(folder: Path) -> None:

@@ -41,7 +41,8 @@ class TrainingData:
         train_loader: gives them.
         val_loader: gives this process's share of the validation split.
         names: split -> names of its images.
-        hash: see `data_hash`.
+        hash: see `data_hash`; of all splits together.
+        split_hashes: the same of each.
     """
 
     training_images: int
@@ -51,6 +52,7 @@ class TrainingData:
     val_loader: Iterable[EvalItem]
     names: Mapping[str, Sequence[str]]
     hash: str
+    split_hashes: dict[str, str]
 
 
 def build_training_data(config: Config, fabric: Fabric, *, console: Console) -> TrainingData:
@@ -79,6 +81,7 @@ def build_training_data(config: Config, fabric: Fabric, *, console: Console) -> 
         ),
         names={split: names_of(checked.samples) for split, checked in splits.items()},
         hash=data_hash(splits),
+        split_hashes={split: data_hash({split: checked}) for split, checked in splits.items()},
     )
 
 

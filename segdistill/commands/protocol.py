@@ -66,9 +66,10 @@ def other_data(config: Config, own: Config) -> Path | None:
     return place
 
 
-def told(elsewhere: Path | None) -> dict[str, str]:
-    """What the protocol says of other data."""
-    return {"data_root": str(elsewhere)} if elsewhere else {}
+def told(elsewhere: Path | None, split_hash: str | None = None) -> dict[str, str]:
+    """What the protocol says of other data, and of which images and labels they are, see `data_hash`."""
+    known = {"data_root": elsewhere and str(elsewhere), "split_hash": split_hash}
+    return {key: value for key, value in known.items() if value}
 
 
 def of_measures(scores: Scores) -> dict[str, Any]:

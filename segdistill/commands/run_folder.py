@@ -184,6 +184,21 @@ class RunFolder:
                 f"those of this run are images_*.txt in {self.path})"
             )
 
+    def other_labels(self, split: str, split_hash: str | None) -> str:
+        """What to say if a split is not as it was when the run came to its end; empty if it is, as far as is known.
+
+        Args:
+            split: of the run's own data.
+            split_hash: see `data_hash`, of the split as it is now; None if it has no labels.
+        """
+        then = self.load_summary().get("data", {}).get("splits", {}).get(split) if self.scored else None
+        if None in (then, split_hash) or then == split_hash:
+            return ""
+        return (
+            f"the {split} split is not what it was when the run ended (hash {then}, now {split_hash}, of the images' "
+            "names and the labels' pixels): this score and those in summary.json cannot be compared"
+        )
+
     @contextmanager
     def owned(self) -> Iterator[None]:
         """Nobody else may train in this folder meanwhile; the lock goes with the process, however it ends.

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from segdistill.build.datasets import build_normalisation, worker_count
-from segdistill.build.splits import build_samples, build_unlabelled_test, names_elsewhere
+from segdistill.build.splits import build_splits, build_unlabelled_test, data_hash, names_elsewhere
 from segdistill.commands.protocol import of_view, other_data, protocol, told, weights_in_words
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import refuse_what_counts
@@ -20,6 +20,7 @@ from segdistill.commands.wanted_file import SCORED_AT, seen_size
 from segdistill.commands.written_masks import MaskFolder
 from segdistill.config import Config
 from segdistill.config_io import load_config, resolve
+from segdistill.console import warn
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.transforms import Normalisation
 from segdistill.errors import EvaluationError
@@ -138,14 +139,16 @@ def run_subject(
     elsewhere = other_data(config, folder.load_config())
     predictor, normalisation, words = load_predictor(folder, config, weights=weights, device=device)
     view = wishes.view(config.data.size)
-    samples = _samples(config, split, submitted=submitted, console=console)
+    samples, split_hash = _samples(config, split, submitted=submitted, console=console)
     if elsewhere is None:
         folder.refuse_what_it_learnt(samples, config, split=split)
+        if others := folder.other_labels(split, split_hash):
+            warn(console, others)
     return Subject(
         samples=samples,
         label=_looking(Viewer(predictor, view, normalisation=normalisation)),
         protocol=protocol(config, split=split, images=len(samples), view=view, weights=words)
-        | told(elsewhere),
+        | told(elsewhere, split_hash),
         target=path / f"evaluation_{split}_{weights}{wishes.tag}{_tag(elsewhere)}.json",
         workers=worker_count(config, on_gpu=device.type == "cuda"),
     )
@@ -216,7 +219,7 @@ def file_subject(
     config = resolve(known, overrides, source=str(path))
     # A file says nothing of where its data lay, so own to it is where data of the kind lie by default.
     elsewhere = other_data(config, resolve(known, [], source=str(path)))
-    samples = _samples(config, split, submitted=submitted, console=console)
+    samples, split_hash = _samples(config, split, submitted=submitted, console=console)
     scored = {key: value for key, value in described.score.get("protocol", {}).items() if key != "data_root"}
     how = scored | {
         "data": config.data.kind,
@@ -235,7 +238,7 @@ def file_subject(
     return Subject(
         samples=samples,
         label=label,
-        protocol=how | told(elsewhere),
+        protocol=how | told(elsewhere, split_hash),
         target=path.with_name(f"{path.stem}_{split}{wishes.tag}{_tag(elsewhere)}.json"),
         workers=worker_count(config, on_gpu=False),
     )
@@ -284,7 +287,7 @@ def mask_subject(
     config = load(overrides)
     own = load([override for override in overrides if not override.startswith("data.root=")])
     elsewhere = other_data(config, own)
-    samples = _samples(config, split, submitted=submitted, console=console)
+    samples, split_hash = _samples(config, split, submitted=submitted, console=console)
     image_suffix = config.data.folder.image_suffix if config.data.kind == "folder" else ""
     found = MaskFolder.matching(
         masks,
@@ -311,16 +314,18 @@ def mask_subject(
     return Subject(
         samples=samples,
         label=found.label,
-        protocol=how | told(elsewhere),
+        protocol=how | told(elsewhere, split_hash),
         target=place.parent / f"{place.name}_{split}{_tag(elsewhere)}.json",
         workers=0,
     )
 
 
-def _samples(config: Config, split: str, *, submitted: bool, console: Console) -> Samples:
+def _samples(config: Config, split: str, *, submitted: bool, console: Console) -> tuple[Samples, str | None]:
+    """And which they are, see `data_hash`; None of those without labels."""
     if submitted and split == "test" and config.data.kind == "cityscapes":
-        return build_unlabelled_test(config)
-    return build_samples(config, split, console=console)
+        return build_unlabelled_test(config), None
+    checked = build_splits(config, (split,), console=console)
+    return checked[split].samples, data_hash(checked)
 
 
 def _looking(viewer: Viewer) -> Callable[[int, LabelledImage], Mapping[str, Labelling]]:

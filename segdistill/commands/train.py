@@ -277,7 +277,7 @@ def summary_of(
         "versions": in_their_order(position.programs),
         "device": state.fabric.device.type,
         "processes": state.fabric.world_size,
-        "data": {"training_images": data.training_images, "hash": data.hash},
+        "data": {"training_images": data.training_images, "hash": data.hash, "splits": data.split_hashes},
         "protocol": protocol(config, split="val", images=len(data.val)),
     }
 
