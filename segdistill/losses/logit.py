@@ -126,8 +126,11 @@ def overlap_distillation(
     if gate is not None:
         seen = seen & gate
     teacher_logits = teacher_logits.detach()
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    present = torch.isin(classes, teacher_logits.argmax(1).masked_fill(~seen, -1))
+    num_classes = logits.shape[1]
+    # Marked and not looked up: `torch.isin` sorts all places, and on a GPU the host waits for how many differ.
+    marked = torch.zeros(num_classes + 1, dtype=torch.bool, device=logits.device)
+    places = teacher_logits.argmax(1).masked_fill(~seen, num_classes)
+    present = marked.index_fill_(0, places.flatten(), True)[:num_classes]
     hidden = ~seen.unsqueeze(1)
     probs, truth = (
         (maps / temperature).softmax(1).masked_fill(hidden, 0.0) for maps in (logits, teacher_logits)

@@ -1,4 +1,4 @@
-"""The mean over valid places, the only reduction the dense losses use."""
+"""The mean over valid places, by which losses that have a value at every place become a number."""
 
 from torch import Tensor
 

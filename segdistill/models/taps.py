@@ -37,7 +37,7 @@ def capture(primary: SegmentationModel, module_paths: tuple[str, ...] = ()) -> I
         seen["image"], seen["encoder"] = inputs[0], output
 
     def see_module(path: str) -> Any:
-        return lambda _module, _inputs, output: seen["modules"].__setitem__(path, output)
+        return lambda _module, _inputs, output: seen["modules"].__setitem__(path, _kept(output))
 
     handles = [
         primary.get_submodule("encoder").register_forward_hook(see_encoder),
@@ -48,6 +48,11 @@ def capture(primary: SegmentationModel, module_paths: tuple[str, ...] = ()) -> I
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _kept(output: Any) -> Any:
+    """A map as it is now: an activation that follows may overwrite it in place."""
+    return output.clone() if isinstance(output, Tensor) else output
 
 
 def read_captured(seen: Mapping[str, Any]) -> Captured:

@@ -68,7 +68,7 @@ class RunLog:
         self._started = time.monotonic()
         self._first_step = position.step
         self._keep_lines_before(position.epoch)
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=position.step or None)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=position.step)
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),

@@ -1,5 +1,6 @@
 """Values of recent steps, left on the device until somebody looks: the training never waits for a number."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -52,7 +53,7 @@ class StepLog:
         self._pending.clear()
         for one in steps:
             for name, value in one.values.items():
-                if not torch.isfinite(torch.tensor(value)):
+                if not math.isfinite(value):
                     raise NonFiniteError(
                         f"{name} became {value} in epoch {one.epoch + 1}, step {one.step + 1}; training stopped. "
                         + self._remedies()

@@ -164,9 +164,11 @@ def frozen_opponent(state: TrainState) -> Iterator[None]:
         return
     module = state.discriminator.module
     module.requires_grad_(False)
-    with state.fabric.no_backward_sync(module, enabled=True):
-        yield
-    module.requires_grad_(True)
+    try:
+        with state.fabric.no_backward_sync(module, enabled=True):
+            yield
+    finally:
+        module.requires_grad_(True)
 
 
 def forward(state: TrainState, batch: Batch, settings: StepSettings, *, needs: Needs) -> StepMaps:

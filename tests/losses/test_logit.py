@@ -270,6 +270,17 @@ def test_overlap_against_scipy_with_ignored_and_gated_places() -> None:
     assert loss(teacher).item() == 0.0
 
 
+def test_a_class_that_the_gate_hides_everywhere_does_not_count() -> None:
+    """By hand: the teacher's second class is behind the gate, so that the mean is over the first one alone."""
+    teacher = torch.tensor([[[4.0, 0.0], [0.0, 4.0]]])  # (1, C, places): class 0, class 1
+    student = torch.zeros_like(teacher)
+    target = torch.zeros(1, 2, dtype=torch.int64)
+    gate = torch.tensor([[True, False]])
+    loss = overlap_distillation(student, teacher, target, temperature=1.0, ignore_index=255, gate=gate)
+    sure = 1 / (1 + math.exp(-4))
+    assert loss.item() == pytest.approx(1 - 0.5 / sure)
+
+
 def test_overlap_without_a_valid_place_says_nothing() -> None:
     student, teacher, target = random_case((2, 2), batch=2)
     nothing = torch.full_like(target, 255)

@@ -151,6 +151,21 @@ def test_what_has_learnt_goes_on_as_it_was() -> None:
     torch.testing.assert_close(network.train()(images), in_training, rtol=1e-2, atol=1e-3)
 
 
+def test_what_has_learnt_stays_itself_while_statistics_move() -> None:
+    """The batch norm inside begins with the statistics of what it normalises, not with 0 and 1."""
+    plain = worn(unet("tu-mobilenetv3_small_050"))
+    network = copy.deepcopy(plain)
+    expand(network, PROBE, copies=1, silent=("encoder", "decoder"))
+    for _ in range(5):
+        images = torch.randn(4, 3, 64, 96)
+        with torch.no_grad():
+            plain.train()(images)
+            network.train()(images)
+    with torch.no_grad():
+        expected, found = plain.eval()(images), network.eval()(images)
+    assert float((found - expected).abs().max()) < 5e-3 * float(expected.abs().max())
+
+
 class Odd(nn.Module):
     """Convolutions that must stay as they are, and one that need not."""
 

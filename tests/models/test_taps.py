@@ -198,3 +198,17 @@ def test_both_layouts_of_encoder_outputs_mean_the_same_depths() -> None:
         captured = read(output)
         assert len(captured.encoder) == 3
         assert all(a is b for a, b in zip(captured.encoder, stages, strict=True))
+
+
+def test_a_map_is_kept_as_the_module_gave_it() -> None:
+    """resnet's activations overwrite what batch norms give them."""
+    net = smp.create_model("unet", "resnet18", encoder_weights=None, classes=4).eval()
+    path = "encoder.layer2.0.bn1"
+    seen: list[torch.Tensor] = []
+    handle = net.get_submodule(path).register_forward_hook(lambda *all: seen.append(all[-1].clone()))
+    with torch.no_grad(), capture(net, (path,)) as captured:
+        net(torch.randn(1, 3, 64, 64))
+    handle.remove()
+    found = read_captured(captured).modules[path]
+    assert float(found.min()) < 0
+    assert torch.equal(found, seen[0])

@@ -302,3 +302,12 @@ def test_many_intervals_are_told_to_surprise() -> None:
     assert words == study(runs).by_chance, "branches are other networks, which may well differ"
     assert study(runs[:2]).by_chance == "", "one interval says how far it can be trusted"
     assert study([(rung, one[:1]) for rung, one in runs]).by_chance == "", "one seed gives no interval"
+
+
+def test_a_branch_is_measured_against_the_references_primary() -> None:
+    """Also where the reference has a branch of that name."""
+    deep = replace(result(0, 0.5), submodels={"branch3": 0.3})
+    distilled = replace(result(0, 0.6), submodels={"branch3": 0.45})
+    results = compare_rungs([(DEEP, [deep]), (DISTILLED, [distilled])], seconds_per_step={})
+    found = results[1].against["deep_supervision"].submodels["branch3"].by_seed
+    assert found == {0: pytest.approx(0.45 - 0.5)}
