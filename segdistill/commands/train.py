@@ -76,17 +76,7 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
 def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Console) -> None:
     """In every process; the first one alone speaks and writes."""
     by_first(fabric, lambda: refuse_unwritable(folder.path, said=f"out={folder.path}"))
-    saved = in_turn(fabric, lambda: folder.saved(config))
-    built = in_turn(fabric, lambda: as_it_began(config, saved) if saved else config)
-    data = in_turn(fabric, lambda: build_training_data(built, fabric, console=console))
-    if reason := folder.not_to_go_on_from(saved, data.hash):
-        warn(console, f"from the first step: {reason}")
-        by_first(fabric, lambda: forget_beginning(config, folder))
-        _train(config, folder, fabric, console=console)
-        return
-    state = build_state(built, fabric, total_steps=config.train.epochs * data.batches.steps)
-    # All have read the folder before the first one writes to it.
-    in_turn(fabric, lambda: folder.go_on(built, state, saved, data_hash=data.hash))
+    data, state = prepare(config, folder, fabric, console=console)
     with ExitStack() as until_the_end:
 
         def begin() -> None:
@@ -100,6 +90,23 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
         say_what_runs(config, state, console=console, images=(data.training_images, len(data.val)))
         scores = fit_and_score(config, folder, state, data, console=console)
         by_first(fabric, lambda: deploy(config, folder, state, scores, data, console=console))
+
+
+def prepare(
+    config: Config, folder: RunFolder, fabric: Fabric, *, console: Console
+) -> tuple[TrainingData, TrainState]:
+    """The data, checked, and where the run stands: at its first step, or where it was interrupted."""
+    saved = in_turn(fabric, lambda: folder.saved(config))
+    built = in_turn(fabric, lambda: as_it_began(config, saved) if saved else config)
+    data = in_turn(fabric, lambda: build_training_data(built, fabric, console=console))
+    if reason := folder.not_to_go_on_from(saved, data.hash):
+        warn(console, f"from the first step: {reason}")
+        by_first(fabric, lambda: forget_beginning(config, folder))
+        return prepare(config, folder, fabric, console=console)
+    state = build_state(built, fabric, total_steps=config.train.epochs * data.batches.steps)
+    # All have read the folder before the first one writes to it.
+    in_turn(fabric, lambda: folder.go_on(built, state, saved, data_hash=data.hash))
+    return data, state
 
 
 def forget_beginning(config: Config, folder: RunFolder) -> None:
