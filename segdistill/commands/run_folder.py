@@ -240,7 +240,7 @@ class RunFolder:
         if saved is None:
             position.first_weights = first_weights(config)
         else:
-            self._load(state, saved, data_hash=data_hash)
+            self._load(state, saved, self.checkpoints(config).last, data_hash=data_hash)
             position = state.position
         normalisation = build_normalisation(config)
         position.normalisation = (normalisation.mean, normalisation.std)
@@ -272,14 +272,14 @@ class RunFolder:
             f"(hash {then}, now {data_hash})"
         )
 
-    def _load(self, state: TrainState, saved: Mapping[str, Any], *, data_hash: str) -> None:
+    def _load(self, state: TrainState, saved: Mapping[str, Any], path: Path, *, data_hash: str) -> None:
         """Raises RunFolderError if what was saved there is not of these networks and data."""
         try:
             state.load_state_dict(saved["state"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             makers = differences(saved["versions"], versions()) or "the same versions"
             raise RunFolderError(
-                f"the last checkpoint in {self.path} does not fit the networks that this version of the program makes "
+                f"{path} does not fit the networks that this version of the program makes "
                 f"({first_line(error)}); it was made with {makers}. Resume with those, or start anew {_ANEW}"
             ) from None
         state.position.programs = state.position.programs or [saved["versions"]]

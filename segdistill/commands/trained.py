@@ -112,7 +112,7 @@ def without_first_weights(config: Config) -> Config:
 
 def saved_normalisation(checkpoint: dict[str, Any]) -> Normalisation | None:
     """With which its networks have learnt; None if it is of an older version, which does not say."""
-    known = checkpoint["state"]["position"].get("normalisation")
+    known = checkpoint["state"].get("position", {}).get("normalisation")
     return Normalisation(*map(tuple, known)) if known else None
 
 
@@ -122,9 +122,9 @@ def as_it_began(config: Config, checkpoint: dict[str, Any]) -> Config:
     Raises:
         WeightsError: if it is of an older version, and the file of its first weights cannot be read.
     """
-    mean, std = vars(saved_normalisation(checkpoint) or build_normalisation(config)).values()
-    bare = without_first_weights(config)
-    return bare.model_copy(update={"data": bare.data.model_copy(update={"mean": mean, "std": std})})
+    found = saved_normalisation(checkpoint) or build_normalisation(config)
+    fed = config.data.model_copy(update={"mean": found.mean, "std": found.std})
+    return without_first_weights(config).model_copy(update={"data": fed})
 
 
 def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

@@ -15,6 +15,8 @@ from segdistill.study.statistics import CONFIDENCE, PairedDifference, Spread
 #: What every other rung is measured against, if it is part of the study.
 REFERENCES = (BASELINE, DEEP_SUPERVISION)
 _DIFFERS = "differs: "
+#: How overrides begin that choose the weights before the first step.
+_OF_FIRST_WEIGHTS = ("model.weights=", "model.encoder_weights=", "model=")
 #: What of a protocol is the same in runs that are pairs.
 _ABOUT_DATA = ("data", "split", "images", "training_images", "data_hash")
 
@@ -124,7 +126,7 @@ class Comparison:
         choosing = {
             result.rung.name
             for result in self.results
-            if any(one.startswith("model") for one in result.rung.overrides)
+            if any(one.startswith(_OF_FIRST_WEIGHTS) for one in result.rung.overrides)
         }
         pairs = [
             (
