@@ -1,6 +1,7 @@
 """`segdistill compare`: train a ladder of methods over several seeds, in pairs, and say what came out."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from segdistill.commands.shared_beginning import take_over
 from segdistill.commands.step_cost import seconds_per_step
 from segdistill.commands.study_plan import MeasuredCost, Study, StudyFolder, is_finished, plan_study
 from segdistill.config import Config
-from segdistill.config_io import load_config
+from segdistill.config_io import load_config, validate_config
+from segdistill.config_yaml import parse_yaml
 from segdistill.console import counted, duration, new_console, warn
 from segdistill.errors import (
     ConfigError,
@@ -127,16 +129,16 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
         f"another comparison is training in {study.folder.path}; wait for it, stop it, or choose another folder by "
         "--out"
     )
-    with (
-        alone_in(study.folder.path, otherwise=taken),
-        StudyProgress(study.planned, jobs=jobs, console=console) as progress,
-    ):
+    with ExitStack() as until_the_end:
+        until_the_end.enter_context(alone_in(study.folder.path, otherwise=taken))
         refuse_busy(todo)
+        refuse_other_data(study, console=console)
+        refuse_unbuildable(todo, console=console)
         write_json(study.folder.rungs, {rung.name: rung.overrides for rung in study.rungs})
         for run in todo:  # so that an edit of the configuration does not reach the trainings still to come
             write_text(run.settings_file, run.settings)
-        refuse_other_data(study, console=console)
-        refuse_unbuildable(todo)
+        # Not before: one line at a time can live on a terminal.
+        progress = until_the_end.enter_context(StudyProgress(study.planned, jobs=jobs, console=console))
 
         def finished(run: PlannedRun) -> None:
             progress.finished(run)
@@ -173,18 +175,20 @@ def refuse_other_data(study: Study, *, console: Console) -> None:
         )
 
 
-def refuse_unbuildable(todo: Sequence[PlannedRun]) -> None:
+def refuse_unbuildable(todo: Sequence[PlannedRun], *, console: Console) -> None:
     """What only the built network can tell of a rung should not wait until it is the rung's turn.
 
     Raises:
         ConfigError: naming the rung.
     """
     one_of_each = {run.rung: run for run in reversed(todo) if not run.begun}
-    for rung, run in one_of_each.items():
-        try:
-            build_state_to_look_at(load_config(run.settings_file))
-        except UserError as error:
-            raise ConfigError(f"rung {rung.name}: {error}") from None
+    with console.status("building the networks of all rungs"):
+        for rung, run in one_of_each.items():
+            try:
+                values = parse_yaml(run.settings, source=run.name)
+                build_state_to_look_at(validate_config(values, source=run.name))
+            except UserError as error:
+                raise ConfigError(f"rung {rung.name}: {error}") from None
 
 
 def refuse_busy(todo: Sequence[PlannedRun]) -> None:
