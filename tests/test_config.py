@@ -318,3 +318,19 @@ def test_crops_are_no_larger_than_images() -> None:
         )
     own = data | {"crop": [97, 96], "augment": {"custom": [{"name": "PadIfNeeded"}]}}
     validate_config({"name": "a", "data": own}, source="test")
+
+
+def test_a_mean_wants_a_standard_deviation() -> None:
+    assert "data.mean is given and data.std is not; give both, or neither" in refusal(
+        data={"mean": [0, 0, 0]}
+    )
+    assert "data.std is given and data.mean is not" in refusal(data={"std": [1, 1, 1]})
+    assert "data.std.1 = 0" in refusal(data={"mean": [0, 0, 0], "std": [1, 0, 1]})
+    assert "data.mean.0 = 123.7" in refusal(data={"mean": [123.7, 116.3, 103.5], "std": [1, 1, 1]})
+
+
+def test_weights_are_known_by_how_their_files_are_called() -> None:
+    for key in ("weights", "encoder_weights"):
+        message = refusal(model={key: "net.onnx"})
+        assert f"model.{key} = 'net.onnx'" in message
+        assert ".safetensors, .pt, .pth, .ckpt, .bin" in message

@@ -18,8 +18,8 @@ from segdistill.errors import WeightsError, first_line
 from segdistill.files import expanded
 from segdistill.models.bundled import WITHOUT
 
-SAFETENSORS = ".safetensors"
-HEAD = "segmentation_head"  # smp's name of the layers that the number of classes decides
+_SAFETENSORS = ".safetensors"
+_HEAD = "segmentation_head"  # smp's name of the layers that the number of classes decides
 _COUNTER = "num_batches_tracked"  # of batch norm; nothing depends on it, and some files lack it
 
 Triple = tuple[float, float, float]
@@ -65,7 +65,7 @@ class WeightFile:
         Raises:
             WeightsError: if the file is missing or holds no tensors.
         """
-        if self.path.suffix == SAFETENSORS:
+        if self.path.suffix == _SAFETENSORS:
             with self._opened() as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         try:
@@ -91,7 +91,7 @@ class WeightFile:
         Raises:
             WeightsError: if they are no three numbers each, or the file cannot be read.
         """
-        if self.path.suffix != SAFETENSORS:
+        if self.path.suffix != _SAFETENSORS:
             return None
         with self._opened() as file:
             metadata = file.metadata() or {}
@@ -127,7 +127,7 @@ class WeightFile:
         Raises:
             WeightsError: naming the first one that is not, or as `tensors` does.
         """
-        parts = {name: part for name, part in model.named_children() if not (new_head and name == HEAD)}
+        parts = {name: part for name, part in model.named_children() if not (new_head and name == _HEAD)}
         fill(
             nn.ModuleDict(parts),
             self.tensors(),
