@@ -1,6 +1,7 @@
 """Where overrides may stand on the command line, and what does not wait for torch."""
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from program import ROOT
 
-from segdistill.cli import _TEXT_OPTIONS, parse, parser
+from segdistill.cli import _TEXT_OPTIONS, INTERRUPTED, parse, parser
 from segdistill.commands.versions import versions
 
 
@@ -168,3 +169,16 @@ def test_mistakes_are_told_before_torch_is_imported(words: str, told: str, tmp_p
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert told in done.stderr
     assert done.stdout == "2 False\n"
+
+
+def test_a_training_whose_study_is_gone_does_not_go_on(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        ROOT / "tools" / "train.py",
+        ROOT / "configs" / "synthetic_unet.yaml",
+        "out=run",
+    ]
+    gone = os.environ | {"SEGDISTILL_STUDY": "1"}  # no parent of this process
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=gone, timeout=120)
+    assert done.returncode == INTERRUPTED, done.stderr
+    assert not (tmp_path / "run" / "summary.json").exists()

@@ -193,19 +193,37 @@ def test_all_end_by_what_another_one_has_met(
 
 
 PARENT = """
-import subprocess, sys
-code = "import time; from segdistill.orphans import end_with_parent; end_with_parent(); print(1, flush=True)"
-code += "; time.sleep(600)"
-child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+import os, subprocess, sys
+environment = os.environ | {"SEGDISTILL_STUDY": str(os.getpid())}
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, env=environment)
 child.stdout.readline()
 print(child.pid, flush=True)
 child.wait()
 """
+CHILD = """
+import time
+from segdistill.orphans import end_with_parent
+end_with_parent()
+print(1, flush=True)
+time.sleep(600)
+"""
+TRAINING = """
+from pathlib import Path
+from segdistill.orphans import stop_with_study
+from segdistill.training.interruption import stop_requested
+stop_with_study()
+with stop_requested() as stop:
+    print(1, flush=True)
+    stop.wait(600)
+    Path("saved").touch()
+"""
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see other processes")
-def test_a_process_ends_when_the_one_that_started_it_is_gone() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(("code", "saves"), [(CHILD, False), (TRAINING, True)])
+def test_a_process_ends_when_the_one_that_started_it_is_gone(code: str, saves: bool, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, code]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert parent.stdout
     child = int(parent.stdout.readline())
     parent.send_signal(signal.SIGKILL)
@@ -214,6 +232,7 @@ def test_a_process_ends_when_the_one_that_started_it_is_gone() -> None:
     while _alive(child):
         assert time.monotonic() < deadline, "the child goes on alone"
         time.sleep(0.1)
+    assert (tmp_path / "saved").exists() == saves
 
 
 def _alive(pid: int) -> bool:

@@ -12,7 +12,6 @@ import torch
 
 from segdistill.build.splits import build_splits, data_hash
 from segdistill.commands.compare import (
-    StudyProgress,
     compare,
     known_cost,
     read_study,
@@ -21,6 +20,7 @@ from segdistill.commands.compare import (
 )
 from segdistill.commands.settings import settings_hash
 from segdistill.commands.study_plan import MeasuredCost, Study, plan_study
+from segdistill.commands.study_progress import StudyProgress
 from segdistill.config_io import load_config
 from segdistill.console import new_console
 from segdistill.errors import ConfigError, DataError, InterruptedRunError, RunFolderError
@@ -268,7 +268,7 @@ def test_a_training_that_outlived_its_comparison_is_told_and_not_disturbed(tmp_p
     with (
         alone_in(left_over, otherwise=ValueError()),
         pytest.raises(
-            RunFolderError, match=f"another process is training in {left_over}, which.*wait for it or stop it"
+            RunFolderError, match=f"another process is training in {left_over}: wait for it or stop it"
         ),
     ):
         start(tmp_path, kinds=["baseline", "deep_supervision"], said=io.StringIO())

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from segdistill.cli.values import Commands, take_overrides
 from segdistill.errors import RunFolderError
+from segdistill.orphans import stop_with_study
 
 
 def add(commands: Commands) -> None:
@@ -22,6 +23,7 @@ def add(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace, console: Console) -> None:
     from segdistill.config_io import load_config
 
+    stop_with_study()
     overrides = [*arguments.overrides, *(["train.resume=true"] if arguments.resume else [])]
     # What is wrong with it is told before torch is imported.
     config = load_config(arguments.config, overrides)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from segdistill.build.splits import build_splits, data_hash
 from segdistill.build.training import build_state_to_look_at, slow_precision
@@ -16,10 +15,11 @@ from segdistill.commands.settings import settings_hash
 from segdistill.commands.shared_beginning import take_over
 from segdistill.commands.step_cost import seconds_per_step
 from segdistill.commands.study_plan import MeasuredCost, Study, StudyFolder, is_finished, plan_study
+from segdistill.commands.study_progress import StudyProgress
 from segdistill.config import Config
 from segdistill.config_io import load_config, validate_config
 from segdistill.config_yaml import parse_yaml
-from segdistill.console import counted, duration, new_console, warn
+from segdistill.console import counted, new_console, warn
 from segdistill.errors import (
     ConfigError,
     DataError,
@@ -32,16 +32,10 @@ from segdistill.files import alone_in, refuse_unwritable, somebody_in, write_jso
 from segdistill.report.html import comparison_page
 from segdistill.report.rows import verdict
 from segdistill.report.text import comparison_tables, protocol_line
-from segdistill.study.results import (
-    Comparison,
-    RunResult,
-    common_protocol,
-    compare_rungs,
-    read_protocol,
-    read_run,
-)
+from segdistill.study.results import Comparison, compare_rungs
+from segdistill.study.run_results import RunResult, common_protocol, read_protocol, read_run
 from segdistill.study.rungs import Rung
-from segdistill.study.runner import Failure, PlannedRun, Runner, seconds_left
+from segdistill.study.runner import Failure, PlannedRun, Runner
 
 
 def compare(
@@ -195,8 +189,8 @@ def refuse_busy(todo: Sequence[PlannedRun]) -> None:
     """Raises RunFolderError if other processes are training some of the runs."""
     if busy := [run for run in todo if somebody_in(run.folder)]:
         raise RunFolderError(
-            f"another process is training in {', '.join(str(run.folder) for run in busy)}, which a comparison that was "
-            "killed may have left over: wait for it or stop it, and start the comparison again"
+            f"another process is training in {', '.join(str(run.folder) for run in busy)}: wait for it or stop it, and "
+            "start the comparison again (what a killed comparison left over saves its state and ends by itself)"
         )
 
 
@@ -295,61 +289,3 @@ def print_results(comparison: Comparison, folder: StudyFolder, *, console: Conso
     if comparison.by_chance:
         console.print(comparison.by_chance)
     console.print(f"{folder.page} and {folder.json}")
-
-
-class StudyProgress:
-    """One bar over the epochs of the whole study, a line for every run that starts or ends."""
-
-    def __init__(self, planned: Sequence[PlannedRun], *, jobs: int, console: Console) -> None:
-        self.planned = list(planned)  # but those that failed
-        self.jobs = jobs
-        self.console = console
-        self.progress = Progress(
-            TextColumn("{task.fields[runs]}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("epochs, {task.fields[left]} of training left"),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self.task = self.progress.add_task(
-            "study", total=sum(run.epochs for run in planned), runs="", left="?"
-        )
-
-    def __enter__(self) -> "StudyProgress":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def say(self, line: str) -> None:
-        self.console.print(line)
-
-    def watch(self, running: Sequence[PlannedRun]) -> None:
-        self.progress.update(
-            self.task,
-            completed=sum(len(run.epoch_seconds()) for run in self.planned),
-            runs="; ".join(run.name for run in running),
-            left=self._left(),
-        )
-
-    def finished(self, run: PlannedRun) -> None:
-        result = read_run(run.folder, seed=run.seed)
-        to_do = sum(not is_finished(one) for one in self.planned)
-        left = (
-            f"{to_do} run{'s' if to_do > 1 else ''} and {self._left()} of training left"
-            if to_do
-            else "none left"
-        )
-        self.say(f"finished {run.name}: mIoU {100 * result.miou:.2f}; {left}")
-
-    def failed(self, failure: Failure) -> None:
-        self.planned.remove(failure.run)
-        self.progress.update(self.task, total=sum(run.epochs for run in self.planned))
-        self.say(failure.message())
-
-    def _left(self) -> str:
-        seconds = seconds_left(self.planned, jobs=self.jobs)
-        return "?" if seconds is None else duration(seconds)

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from segdistill.report.rows import class_names, measured_against_baseline, references
-from segdistill.study.results import Comparison, RunResult
+from segdistill.study.results import Comparison
+from segdistill.study.run_results import RunResult
 from segdistill.study.rungs import BASELINE, DEEP_SUPERVISION, REPARAM, SELF_DISTILL
 from segdistill.study.statistics import PairedDifference
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from segdistill.cores import CORES_VARIABLE, threads_asked_for, usable_cores
 from segdistill.errors import InterruptedRunError, UserError
 from segdistill.files import whole_lines
+from segdistill.orphans import STUDY_VARIABLE
 from segdistill.study.rungs import Rung
 from segdistill.study.training_log import TrainingLog, how_it_ended
 
@@ -211,7 +212,7 @@ class Runner:
         cores = max(1, usable_cores() // self.jobs)
         asked = threads_asked_for()
         threads = cores if asked is None else min(cores, max(1, asked // self.jobs))
-        own = {CORES_VARIABLE: str(cores), "OMP_NUM_THREADS": str(threads)}
+        own = {CORES_VARIABLE: str(cores), "OMP_NUM_THREADS": str(threads), STUDY_VARIABLE: str(os.getpid())}
         own |= {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
         if self.gpus and self.jobs > 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -19,7 +19,8 @@ from segdistill.report import rows
 from segdistill.report.figures import class_differences, learning_curves, paired_differences, spread_out
 from segdistill.report.html import comparison_page
 from segdistill.report.text import comparison_tables, protocol_line
-from segdistill.study.results import Comparison, RunResult, compare_rungs
+from segdistill.study.results import Comparison, compare_rungs
+from segdistill.study.run_results import RunResult
 from segdistill.study.rungs import LADDER, Rung
 
 BASELINE, DEEP, DISTILL = (

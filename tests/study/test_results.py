@@ -10,14 +10,8 @@ import pytest
 
 from segdistill.errors import RunFolderError
 from segdistill.report.rows import verdict
-from segdistill.study.results import (
-    Comparison,
-    RunResult,
-    common_protocol,
-    compare_rungs,
-    read_protocol,
-    read_run,
-)
+from segdistill.study.results import Comparison, compare_rungs
+from segdistill.study.run_results import RunResult, common_protocol, read_protocol, read_run
 from segdistill.study.rungs import LADDER, Rung
 
 BASELINE, _, DEEP, *_, DISTILLED = LADDER

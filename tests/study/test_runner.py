@@ -25,7 +25,7 @@ from pathlib import Path
 settings, resume = sys.argv[1:]
 folder = Path(settings).with_suffix("")
 kind = folder.parent.name
-keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "SEGDISTILL_CORES")
+keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "SEGDISTILL_CORES", "SEGDISTILL_STUDY")
 folder.mkdir(parents=True)
 (folder / "env.json").write_text(json.dumps({k: os.environ.get(k) for k in keys} | {"began": time.time()}))
 if kind == "bad":
@@ -97,6 +97,7 @@ def test_jobs_share_cores_and_gpus_and_run_at_the_same_time(
     assert set(done) == set(runs)
     assert [environment(run)["OMP_NUM_THREADS"] for run in runs] == ["4"] * 3
     assert [environment(run)["SEGDISTILL_CORES"] for run in runs] == ["4"] * 3
+    assert environment(runs[0])["SEGDISTILL_STUDY"] == str(os.getpid())
     first, second, third = (environment(run) for run in runs)
     assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"0", "1"}
     ends = [float((run.folder / "ended").read_text()) for run in runs]
