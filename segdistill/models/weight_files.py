@@ -33,6 +33,15 @@ class ColourStatistics(NamedTuple):
 
 
 IMAGENET = ColourStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: smp's own encoders whose weights do not expect `IMAGENET`, and timm's names of the same weights. smp itself would
+#: have to ask the model hub (`smp.encoders.get_preprocessing_params`), also where the weights are at hand.
+_TIMM_NAMES = {
+    "inceptionv4": "inception_v4",
+    "inceptionresnetv2": "inception_resnet_v2",
+    "xception": "legacy_xception",
+    **{f"timm-tf_efficientnet_lite{size}": f"tf_efficientnet_lite{size}" for size in range(5)},
+    **{f"dpn{size}": f"dpn{size}.mx_in1k" for size in ("68", "68b", "92", "98", "107", "131")},
+}
 
 
 @dataclass(frozen=True)
@@ -187,13 +196,11 @@ def _common_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> 
 
 
 def colours_of_encoder(encoder: str) -> ColourStatistics:
-    """What weights of an encoder expect as a rule: timm knows it for its models, and smp's own encoders were trained
-    with ImageNet's statistics."""
-    if encoder.startswith("tu-"):
-        settings = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
-        if settings is not None:
-            return ColourStatistics(_three(settings.mean), _three(settings.std))
-    return IMAGENET
+    """What the ImageNet weights of an encoder expect: timm knows it for its own models and for the ones that smp took
+    over with other statistics than ImageNet's."""
+    name = encoder.removeprefix("tu-") if encoder.startswith("tu-") else _TIMM_NAMES.get(encoder)
+    settings = timm.get_pretrained_cfg(name) if name else None
+    return ColourStatistics(_three(settings.mean), _three(settings.std)) if settings else IMAGENET
 
 
 def _triple(text: str) -> Triple:

@@ -22,6 +22,7 @@ from segdistill.models.primary import (
     input_multiple,
     smp_keywords,
 )
+from segdistill.models.weight_files import _TIMM_NAMES
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = "tu-mobilenetv3_small_050"
@@ -213,6 +214,10 @@ def test_colours_of_the_bundled_weights() -> None:
         ("resnet18", "imagenet", IMAGENET_MEAN),
         ("tu-resnet18", "imagenet", IMAGENET_MEAN),
         ("tu-vit_tiny_patch16_224", "imagenet", (0.5, 0.5, 0.5)),
+        ("timm-tf_efficientnet_lite0", "imagenet", (0.5, 0.5, 0.5)),  # smp's copy of the bundled network
+        ("timm-tf_efficientnet_lite0", "none", IMAGENET_MEAN),
+        ("xception", "imagenet", (0.5, 0.5, 0.5)),
+        ("inceptionresnetv2", "imagenet", (0.5, 0.5, 0.5)),
     ],
 )
 def test_colours_of_known_encoders(encoder: str, weights: str, mean: tuple[float, ...]) -> None:
@@ -228,6 +233,18 @@ def test_colours_agree_with_timm() -> None:
             settings.mean,
             settings.std,
         )
+
+
+@pytest.mark.parametrize("encoder", ["dpn68", "dpn68b", "dpn131"])
+def test_colours_of_dual_path_networks(encoder: str) -> None:
+    """The numbers that MXNet trained them with, of 255."""
+    mean, std = colour_statistics(encoder=encoder, encoder_weights="imagenet")
+    assert mean == pytest.approx((124 / 255, 117 / 255, 104 / 255))
+    assert std == pytest.approx((1 / (0.0167 * 255),) * 3)
+
+
+def test_the_encoders_with_other_colours_are_smps() -> None:
+    assert set(_TIMM_NAMES) <= set(smp.encoders.encoders)
 
 
 def test_every_architecture_takes_further_keywords() -> None:
