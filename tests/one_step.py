@@ -16,15 +16,16 @@ from segdistill.training.state import TrainState
 Parameters = dict[str, Tensor]
 
 
-def train_once(state: TrainState, batch: Batch) -> dict[str, Tensor]:
+def train_once(state: TrainState, *batches: Batch) -> dict[str, Tensor]:
     """Half-way through a run, without clipping; eleven classes are scored, the twelfth value is ignored."""
     state.net.train()
     settings = steps.StepSettings(multiple=32, ignore_index=11, grid_stride=2, clip_norm=None)
-    return steps.train_step(state, [batch], settings, progress=0.5, diagnose=False)
+    return steps.train_step(state, batches, settings, progress=0.5, diagnose=False)
 
 
 def before_and_after(config: Config, *, share: int) -> tuple[Parameters, Parameters]:
-    """The network's parameters around one step on the batch, with the dropout and the views, that are `share`'s own.
+    """The network's parameters around one step on `train.accumulate` batches, with the dropout and the views, that
+    are `share`'s own.
 
     On one thread, because rounding depends on their number and a decision at a kink may tip with it.
     """
@@ -32,11 +33,13 @@ def before_and_after(config: Config, *, share: int) -> tuple[Parameters, Paramet
     with launched(build_fabric(config), to_save_memory="") as fabric:
         state = build_state(config, fabric, total_steps=1)
         own = torch.Generator().manual_seed(share)
-        images = torch.randn(2, 3, 64, 96, generator=own)
-        batch = Batch(images, torch.randint(0, 11, (2, 64, 96), generator=own))
+        batches = [
+            Batch(torch.randn(2, 3, 64, 96, generator=own), torch.randint(0, 11, (2, 64, 96), generator=own))
+            for _ in range(config.train.accumulate)
+        ]
         torch.manual_seed(share)
         before = parameters(state.net)
-        train_once(state, batch)
+        train_once(state, *batches)
         return before, parameters(state.net)
 
 

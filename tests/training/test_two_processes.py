@@ -30,13 +30,22 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("game", "accumulate"), [("label", 1), ("peer", 3)])
 def test_the_step_of_two_processes_is_the_mean_of_their_own(
-    tiny_config: Callable[..., Config], tmp_path: Path
+    game: str, accumulate: int, tiny_config: Callable[..., Config], tmp_path: Path
 ) -> None:
     """All losses and views are on; plain gradient descent, so that steps add up as gradients do."""
-    method: dict[str, Any] = {"logit": {"views": {"weight": 2.0}}, "branches": {"dropout": 0.5}}
-    train: dict[str, Any] = {"optimizer": {"kind": "sgd", "momentum": 0.0, "weight_decay": 0.0, "lr": 1.0}}
-    config = tiny_config(method=method, train=train | {"clip_norm": None})
+    method: dict[str, Any] = {
+        "logit": {"views": {"weight": 2.0}},
+        "adversarial": {"game": game},
+        "branches": {"dropout": 0.5},
+    }
+    train: dict[str, Any] = {
+        "optimizer": {"kind": "sgd", "momentum": 0.0, "weight_decay": 0.0, "lr": 1.0},
+        "clip_norm": None,
+        "accumulate": accumulate,
+    }
+    config = tiny_config(method=method, train=train)
     two = config.model_copy(update={"train": config.train.model_copy(update={"devices": 2})})
     multiprocessing.start_processes(one_of_two, (two, free_port(), tmp_path), nprocs=2, start_method="spawn")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
