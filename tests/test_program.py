@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from segdistill.build.training import build_fabric, build_state
 from segdistill.commands import export
+from segdistill.commands.resuming import go_on
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.train import say_what_runs
 from segdistill.config_io import load_config
@@ -120,7 +121,7 @@ def test_a_setting_without_effect_is_told_before_the_training(workplace: Path) -
     settings = ("method.kind=deep_supervision", "method.reparam.copies=1")
     config = load_config(workplace / "tiny.yaml", settings)
     state = build_state(config, build_fabric(config), total_steps=1)
-    RunFolder(workplace / "idle").go_on(config, state, None, data_hash="")
+    go_on(RunFolder(workplace / "idle"), config, state, None, data_hash="")
 
     say_what_runs(config, state, console=new_console(file=said), images=(14, 5))
 
@@ -136,7 +137,7 @@ def test_a_precision_that_is_imitated_is_told_before_the_training(
     said = io.StringIO()
     config = load_config(workplace / "tiny.yaml", ("train.precision=bf16-mixed", "train.accelerator=cpu"))
     state = build_state(config, build_fabric(config), total_steps=1)
-    RunFolder(workplace / "imitated").go_on(config, state, None, data_hash="")
+    go_on(RunFolder(workplace / "imitated"), config, state, None, data_hash="")
 
     say_what_runs(config, state, console=new_console(file=said), images=(14, 5))
 

@@ -11,6 +11,7 @@ import yaml
 
 from segdistill.build.training import build_fabric, build_state
 from segdistill.commands import shared_beginning
+from segdistill.commands.resuming import drop_beginning
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.shared_beginning import (
     epochs_of_deep_supervision,
@@ -161,5 +162,5 @@ def test_what_is_half_laid_does_not_count(
         assert (run.folder / TAKEN_OVER).is_file()
     folder = RunFolder(run.folder)
     assert folder.checkpoints(config).last.is_file() == (not full)
-    folder.drop_beginning(config)  # as a run without a checkpoint does
+    drop_beginning(folder, config)  # as a run without a checkpoint does
     assert not (run.folder / TAKEN_OVER).exists()

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segdistill.build.splits import build_samples
+from segdistill.commands.data_drift import refuse_what_it_learnt
 from segdistill.commands.export_int8 import INT8_SPEED, quantise, slow_note, speed_up
 from segdistill.commands.file_scores import PARITY_IMAGES, file_miou, spread, torch_miou
 from segdistill.commands.protocol import other_data
@@ -185,7 +186,7 @@ def split_at_hand(
         samples = build_samples(config, "val", console=console, download=False)
         elsewhere = other_data(config, folder.load_config())
         if elsewhere is None:
-            folder.refuse_what_it_learnt(samples, config, split="val")
+            refuse_what_it_learnt(folder, samples, config, split="val")
         return Split(samples, scored=True, elsewhere=elsewhere)
     except RunFolderError as error:
         warn(console, f"the check gives no mIoU: {error}")

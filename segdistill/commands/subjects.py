@@ -12,6 +12,7 @@ from rich.console import Console
 
 from segdistill.build.datasets import build_normalisation, worker_count
 from segdistill.build.splits import build_splits, build_unlabelled_test, data_hash, names_elsewhere
+from segdistill.commands.data_drift import other_labels, refuse_what_it_learnt
 from segdistill.commands.protocol import of_view, other_data, protocol, told, weights_in_words
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import refuse_what_counts
@@ -141,8 +142,8 @@ def run_subject(
     view = wishes.view(config.data.size)
     samples, split_hash = _samples(config, split, submitted=submitted, console=console)
     if elsewhere is None:
-        folder.refuse_what_it_learnt(samples, config, split=split)
-        if others := folder.other_labels(split, split_hash):
+        refuse_what_it_learnt(folder, samples, config, split=split)
+        if others := other_labels(folder, split, split_hash):
             warn(console, others)
     return Subject(
         samples=samples,

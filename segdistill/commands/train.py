@@ -1,46 +1,32 @@
 """`segdistill train`: configuration in, a deployed network out."""
 
-import os
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
-from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from segdistill.build.datasets import (
-    training_size,
-)
-from segdistill.build.network import build_deployed
+from segdistill.build.datasets import training_size
 from segdistill.build.training import build_fabric, build_loop_settings, build_state, slow_precision
 from segdistill.build.training_data import TrainingData, build_training_data
-from segdistill.commands.export import Exported, Split, export_checked
-from segdistill.commands.protocol import protocol
+from segdistill.commands.data_drift import note_images
+from segdistill.commands.deploy import count_parameters, deploy
+from segdistill.commands.resuming import drop_beginning, go_on, not_to_go_on_from, saved_checkpoint
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import settings_without_effect
-from segdistill.commands.tables import better_branch, stream_table
-from segdistill.commands.trained import Trained, as_it_began, score_in, scored_weights
-from segdistill.commands.versions import differences, in_their_order
-from segdistill.commands.wanted_file import Wanted
+from segdistill.commands.trained import as_it_began, scored_weights
+from segdistill.commands.versions import differences
 from segdistill.config import Config
 from segdistill.console import new_console, warn
 from segdistill.data.loading import EvalItem
-from segdistill.data.transforms import Normalisation
-from segdistill.errors import ExportError
 from segdistill.evaluation.evaluator import evaluate
-from segdistill.evaluation.metrics import Scores, miou_by_stream
+from segdistill.evaluation.metrics import Scores
 from segdistill.evaluation.predictors import MultiBranchPredictor
-from segdistill.export.weights import Deployed, save_deployed
-from segdistill.files import refuse_unwritable, write_json
+from segdistill.files import refuse_unwritable
 from segdistill.models.primary import input_multiple
 from segdistill.processes import by_first, in_turn, launched
-from segdistill.resolution import pad_to_multiple
-from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.host_memory import keep_freed_memory
 from segdistill.training.interruption import until
@@ -83,8 +69,8 @@ def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Consol
             until_the_end.enter_context(folder.owned())
             folder.begin(config)
             if not state.position.step:
-                folder.drop_beginning(config)
-            folder.note_images(data.names)
+                drop_beginning(folder, config)
+            note_images(folder, data.names)
 
         by_first(fabric, begin)
         say_what_runs(config, state, console=console, images=(data.training_images, len(data.val)))
@@ -96,23 +82,28 @@ def prepare(
     config: Config, folder: RunFolder, fabric: Fabric, *, console: Console
 ) -> tuple[TrainingData, TrainState]:
     """The data, checked, and where the run stands: at its first step, or where it was interrupted."""
-    saved = in_turn(fabric, lambda: folder.saved(config))
+    saved = in_turn(fabric, lambda: saved_checkpoint(folder, config))
     built = in_turn(fabric, lambda: as_it_began(config, saved) if saved else config)
     data = in_turn(fabric, lambda: build_training_data(built, fabric, console=console))
-    if reason := folder.not_to_go_on_from(saved, data.hash):
+    if reason := not_to_go_on_from(folder, saved, data.hash):
         warn(console, f"from the first step: {reason}")
         by_first(fabric, lambda: forget_beginning(config, folder))
-        return prepare(config, folder, fabric, console=console)
+        # The first weights are this run's own again; its images are already normalised as the beginning's were.
+        saved, built = None, config.model_copy(update={"data": built.data})
     state = build_state(built, fabric, total_steps=config.train.epochs * data.batches.steps)
     # All have read the folder before the first one writes to it.
-    in_turn(fabric, lambda: folder.go_on(built, state, saved, data_hash=data.hash))
+    in_turn(fabric, lambda: go_on(folder, built, state, saved, data_hash=data.hash))
     return data, state
 
 
 def forget_beginning(config: Config, folder: RunFolder) -> None:
-    """Of a run that has not done a step itself. Raises RunFolderError if another process does one."""
+    """Remove the beginning of a run that has not done a step itself.
+
+    Raises:
+        RunFolderError: if another process trains in the folder.
+    """
     with folder.owned():
-        folder.drop_beginning(config)
+        drop_beginning(folder, config)
 
 
 def fit_and_score(
@@ -173,28 +164,18 @@ def share_buffers(state: TrainState) -> None:
 
 
 def say_what_runs(config: Config, state: TrainState, *, console: Console, images: tuple[int, int]) -> None:
-    """What is trained, on what, where; the first thing a user sees."""
-    net = state.net
-    deployed, primary = count_parameters(net.deploy()), count_parameters(net.primary)
-    branches = count_parameters(net) - primary
-    game = sum(p.numel() for p in state.discriminator.module.parameters()) if state.discriminator else 0
-    crop = f" in crops of {'x'.join(map(str, training_size(config)))}" if config.data.crop else ""
-    console.print(
-        f"{config.name}: {config.method.kind}, {config.model.arch} on {config.model.encoder}, "
-        f"{images[0]} training and {images[1]} validation images at {config.data.size[0]}x{config.data.size[1]}{crop}, "
-        f"seed {config.seed}, {state.fabric.world_size} x {state.fabric.device.type}",
-    )
-    console.print(
-        f"primary {deployed / 1e6:.2f} M parameters; only while training: parallel convolutions "
-        f"{(primary - deployed) / 1e6:.2f} M, branches and adapters {branches / 1e6:.2f} M "
-        f"({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M",
-    )
-    if (weights := config.model.weights) and not state.position.step:
-        mean, std = state.position.normalisation or ((), ())
-        console.print(
-            f"begins with the weights of {weights}{', but for a new head' if config.model.new_head else ''}; images "
-            f"are normalised by mean {[*mean]} and std {[*std]} (data.mean, data.std)"
-        )
+    """What is trained, on what, where; the first thing a user sees.
+
+    Args:
+        config: of the run.
+        state: where it stands.
+        console: to print on.
+        images: how many the training and the validation split have.
+    """
+    console.print(_in_brief(config, state, images))
+    console.print(_parameters(state))
+    if config.model.weights and not state.position.step:
+        console.print(_first_weights(config, state))
     if slow := slow_precision(config.train):
         warn(console, slow)
     if idle := settings_without_effect(config):
@@ -202,10 +183,7 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
         console.print(
             f"without effect beside the other settings (method.kind={config.method.kind}): {settings}",
         )
-    start = ", from its first step: there is nothing to resume" if config.train.resume else ""
-    if state.position.step:
-        start = f", resuming after step {state.position.step}"
-    console.print(f"run folder {config.run_folder}{start}")
+    console.print(f"run folder {config.run_folder}{_start(config, state)}")
     *earlier, now = state.position.programs
     if earlier:
         warn(
@@ -219,96 +197,41 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
         )
 
 
-def deploy(
-    config: Config,
-    folder: RunFolder,
-    state: TrainState,
-    scores: dict[str, Scores],
-    data: TrainingData,
-    *,
-    console: Console,
-) -> None:
-    """Take the primary out of the trained network, write it, prove the ONNX file, sum the run up."""
-    primary = state.scored_net.deploy().cpu().to(memory_format=torch.contiguous_format).eval()
-    assert state.position.normalisation, "known since the first step"
-    fed = Normalisation(*state.position.normalisation)
-    deployed = build_deployed(config, primary, normalisation=fed)
-    save_deployed(folder.primary, primary, deployed)
-    summary = summary_of(config, state, scores, primary, deployed, data)
-    # Scores first: an export that fails must not cost them.
-    write_json(folder.summary, summary)
-    console.print(stream_table(scores, deployed.taxonomy.names))
-    trained = Trained(PRIMARY, primary, deployed, config, score_in(summary, PRIMARY))
-    exported = export_of_some_size(
-        folder.onnx, trained, Split(data.val.samples, scored=False), console=console
-    )
-    if hint := better_branch(scores, folder.path):
-        console.print(hint)
-    onnx = {"bytes": os.path.getsize(folder.onnx), **exported.check.parity.as_dict()}
-    write_json(folder.summary, summary | {"onnx": onnx})
-    console.print(
-        f"deployed: {summary['parameters'] / 1e6:.2f} M parameters, {summary['macs'] / 1e9:.2f} GMACs at "
-        f"{deployed.size[0]}x{deployed.size[1]}; {folder.primary.name}, {folder.onnx.name} and "
-        f"{folder.summary.name} in {folder.path}",
+def _in_brief(config: Config, state: TrainState, images: tuple[int, int]) -> str:
+    """Method, network, data, seed and devices in one line."""
+    crop = f" in crops of {'x'.join(map(str, training_size(config)))}" if config.data.crop else ""
+    return (
+        f"{config.name}: {config.method.kind}, {config.model.arch} on {config.model.encoder}, "
+        f"{images[0]} training and {images[1]} validation images at {config.data.size[0]}x{config.data.size[1]}{crop}, "
+        f"seed {config.seed}, {state.fabric.world_size} x {state.fabric.device.type}"
     )
 
 
-def summary_of(
-    config: Config,
-    state: TrainState,
-    scores: dict[str, Scores],
-    primary: nn.Module,
-    deployed: Deployed,
-    data: TrainingData,
-) -> dict[str, Any]:
-    """What `summary.json` says of a run before its network is exported."""
-    position = state.position
-    by_class = scores[PRIMARY].as_dict(deployed.taxonomy.names)
-    return {
-        "name": config.name,
-        "method": config.method.kind,
-        "seed": config.seed,
-        "first_weights": position.first_weights,
-        "miou": miou_by_stream(scores),
-        **{key: value for key, value in by_class.items() if key != "miou"},
-        "best": {"epoch": position.best_epoch, "miou": position.best_miou},
-        "parameters": count_parameters(primary),
-        "macs": count_macs(primary, deployed),
-        "seconds": {
-            "training": round(position.seconds, 3),
-            "per_step": round(position.seconds / position.step, 5),
-        },
-        "memory_bytes": position.memory_bytes,
-        "steps": position.step,
-        "onnx": None,
-        "versions": in_their_order(position.programs),
-        "device": state.fabric.device.type,
-        "processes": state.fabric.world_size,
-        "data": {"training_images": data.training_images, "hash": data.hash, "splits": data.split_hashes},
-        "protocol": protocol(config, split="val", images=len(data.val)),
-    }
+def _parameters(state: TrainState) -> str:
+    """How large the deployed network is, and what stands beside it while it is trained."""
+    net = state.net
+    deployed, primary = count_parameters(net.deploy()), count_parameters(net.primary)
+    branches = count_parameters(net) - primary
+    game = count_parameters(state.discriminator.module) if state.discriminator else 0
+    return (
+        f"primary {deployed / 1e6:.2f} M parameters; only while training: parallel convolutions "
+        f"{(primary - deployed) / 1e6:.2f} M, branches and adapters {branches / 1e6:.2f} M "
+        f"({', '.join(net.branches) or 'none'}), discriminator {game / 1e6:.2f} M"
+    )
 
 
-def export_of_some_size(file: Path, trained: Trained, split: Split, *, console: Console) -> Exported:
-    """For images of any size or, where the network cannot be exported so, for those of the trained size."""
-    try:
-        return export_checked(file, trained, Wanted(), split, console=console)
-    except ExportError as error:
-        height, width = trained.deployed.size
-        warn(
-            console,
-            f"{error}\nso {file.name} is exported for images of {height}x{width} alone",
-        )
-        return export_checked(file, trained, Wanted(size=(height, width)), split, console=console)
+def _first_weights(config: Config, state: TrainState) -> str:
+    """Whose weights a run begins with, and what normalisation comes with them."""
+    mean, std = state.position.normalisation or ((), ())
+    head = ", but for a new head" if config.model.new_head else ""
+    return (
+        f"begins with the weights of {config.model.weights}{head}; images "
+        f"are normalised by mean {[*mean]} and std {[*std]} (data.mean, data.std)"
+    )
 
 
-def count_parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def count_macs(primary: nn.Module, deployed: Deployed) -> int:
-    """Multiply-adds of one image at the trained size, as torch's counter sees them (convolutions, products)."""
-    image = pad_to_multiple(torch.zeros(1, 3, *deployed.size), deployed.multiple)
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        primary(image)
-    return counter.get_total_flops() // 2
+def _start(config: Config, state: TrainState) -> str:
+    """Where a run that is to be resumed starts; empty for any other."""
+    if state.position.step:
+        return f", resuming after step {state.position.step}"
+    return ", from its first step: there is nothing to resume" if config.train.resume else ""

@@ -17,6 +17,7 @@ from one_step import train_once
 from segdistill.build.training import build_fabric, build_loop_settings, build_state
 from segdistill.build.training_data import build_training_data
 from segdistill.commands import train as train_command
+from segdistill.commands.resuming import go_on, saved_checkpoint
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.train import fit_and_score, train
 from segdistill.config import Config
@@ -70,8 +71,8 @@ class Run:
 
     def go(self) -> "Run":
         self.folder.check(self.config, overwrite=False)
-        saved = self.folder.saved(self.config)
-        self.folder.go_on(self.config, self.state, saved, data_hash=self.data.hash)
+        saved = saved_checkpoint(self.folder, self.config)
+        go_on(self.folder, self.config, self.state, saved, data_hash=self.data.hash)
         self.folder.begin(self.config)
         fit_and_score(self.config, self.folder, self.state, self.data, console=QUIET)
         return self
@@ -188,10 +189,10 @@ def test_a_run_is_not_resumed_on_other_data(tiny_config: Callable[..., Config], 
     config = tiny_config(train={"epochs": 1}).model_copy(update={"out": tmp_path / "run"})
     Run(config).go()
     again = Run(resumed(config))
-    saved = again.folder.saved(again.config)
+    saved = saved_checkpoint(again.folder, again.config)
     with pytest.raises(RunFolderError, match=r"trained on other data \(hash .*, now other, of .*--overwrite"):
-        again.folder.go_on(again.config, again.state, saved, data_hash="other")
-    again.folder.go_on(again.config, again.state, saved, data_hash=again.data.hash)
+        go_on(again.folder, again.config, again.state, saved, data_hash="other")
+    go_on(again.folder, again.config, again.state, saved, data_hash=again.data.hash)
     assert again.state.position.epoch == 1
 
 

@@ -1,0 +1,69 @@
+"""Whether a run's data are still what they were when it was trained."""
+
+from collections.abc import Mapping, Sequence
+
+from segdistill.build.splits import names_elsewhere
+from segdistill.commands.run_folder import RunFolder
+from segdistill.config import Config
+from segdistill.console import new_console
+from segdistill.data.samples import Samples, names_of
+from segdistill.errors import RunFolderError
+from segdistill.files import read_text, write_text
+
+
+def note_images(folder: RunFolder, names: Mapping[str, Sequence[str]]) -> None:
+    """Write down which images each split has, in the form that `data.folder.lists` reads: a user whose images are
+    dealt out by chance wants to know which ones were held back, and may want the same split again.
+    """
+    for split, images in names.items():
+        write_text(folder.path / f"images_{split}.txt", "".join(f"{name}\n" for name in images))
+
+
+def refuse_what_it_learnt(folder: RunFolder, samples: Samples, config: Config, *, split: str) -> None:
+    """Refuse to score a run on images that it was trained on: `data.folder`'s shares deal images out anew when some
+    come or go.
+
+    Args:
+        folder: of the run.
+        samples: of a split of the run's own data, as they are now.
+        config: of the run.
+        split: which one.
+
+    Raises:
+        RunFolderError: if the run was trained on some that are of this split now, and of training no more.
+    """
+    path = folder.path / "images_train.txt"
+    if not path.is_file():
+        return
+    # Names may come in several splits, each with a folder of its own.
+    apart = names_elsewhere(config, split, console=new_console(quiet=True)).get("train")
+    if apart is None:  # nothing is to be trained on any more
+        noted = folder.path / f"images_{split}.txt"
+        apart = read_text(noted).split("\n") if noted.is_file() else []
+    names = names_of(samples)
+    learnt = sorted(set(names) & set(read_text(path).split("\n")) - set(apart))
+    if learnt:
+        raise RunFolderError(
+            f"{len(learnt)} of the {len(names)} images of {split} are among those that {folder.path} was trained on "
+            f"({', '.join(learnt[:3])}{', ...' if len(learnt) > 3 else ''}; {path.name}): images have come or gone "
+            "since, and the shares of data.folder deal them out anew. Put what has come into a folder of its own, "
+            "to be scored by data.root=DIR, or train anew with lists of each split's images (data.folder.lists; "
+            f"those of this run are images_*.txt in {folder.path})"
+        )
+
+
+def other_labels(folder: RunFolder, split: str, split_hash: str | None) -> str:
+    """What to say if a split is not as it was when the run came to its end; empty if it is, as far as is known.
+
+    Args:
+        folder: of the run.
+        split: of the run's own data.
+        split_hash: see `data_hash`, of the split as it is now; None if it has no labels.
+    """
+    then = folder.load_summary().get("data", {}).get("splits", {}).get(split) if folder.scored else None
+    if None in (then, split_hash) or then == split_hash:
+        return ""
+    return (
+        f"the {split} split is not what it was when the run ended (hash {then}, now {split_hash}, of the images' "
+        "names and the labels' pixels): this score and those in summary.json cannot be compared"
+    )
