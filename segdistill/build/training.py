@@ -28,7 +28,7 @@ from segdistill.training.optimizers import (
     parameter_groups,
 )
 from segdistill.training.precision import CpuMixedPrecision, cpu_capabilities, lacks_bfloat16
-from segdistill.training.state import Player, TrainState
+from segdistill.training.state import Opponent, Player, TrainState
 from segdistill.training.steps import StepSettings
 
 
@@ -94,19 +94,15 @@ def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainSta
         power=train.schedule.power,
     )
     module, wrapped = fabric.setup(net, optimizer)
-    discriminator, adversarial = None, None
+    opponent = None
     if method.distils and method.adversarial.weight:
-        discriminator = _discriminator_player(config, fabric, submodels=len(net.submodels))
-        adversarial = Adversarial(
-            method.adversarial.game, method.adversarial.real_smoothing, discriminator.module
-        )
+        opponent = _build_opponent(config, fabric, submodels=len(net.submodels))
     return TrainState(
         fabric=fabric,
         net=net,
         learner=Player(module, wrapped, scheduler),
-        discriminator=discriminator,
-        objective=build_objective(config, adversarial),
-        adversarial=adversarial,
+        opponent=opponent,
+        objective=build_objective(config, opponent.game if opponent else None),
         views=_build_views(method.logit.views, build_normalisation(config)),
         ema=Ema.of(net, decay=train.ema_decay) if train.ema_decay else None,
     )
@@ -159,11 +155,13 @@ def _refuse_single_images(config: Config, net: MultiBranchNet) -> None:
         ) from None
 
 
-def _discriminator_player(config: Config, fabric: Fabric, *, submodels: int) -> Player:
+def _build_opponent(config: Config, fabric: Fabric, *, submodels: int) -> Opponent:
+    """The discriminator on its device, and the game between it and so many sub-models."""
+    section = config.method.adversarial
     discriminator = build_discriminator(config, submodels=submodels)
-    optimizer = build_discriminator_optimizer(discriminator, lr=config.method.adversarial.lr)
+    optimizer = build_discriminator_optimizer(discriminator, lr=section.lr)
     module, wrapped = fabric.setup(discriminator, optimizer)
-    return Player(module, wrapped, None)
+    return Opponent(module, wrapped, None, Adversarial(section.game, section.real_smoothing, module))
 
 
 def build_loop_settings(config: Config, *, multiple: int) -> LoopSettings:

@@ -212,7 +212,7 @@ def _parameters(state: TrainState) -> str:
     net = state.net
     deployed, primary = count_parameters(net.deploy()), count_parameters(net.primary)
     branches = count_parameters(net) - primary
-    game = count_parameters(state.discriminator.module) if state.discriminator else 0
+    game = count_parameters(state.opponent.module) if state.opponent else 0
     return (
         f"primary {deployed / 1e6:.2f} M parameters; only while training: parallel convolutions "
         f"{(primary - deployed) / 1e6:.2f} M, branches and adapters {branches / 1e6:.2f} M "

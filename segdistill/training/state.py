@@ -54,6 +54,13 @@ class Player:
 
 
 @dataclass
+class Opponent(Player):
+    """The discriminator, and the game that it plays against the sub-models."""
+
+    game: Adversarial
+
+
+@dataclass
 class Position:
     """Where a run stands: what a resumed run needs beside tensors."""
 
@@ -116,7 +123,7 @@ class TrainState:
 
     Attributes:
         learner: the player that all sub-models are; its primary becomes the product.
-        discriminator: its opponent, or None if the adversarial loss has no weight.
+        opponent: the discriminator, or None if the adversarial loss has no weight.
         views: what a batch looks like to the terms that want strong views of it.
         ema: running average of the learner's network, or None.
         position: see `Position`.
@@ -126,9 +133,8 @@ class TrainState:
     fabric: Fabric
     net: MultiBranchNet  # the learner's network without Fabric's wrapper
     learner: Player
-    discriminator: Player | None
+    opponent: Opponent | None
     objective: Objective
-    adversarial: Adversarial | None
     views: StrongViews
     ema: Ema | None
     position: Position = field(default_factory=Position)
@@ -147,7 +153,7 @@ class TrainState:
         """
         return {
             LEARNER_KEY: self.learner.state_dict(),
-            "discriminator": self.discriminator.state_dict() if self.discriminator else None,
+            "discriminator": self.opponent.state_dict() if self.opponent else None,
             "ema": self.ema.average.state_dict() if self.ema else None,
             "position": dict(vars(self.position)),
             "epoch_terms": {"sums": dict(self.epoch_terms.sums), "counts": dict(self.epoch_terms.counts)},
@@ -189,8 +195,8 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the same run's `state_dict()`; for another run's see `take_over`."""
         self.learner.load_state_dict(state[LEARNER_KEY])
-        if self.discriminator:
-            self.discriminator.load_state_dict(state["discriminator"])
+        if self.opponent:
+            self.opponent.load_state_dict(state["discriminator"])
         if self.ema:
             self.ema.average.load_state_dict(state["ema"])
         self.position = Position(**state["position"])

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grad_norm_
@@ -17,7 +18,7 @@ from segdistill.resolution import pad_to_multiple
 from segdistill.seeds import stream_seed
 from segdistill.streams import PRIMARY
 from segdistill.training.diagnostics import agreement, encoder_gradients
-from segdistill.training.state import TrainState
+from segdistill.training.state import Opponent, TrainState
 
 #: Logged values of a step that are no loss terms.
 GRADIENT_NORM = "gradient_norm"
@@ -69,8 +70,8 @@ def train_step(
     state.learner.optimizer.zero_grad(set_to_none=True)
     values = {name: torch.stack([one[name] for one in logged]).mean() for name in logged[0]}
     values |= norms
-    if move.judged:
-        values |= discriminator_step(state, move.judged)
+    if state.opponent and move.judged:
+        values |= discriminator_step(state.fabric, state.opponent, move.judged)
     if state.ema:
         state.ema.update(state.net, updates=state.position.step)
     if move.gradients:
@@ -159,10 +160,10 @@ def frozen_opponent(state: TrainState) -> Iterator[None]:
     """The discriminator judges and does not learn, so that other processes need not wait for its gradients: its
     DistributedDataParallel would, and its own move would then be one too many.
     """
-    if state.discriminator is None:
+    if state.opponent is None:
         yield
         return
-    module = state.discriminator.module
+    module = state.opponent.module
     module.requires_grad_(False)
     try:
         with state.fabric.no_backward_sync(module, enabled=True):
@@ -211,19 +212,16 @@ def clip_gradients(net: MultiBranchNet, clip_norm: float | None) -> dict[str, Te
     }
 
 
-def discriminator_step(state: TrainState, judged: Sequence[JudgedMaps]) -> dict[str, Tensor]:
+def discriminator_step(fabric: Fabric, opponent: Opponent, judged: Sequence[JudgedMaps]) -> dict[str, Tensor]:
     """The discriminator learns from the very maps the learner was just judged by, detached."""
-    player, game = state.discriminator, state.adversarial
-    assert player, "the objective asked for a discriminator"
-    assert game
     verdicts = []
     for place, maps in enumerate(judged):
-        with state.fabric.no_backward_sync(player.module, enabled=place < len(judged) - 1):
-            verdict = game.opponent(maps)
-            state.fabric.backward(verdict.loss / len(judged))
+        with fabric.no_backward_sync(opponent.module, enabled=place < len(judged) - 1):
+            verdict = opponent.game.opponent(maps)
+            fabric.backward(verdict.loss / len(judged))
         verdicts.append(verdict)
-    player.optimizer.step()
-    player.optimizer.zero_grad(set_to_none=True)
+    opponent.optimizer.step()
+    opponent.optimizer.zero_grad(set_to_none=True)
     return {
         DISCRIMINATOR_LOSS: torch.stack([verdict.loss.detach() for verdict in verdicts]).mean(),
         DISCRIMINATOR_ACCURACY: torch.stack([verdict.accuracy for verdict in verdicts]).mean(),

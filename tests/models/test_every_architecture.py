@@ -100,8 +100,8 @@ def copy_of_parameters(module: nn.Module) -> dict[str, Tensor]:
 
 def assert_everything_learns(config: Config, *, unused: tuple[str, ...] = ()) -> TrainState:
     state = started(config)
-    assert state.discriminator
-    net, discriminator = state.net, state.discriminator.module
+    assert state.opponent
+    net, discriminator = state.net, state.opponent.module
     before, opponent_before = copy_of_parameters(net), copy_of_parameters(discriminator)
 
     values = one_step(state, config)
@@ -212,8 +212,8 @@ def test_both_games_and_both_feature_losses(game: str, kind: str) -> None:
         "unet", "tu-mobilenetv3_small_050", [3, 5], feature={"kind": kind}, adversarial={"game": game}
     )
     state = assert_everything_learns(config)
-    assert state.discriminator
-    assert state.discriminator.module.layers[-1].out_channels == (1 if game == "label" else 3)
+    assert state.opponent
+    assert state.opponent.module.layers[-1].out_channels == (1 if game == "label" else 3)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ def flat(network: nn.Module) -> Tensor:
 def moved(config: Config, batches: Sequence[Batch]) -> dict[str, Tensor]:
     """By how much each player's parameters move in one step of plain gradient descent at rate 1."""
     state = build_state(config, Fabric(accelerator="cpu", devices=1), total_steps=10)
-    assert state.discriminator
+    assert state.opponent
     state.net.train()
-    state.discriminator.optimizer = torch.optim.SGD(state.discriminator.module.parameters(), lr=1.0)
-    players: dict[str, nn.Module] = {"learner": state.net, "discriminator": state.discriminator.module}
+    state.opponent.optimizer = torch.optim.SGD(state.opponent.module.parameters(), lr=1.0)
+    players: dict[str, nn.Module] = {"learner": state.net, "discriminator": state.opponent.module}
     before = {name: flat(one) for name, one in players.items()}
     settings = steps.StepSettings(multiple=32, ignore_index=11, grid_stride=2, clip_norm=None)
     steps.train_step(state, batches, settings, progress=0.5, diagnose=False)

@@ -71,8 +71,8 @@ def test_the_discriminator_learns_from_its_own_game_alone(
     """The learner's loss runs through it, too, and must not move it."""
     config = tiny_config(method={"adversarial": {"weight": 0.5}})
     state = build_state(config, Fabric(accelerator="cpu", devices=1), total_steps=10)
-    assert state.discriminator
-    own = list(state.discriminator.module.parameters())
+    assert state.opponent
+    own = list(state.opponent.module.parameters())
     met: list[list[Tensor | None]] = []
     original = steps.discriminator_step
 
