@@ -1,19 +1,6 @@
 """Errors that a user can cause. The command line prints their message alone and exits with code 2."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-#: How numpy, torch, OpenCV and ONNX Runtime say that an allocation failed.
-_NO_MEMORY = re.compile(
-    "out of memory|insufficient memory|(can't|cannot|unable to|failed to) allocate", re.IGNORECASE
-)
-
-#: How torch says that workers cannot hand on what they have loaded.
-_NO_SHARED_MEMORY = re.compile(
-    r"unable to (allocate|open) shared memory|unable to (write to|mmap \d+ bytes from) file </torch|"
-    "workers are out of shared memory"
-)
 
 
 def first_line(error: BaseException) -> str:
@@ -87,39 +74,3 @@ class ToldByAnotherError(Exception):
 
 class InterruptedRunError(Exception):
     """The run was asked to stop by a signal; its state is saved. No mistake of anybody: exit code 130."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is about memory that could not be had, on whatever device and by whatever library."""
-    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
-
-
-@contextmanager
-def memory_told(where: str, *, to_save_it: str) -> Iterator[None]:
-    """What lacks memory ends with one message.
-
-    Args:
-        where: the device, in words.
-        to_save_it: what the user can change.
-
-    Raises:
-        OutOfMemoryError: instead of what the libraries raise.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, UserError):
-            raise
-        if _NO_SHARED_MEMORY.search(str(error)):
-            raise OutOfMemoryError(
-                "the shared memory (/dev/shm) through which images come from the processes that load them does not "
-                "suffice. Give it more, e.g. by docker run --shm-size=8g, or take fewer data.workers; a training goes "
-                "on by --resume"
-            ) from None
-        if not is_out_of_memory(error):
-            raise
-        sentences = re.split(r"(?<=[a-z])\. |\n", str(error))
-        reason = next((one for one in sentences if _NO_MEMORY.search(one)), type(error).__name__)
-        raise OutOfMemoryError(
-            f"the memory of {where} does not suffice ({reason.strip()}). {to_save_it}"
-        ) from None

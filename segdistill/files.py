@@ -11,11 +11,6 @@ from typing import Any
 
 from segdistill.errors import PathError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 _SHOWN = 20  # signs of a file's name in its temporary one, which must not be too long where the former is not
 
 
@@ -172,40 +167,3 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Atomically; NaN is refused, since it is no JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def somebody_in(folder: Path) -> bool:
-    """Whether another process is `alone_in` it."""
-    if not folder.is_dir():
-        return False
-    taken = Exception()
-    try:
-        with alone_in(folder, otherwise=taken):
-            return False
-    except Exception as error:
-        if error is taken:
-            return True
-        raise
-
-
-@contextmanager
-def alone_in(folder: Path, *, otherwise: Exception) -> Iterator[None]:
-    """Nobody else may do the same in this folder meanwhile, which is made if need be. The lock goes with the process,
-    however it ends.
-
-    Raises:
-        Exception: `otherwise`, if another process does.
-    """
-    if fcntl is None:
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise otherwise from None
-        yield
-    finally:
-        os.close(handle)

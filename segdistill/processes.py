@@ -15,8 +15,8 @@ from segdistill.errors import (
     ToldByAnotherError,
     UserError,
     first_line,
-    memory_told,
 )
+from segdistill.memory import memory_told
 from segdistill.orphans import end_with_parent
 
 Made = TypeVar("Made")

@@ -17,6 +17,8 @@ LEAVES = {
         "errors",
         "files",
         "given_model",
+        "locks",
+        "memory",
         "orphans",
         "processes",
         "resolution",

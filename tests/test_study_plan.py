@@ -24,7 +24,8 @@ from segdistill.commands.study_progress import StudyProgress
 from segdistill.config_io import load_config
 from segdistill.console import new_console
 from segdistill.errors import ConfigError, DataError, InterruptedRunError, RunFolderError
-from segdistill.files import alone_in, somebody_in, write_json, write_text
+from segdistill.files import write_json, write_text
+from segdistill.locks import alone_in, somebody_in
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Failure, PlannedRun
 

@@ -10,8 +10,9 @@ from segdistill.build.datasets import training_size
 from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config, FeatureConfig
 from segdistill.data.transforms import Normalisation
-from segdistill.errors import ConfigError, first_line, is_out_of_memory
+from segdistill.errors import ConfigError, first_line
 from segdistill.export.weights import Deployed
+from segdistill.memory import is_out_of_memory
 from segdistill.models.multi_branch import BranchSpec, MultiBranchNet
 from segdistill.models.primary import build_primary, input_multiple, smp_keywords
 from segdistill.models.reparam import expand

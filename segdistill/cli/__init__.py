@@ -16,7 +16,8 @@ from typing import Any
 
 from segdistill.cli import compare, evaluate, export, predict, prepare_data, train
 from segdistill.console import new_console
-from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError, memory_told
+from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError
+from segdistill.memory import memory_told
 
 USER_ERROR, INTERRUPTED = 2, 130
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")

@@ -28,7 +28,8 @@ from segdistill.errors import (
     UserError,
     first_line,
 )
-from segdistill.files import alone_in, refuse_unwritable, somebody_in, write_json, write_text
+from segdistill.files import refuse_unwritable, write_json, write_text
+from segdistill.locks import alone_in, somebody_in
 from segdistill.report.html import comparison_page
 from segdistill.report.rows import verdict
 from segdistill.report.text import comparison_tables, protocol_line

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import Progress
 from torch.utils.data import Dataset
 
-from segdistill.commands.error_page import ErrorCounts, write_error_page
+from segdistill.commands.mistakes_page import MistakeCounts, write_mistakes_page
 from segdistill.commands.protocol import in_words, of_measures
 from segdistill.commands.subjects import (
     Subject,
-    Weights,
     Wishes,
     file_subject,
     mask_subject,
@@ -23,6 +22,7 @@ from segdistill.commands.subjects import (
 )
 from segdistill.commands.submission import Submission
 from segdistill.commands.tables import stream_table
+from segdistill.commands.trained import Weights
 from segdistill.commands.versions import versions
 from segdistill.commands.written_masks import STORED
 from segdistill.console import new_console, warn
@@ -30,9 +30,8 @@ from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.workers import WorkerLoader
 from segdistill.errors import DataError, EvaluationError
-from segdistill.evaluation.evaluator import Labelling, Watcher, evaluate_images, score_classes
+from segdistill.evaluation.evaluator import Labelling, Watcher, evaluate_images
 from segdistill.evaluation.metrics import Scores, miou_by_stream
-from segdistill.export.onnx_file import OnnxFile
 from segdistill.files import make_room, write_json
 from segdistill.processes import end_together, in_turn, launched
 from segdistill.report.confusion import confusion_csv, confusion_picture
@@ -162,11 +161,11 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
         )
     watchers: list[Watcher] = []
     submission = Submission(asked.submit, samples) if asked.submit else None
-    errors = ErrorCounts(taxonomy) if asked.worst or asked.confusions else None
-    watchers += [one.watch for one in (submission, errors) if one is not None]
+    mistakes = MistakeCounts(taxonomy) if asked.worst or asked.confusions else None
+    watchers += [one.watch for one in (submission, mistakes) if one is not None]
     scores = _scored(subject, fabric, watchers, console=console)
-    if errors is not None:
-        errors.gather(fabric)
+    if mistakes is not None:
+        mistakes.gather(fabric)
     if not fabric.is_global_zero:
         return
     if submission is not None:
@@ -178,12 +177,12 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
             return
     how = subject.protocol | of_measures(next(iter(scores.values())))
     report(scores, taxonomy, how, target=target, console=console)
-    if errors is not None:
+    if mistakes is not None:
         page = _beside(target, "errors.html")
-        write_error_page(
+        write_mistakes_page(
             page,
             subject,
-            errors.found,
+            mistakes.found,
             scores,
             protocol=in_words(how),
             images=asked.worst,
@@ -242,15 +241,6 @@ class Decoded(Dataset[tuple[int, LabelledImage]]):
 def _as_it_is(item: Any) -> Any:
     """Instead of a conversion to tensors."""
     return item
-
-
-def score_file(file: OnnxFile, samples: Samples, *, console: Console) -> Scores:
-    """Under ONNX Runtime, on every image at its own size; the mIoU that an export has to keep."""
-    title = f"scoring {file.path.name} under ONNX Runtime"
-    places = track(range(len(samples)), title, console=console, transient=True)
-    return score_classes(
-        lambda image: file.predict(image).classes, map(samples.load, places), samples.taxonomy
-    )
 
 
 def report(

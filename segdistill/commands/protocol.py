@@ -10,8 +10,8 @@ from segdistill.config import Config
 from segdistill.errors import PathError
 from segdistill.evaluation.boundary import DIAGONAL_SHARE
 from segdistill.evaluation.calibration import BINS
+from segdistill.evaluation.looking import View
 from segdistill.evaluation.metrics import Scores
-from segdistill.evaluation.views import View
 
 
 def protocol(

@@ -13,8 +13,9 @@ from segdistill.commands.versions import versions
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError, RunFolderError
-from segdistill.files import alone_in, expanded, write_text
+from segdistill.files import expanded, write_text
 from segdistill.given_model import CONFIG, PRIMARY_WEIGHTS, refuse_no_run
+from segdistill.locks import alone_in
 from segdistill.study.runner import TAKEN_OVER
 from segdistill.training.checkpoint import Checkpoints
 

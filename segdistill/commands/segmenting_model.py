@@ -7,7 +7,7 @@ import torch
 
 from segdistill.build.splits import build_taxonomy
 from segdistill.commands.run_folder import RunFolder
-from segdistill.commands.subjects import load_predictor
+from segdistill.commands.trained import load_predictor
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import ExportError, RunFolderError
 from segdistill.evaluation.predictors import MultiBranchPredictor, PlainPredictor

@@ -5,34 +5,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from segdistill.build.datasets import build_normalisation, worker_count
+from segdistill.build.datasets import worker_count
 from segdistill.build.splits import build_splits, build_unlabelled_test, data_hash, names_elsewhere
 from segdistill.commands.data_drift import other_labels, refuse_what_it_learnt
-from segdistill.commands.protocol import of_view, other_data, protocol, told, weights_in_words
+from segdistill.commands.protocol import of_view, other_data, protocol, told
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import refuse_what_counts
-from segdistill.commands.trained import load_saved_net, refuse_other_classes
+from segdistill.commands.trained import Weights, load_predictor
 from segdistill.commands.wanted_file import SCORED_AT, seen_size
 from segdistill.commands.written_masks import MaskFolder
 from segdistill.config import Config
 from segdistill.config_io import load_config, resolve
 from segdistill.console import warn
 from segdistill.data.samples import LabelledImage, Samples
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import EvaluationError
 from segdistill.evaluation.evaluator import Labelling
-from segdistill.evaluation.predictors import MultiBranchPredictor, PlainPredictor
-from segdistill.evaluation.views import View, Viewer, Window
+from segdistill.evaluation.looking import View, Viewer, Window
 from segdistill.export.onnx_file import OnnxFile
-from segdistill.export.weights import load_deployed
-from segdistill.models.primary import input_multiple
-
-Weights = Literal["deployed", "last", "best"]
 
 
 @dataclass(frozen=True)
@@ -161,38 +155,6 @@ def _tag(elsewhere: Path | None) -> str:
     if elsewhere is None:
         return ""
     return f"_on_{elsewhere.name}_{hashlib.sha256(str(elsewhere).encode()).hexdigest()[:8]}"
-
-
-class Loaded(NamedTuple):
-    """A run's network, ready to look at images."""
-
-    predictor: PlainPredictor | MultiBranchPredictor
-    normalisation: Normalisation
-    weights: str  # which they are, in words
-
-
-def load_predictor(folder: RunFolder, config: Config, *, weights: Weights, device: torch.device) -> Loaded:
-    """The network whose scores are asked for, and how its images are normalised.
-
-    Raises:
-        RunFolderError: if its file is missing or damaged, or the run's classes were changed since.
-    """
-    if weights == "deployed":
-        primary, deployed = load_deployed(folder.primary)
-        refuse_other_classes(folder, config, deployed)
-        plain = PlainPredictor(primary, multiple=deployed.multiple, device=device)
-        return Loaded(
-            plain, deployed.normalisation, f"{weights_in_words(config, config.export.weights)} (deployed)"
-        )
-    finished = load_deployed(folder.primary)[1] if folder.primary.is_file() else None
-    if finished:
-        refuse_other_classes(folder, config, finished)
-    net, epoch, normalisation = load_saved_net(folder, config, which=weights)
-    predictor = MultiBranchPredictor(net, multiple=input_multiple(net.primary), device=device)
-    words = weights_in_words(config, weights, so_far=None if folder.scored else epoch)
-    if normalisation is None:
-        normalisation = finished.normalisation if finished else build_normalisation(config)
-    return Loaded(predictor, normalisation, words)
 
 
 def file_subject(

@@ -1,26 +1,32 @@
-"""The networks of a finished run."""
+"""The networks that a run has trained, as they are exported, scored and resumed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from segdistill.build.datasets import build_normalisation
 from segdistill.build.network import build_net
 from segdistill.build.splits import build_taxonomy
+from segdistill.commands.protocol import weights_in_words
 from segdistill.commands.run_folder import RunFolder
 from segdistill.config import Config
 from segdistill.data.transforms import Normalisation
 from segdistill.errors import RunFolderError
+from segdistill.evaluation.predictors import MultiBranchPredictor, PlainPredictor
 from segdistill.export.graphs import BranchStream
 from segdistill.export.weights import Deployed, load_deployed
 from segdistill.models.multi_branch import MultiBranchNet, branch_name
+from segdistill.models.primary import input_multiple
 from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.state import LEARNER_KEY
 
 ALL = "all"
+
+Weights = Literal["deployed", "last", "best"]
 
 
 @dataclass(frozen=True)
@@ -104,20 +110,54 @@ def load_saved_net(folder: RunFolder, config: Config, *, which: Literal["last", 
     return SavedNet(net, content["state"]["position"]["epoch"], saved_normalisation(content))
 
 
+class Loaded(NamedTuple):
+    """A run's network, ready to look at images."""
+
+    predictor: PlainPredictor | MultiBranchPredictor
+    normalisation: Normalisation
+    weights: str  # which they are, in words
+
+
+def load_predictor(folder: RunFolder, config: Config, *, weights: Weights, device: torch.device) -> Loaded:
+    """The network whose scores are asked for, and how its images are normalised.
+
+    Raises:
+        RunFolderError: if its file is missing or damaged, or the run's classes were changed since.
+    """
+    if weights == "deployed":
+        primary, deployed = load_deployed(folder.primary)
+        refuse_other_classes(folder, config, deployed)
+        plain = PlainPredictor(primary, multiple=deployed.multiple, device=device)
+        return Loaded(
+            plain, deployed.normalisation, f"{weights_in_words(config, config.export.weights)} (deployed)"
+        )
+    finished = load_deployed(folder.primary)[1] if folder.primary.is_file() else None
+    if finished:
+        refuse_other_classes(folder, config, finished)
+    net, epoch, normalisation = load_saved_net(folder, config, which=weights)
+    predictor = MultiBranchPredictor(net, multiple=input_multiple(net.primary), device=device)
+    words = weights_in_words(config, weights, so_far=None if folder.scored else epoch)
+    if normalisation is None:
+        normalisation = finished.normalisation if finished else build_normalisation(config)
+    return Loaded(predictor, normalisation, words)
+
+
 def without_first_weights(config: Config) -> Config:
-    """By which a checkpoint's networks are built: it holds all weights, and the first ones need not be had again."""
+    """The configuration with random first weights, since the checkpoint overwrites them all."""
     bare = config.model.model_copy(update={"encoder_weights": "none", "weights": None})
     return config.model_copy(update={"model": bare})
 
 
 def saved_normalisation(checkpoint: dict[str, Any]) -> Normalisation | None:
-    """With which its networks have learnt; None if it is of an older version, which does not say."""
+    """The normalisation of the images that its networks learnt from; None if an older version wrote it, which did not
+    say.
+    """
     known = checkpoint["state"].get("position", {}).get("normalisation")
     return Normalisation(*map(tuple, known)) if known else None
 
 
 def as_it_began(config: Config, checkpoint: dict[str, Any]) -> Config:
-    """By which a training goes on from a checkpoint: with its weights and its normalisation.
+    """The configuration to resume by: no first weights, normalisation from the checkpoint.
 
     Raises:
         WeightsError: if it is of an older version, and the file of its first weights cannot be read.

@@ -15,7 +15,8 @@ from segdistill.data.mask_code import FOREIGN, MaskCode, MaskForm
 from segdistill.data.problems import Kind, Problem
 from segdistill.data.samples import LabelledImage
 from segdistill.data.taxonomy import Taxonomy
-from segdistill.errors import DataError, MaskFormError, is_out_of_memory
+from segdistill.errors import DataError, MaskFormError
+from segdistill.memory import is_out_of_memory
 
 Image.MAX_IMAGE_PIXELS = None  # PIL takes large images for an attack; these are the user's own
 

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.transforms import EvalTransform, TrainTransform
 from segdistill.data.workers import WorkerLoader
-from segdistill.errors import DataError, is_out_of_memory
+from segdistill.errors import DataError
+from segdistill.memory import is_out_of_memory
 from segdistill.seeds import stream_seed
 
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segdistill import __version__
-from segdistill.errors import ExportError, first_line, is_out_of_memory
+from segdistill.errors import ExportError, first_line
 from segdistill.export.description import Description
 from segdistill.export.preparation import prepare
 from segdistill.files import write_atomically
+from segdistill.memory import is_out_of_memory
 
 #: torch's exporter writes no older one.
 OLDEST_OPSET = 18

@@ -9,10 +9,11 @@ import onnxruntime
 import torch
 
 from segdistill.data.transforms import EvalTransform, resize_image
-from segdistill.errors import ExportError, first_line, is_out_of_memory
+from segdistill.errors import ExportError, first_line
 from segdistill.evaluation.predictors import StreamLogits
 from segdistill.export.description import CLASS_INDEX, CONFIDENCE, LOGITS, Description
 from segdistill.given_model import refuse_no_onnx
+from segdistill.memory import is_out_of_memory
 from segdistill.resolution import resized_argmax
 
 

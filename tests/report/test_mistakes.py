@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from segdistill.report.confusion import confusion_csv, confusion_picture
-from segdistill.report.errors import (
+from segdistill.report.mistakes import (
     MixedPair,
     Scene,
     WrongImage,
     WrongRegion,
-    error_page,
+    mistakes_page,
 )
 from segdistill.report.pictures import context_of, error_map
 
@@ -50,7 +50,7 @@ def page(**changes: object) -> str:
         "regions": [(scene(), wrong_image().regions[0])],
         "pairs": [MixedPair("sky taken for tree", 0.4, 123, ((scene(), (10, 30, 20, 50)),))],
     }
-    return error_page("Errors of <primary>", **(values | changes))  # type: ignore[arg-type]
+    return mistakes_page("Errors of <primary>", **(values | changes))  # type: ignore[arg-type]
 
 
 def pictures(text: str) -> list[np.ndarray]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.evaluation.errors_found import (
+from segdistill.evaluation.metrics import Scores
+from segdistill.evaluation.mistakes import (
     ImageCounts,
     Mix,
     components,
@@ -14,7 +15,6 @@ from segdistill.evaluation.errors_found import (
     worst_images,
     worst_regions,
 )
-from segdistill.evaluation.metrics import Scores
 
 VOID = 255
 

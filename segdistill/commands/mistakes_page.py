@@ -15,7 +15,9 @@ from torch import Tensor
 from segdistill.commands.subjects import Subject
 from segdistill.data.samples import LabelledImage
 from segdistill.data.taxonomy import Taxonomy
-from segdistill.evaluation.errors_found import (
+from segdistill.evaluation.evaluator import Labelling
+from segdistill.evaluation.metrics import Scores
+from segdistill.evaluation.mistakes import (
     ImageCounts,
     Mix,
     components,
@@ -24,16 +26,14 @@ from segdistill.evaluation.errors_found import (
     worst_images,
     worst_regions,
 )
-from segdistill.evaluation.evaluator import Labelling
-from segdistill.evaluation.metrics import Scores
 from segdistill.files import write_text
-from segdistill.report.errors import MixedPair, Scene, WrongImage, WrongRegion, error_page
+from segdistill.report.mistakes import MixedPair, Scene, WrongImage, WrongRegion, mistakes_page
 
 _REGIONS = 6  # boxes in an image
 _EXAMPLES = 3  # of a pair of classes
 
 
-class ErrorCounts:
+class MistakeCounts:
     """Every image's confusion by the first stream, without the image."""
 
     def __init__(self, taxonomy: Taxonomy) -> None:
@@ -65,7 +65,7 @@ def _first(said: Mapping[str, Labelling]) -> np.ndarray:
     return next(iter(said.values())).classes.cpu().numpy().astype(np.uint8)
 
 
-def write_error_page(
+def write_mistakes_page(
     path: Path,
     subject: Subject,
     found: Sequence[ImageCounts],
@@ -101,7 +101,7 @@ def write_error_page(
     ]
     write_text(
         path,
-        error_page(
+        mistakes_page(
             f"Errors of {stream}: mIoU {100 * total.miou:.2f} %",
             protocol=protocol,
             legend=list(zip(taxonomy.names, taxonomy.colours, strict=True)),

@@ -95,7 +95,7 @@ class MixedPair:
     examples: tuple[tuple[Scene, tuple[int, int, int, int]], ...]
 
 
-def error_page(
+def mistakes_page(
     title: str,
     *,
     protocol: str,

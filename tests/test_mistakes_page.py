@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from tiny_models import TAXONOMY
 
-from segdistill.commands.error_page import worst_of
+from segdistill.commands.mistakes_page import worst_of
 from segdistill.commands.subjects import Subject
 from segdistill.data.samples import LabelledImage
-from segdistill.evaluation.errors_found import ImageCounts, worst_images
 from segdistill.evaluation.evaluator import Labelling
+from segdistill.evaluation.mistakes import ImageCounts, worst_images
 
 SHAPE = (40, 60)
 

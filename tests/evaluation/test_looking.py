@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.data.transforms import EvalTransform, Normalisation
-from segdistill.evaluation.views import View, Viewer, Window, slide, starts, taper
+from segdistill.evaluation.looking import View, Viewer, Window, slide, starts, taper
 
 NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
