@@ -4,7 +4,7 @@ import difflib
 import itertools
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -389,6 +389,3 @@ class Config(Section):
     @property
     def run_folder(self) -> Path:
         return expanded(self.out) if self.out is not None else Path("runs") / self.name
-
-
-ARCHITECTURES: tuple[str, ...] = get_args(Architecture)

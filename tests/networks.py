@@ -1,14 +1,16 @@
-"""What tests of exported files share: a description, and batch-norm statistics that matter."""
+"""What tests of networks and exported files share: architectures, a description, batch-norm statistics that matter."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
+from segdistill.config import Architecture
 from segdistill.data.taxonomy import CAMVID
 from segdistill.data.transforms import Normalisation
 from segdistill.export.description import Description
 
+ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 NORMALISATION = Normalisation((0.5, 0.4, 0.3), (0.25, 0.5, 0.75))
 
 

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from segdistill.console import new_console, warn
+from segdistill.console import new_console, tracked, warn
 from segdistill.errors import first_line
 
 
@@ -14,6 +14,19 @@ def test_what_is_printed_stands_there_as_it_is(message: str) -> None:
     console.print(message)
     warn(console, message)
     assert console.file.getvalue() == f"{message}\n{message}\n"
+
+
+def test_a_progress_bar_shows_brackets_as_they_are_and_vanishes() -> None:
+    console = new_console(file=io.StringIO(), force_terminal=True, width=80, legacy_windows=False)
+    assert list(tracked([1, 2], "scoring [red]a[/red].onnx", console=console)) == [1, 2]
+    assert "scoring [red]a[/red].onnx" in console.file.getvalue()
+    assert console.file.getvalue().endswith("\x1b[1A\x1b[2K")
+
+
+def test_without_a_terminal_there_is_no_progress_bar() -> None:
+    console = new_console(file=io.StringIO())
+    assert list(tracked([1, 2], "scoring", console=console)) == [1, 2]
+    assert console.file.getvalue() == ""
 
 
 def test_warnings_are_seen() -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from segdistill.config import Config
 from segdistill.config_data import IMPLIED_VALUES, FolderConfig, values_of
-from segdistill.console import counted, warn
+from segdistill.console import counted, progress_bar, tracked, warn
 from segdistill.data import camvid, cityscapes, folder
 from segdistill.data.checks import check_files
 from segdistill.data.files import Listing, PairedFiles, dark_in_words
@@ -182,9 +181,7 @@ def _synthetic(config: Config, split: str, *, console: Console) -> CheckedSplit:
         uniform = config.data.sampling.kind == "uniform"
         columns = scenes.taxonomy.num_classes + 1
         return CheckedSplit(scenes, np.zeros((0, columns), np.int64) if uniform else count_pixels(scenes))
-    places = track(
-        range(len(scenes)), f"drawing {len(scenes)} {split} scenes", console=console, transient=True
-    )
+    places = tracked(range(len(scenes)), f"drawing {len(scenes)} {split} scenes", console=console)
     cached = CachedSamples(scenes, tuple(scenes.load(index) for index in places))
     return CheckedSplit(cached, count_pixels(cached))
 
@@ -196,13 +193,7 @@ def _checked(config: Config, split: str, evidence: Evidence, *, console: Console
         console.print(f"{split}: {listing.note}")
     files = PairedFiles(listing.pairs, build_taxonomy(config), code)
     budget = {None: CACHE_BYTES, True: math.inf, False: 0}[config.data.cache]
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task(f"checking {split} images in {root}", total=len(files))
         checked = check_files(
             files,

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import Progress
 from torch.utils.data import Dataset
 
 from segdistill.commands.mistakes_page import MistakeCounts, write_mistakes_page
@@ -25,7 +24,7 @@ from segdistill.commands.tables import stream_table
 from segdistill.commands.trained import Weights
 from segdistill.commands.versions import versions
 from segdistill.commands.written_masks import STORED
-from segdistill.console import new_console, warn
+from segdistill.console import new_console, progress_bar, warn
 from segdistill.data.samples import LabelledImage, Samples
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.workers import WorkerLoader
@@ -201,9 +200,9 @@ def _scored(
     loader = WorkerLoader[tuple[int, LabelledImage]](
         Decoded(samples), workers=workers, sampler=share, batch_size=None, collate_fn=_as_it_is
     )
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        labelled = _labelled(subject, progress.track(loader, len(share), description="scoring"), fabric)
-        return evaluate_images(labelled, samples.taxonomy, watchers=watchers)
+    with progress_bar(console) as progress:
+        decoded = progress.track(loader, len(share), description="scoring")
+        return evaluate_images(_labelled(subject, decoded, fabric), samples.taxonomy, watchers=watchers)
 
 
 def _labelled(

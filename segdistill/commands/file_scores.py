@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from segdistill.commands.trained import Trained
 from segdistill.commands.wanted_file import Wanted
+from segdistill.console import tracked
 from segdistill.data.loading import to_tensor
 from segdistill.data.samples import Samples
 from segdistill.data.transforms import EvalTransform, resize_image
@@ -46,14 +46,14 @@ def torch_miou(trained: Trained, wanted: Wanted, samples: Samples, *, console: C
         logits = logits_of(resize_image(image, *wanted.size))
         return nearest(resized_argmax(logits, *wanted.size).numpy(), height, width)
 
-    places = track(range(len(samples)), f"scoring {trained.name} in torch", console=console, transient=True)
+    places = tracked(range(len(samples)), f"scoring {trained.name} in torch", console=console)
     return score_classes(segment, map(samples.load, places), samples.taxonomy).miou
 
 
 def file_miou(file: OnnxFile, samples: Samples, *, console: Console) -> float:
     """Of a file under ONNX Runtime, on every image at its own size; what an export has to keep."""
     title = f"scoring {file.path.name} under ONNX Runtime"
-    places = track(range(len(samples)), title, console=console, transient=True)
+    places = tracked(range(len(samples)), title, console=console)
     return score_classes(
         lambda image: file.predict(image).classes, map(samples.load, places), samples.taxonomy
     ).miou

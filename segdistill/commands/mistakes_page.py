@@ -3,16 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from segdistill.commands.subjects import Subject
+from segdistill.console import tracked
 from segdistill.data.samples import LabelledImage
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.evaluation.evaluator import Labelling
@@ -90,15 +89,13 @@ def write_mistakes_page(
     """
     stream, total = next(iter(scores.items()))
     taxonomy = subject.samples.taxonomy
-    quietly: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     ranked = worst_images(found, total.confusion, most=len(found) if images else 0)
     shown_images, regions = worst_of(
-        subject, track(ranked, "drawing the worst images", **quietly), total.confusion, most=images
+        subject, tracked(ranked, "drawing the worst images", console=console), total.confusion, most=images
     )
     mixes = most_mixed_up(total.confusion, most=pairs)
-    shown_pairs = [
-        _mixed_pair(subject, found, mix) for mix in track(mixes, "drawing mixed-up classes", **quietly)
-    ]
+    drawn = tracked(mixes, "drawing mixed-up classes", console=console)
+    shown_pairs = [_mixed_pair(subject, found, mix) for mix in drawn]
     write_text(
         path,
         mistakes_page(

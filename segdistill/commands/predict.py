@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segdistill.commands.predict_sources import (
     MASK,
@@ -28,7 +27,7 @@ from segdistill.commands.predict_sources import (
     refuse_foreign_frames,
 )
 from segdistill.commands.segmenting_model import Model, load_model
-from segdistill.console import counted, warn
+from segdistill.console import counted, progress_bar, warn
 from segdistill.data.files import dark_in_words, read_photo
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.video import Video, write_video
@@ -126,7 +125,7 @@ def _predict_images(
     turned: list[Path] = []
     peaks: list[int] = []  # of images of 16 bits
     overlays: set[str] = set()
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         for source, target in progress.track(targets.items(), description="images"):
             try:
                 image, orientation, brightest = read_photo(source)
@@ -244,7 +243,7 @@ def _predict_video(
     # Masks get their names together, when all of them are there.
     with (
         tempfile.TemporaryDirectory(prefix=f".{target.name[:20]}-", dir=target.parent) as work,
-        _progress(console) as progress,
+        progress_bar(console) as progress,
     ):
         write_video(overlay, pictures(), fps=video.fps)
         if frame_masks:
@@ -294,15 +293,3 @@ def _overlay(
         return picture
     entries = legend_entries(classes, taxonomy.names, taxonomy.colours)
     return with_legend(picture, entries if moving else largest_first(entries))
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn
 
 from segdistill.commands.study_plan import is_finished
-from segdistill.console import counted, duration
+from segdistill.console import counted, duration, progress_bar
 from segdistill.study.run_results import read_run
 from segdistill.study.runner import Failure, PlannedRun, seconds_left
 
@@ -18,14 +18,12 @@ class StudyProgress:
         self.planned = list(planned)  # but those that failed
         self.jobs = jobs
         self.console = console
-        self.progress = Progress(
-            TextColumn("{task.fields[runs]}"),
+        self.progress = progress_bar(
+            console,
+            "{task.fields[runs]}",
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("epochs, {task.fields[left]} of training left"),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
+            "epochs, {task.fields[left]} of training left",
         )
         self.task = self.progress.add_task(
             "study", total=sum(run.epochs for run in planned), runs="", left="?"

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +16,11 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
-from segdistill.console import new_console
+from segdistill.console import new_console, progress_bar
 from segdistill.errors import DataError
 
 CHUNK_BYTES = 1 << 18
@@ -178,17 +176,10 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
 @contextmanager
 def _shown(url: str) -> Iterator[Progress]:
     """A progress bar with one task on stderr; without a terminal, one plain line instead."""
-    on_terminal = sys.stderr.isatty()
     console = new_console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    if not on_terminal:
+    if not console.is_terminal:
         console.print(f"Downloading {url}")
-    with Progress(*columns, console=console, disable=not on_terminal) as progress:
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with progress_bar(console, "{task.description}", *columns, transient=False) as progress:
         progress.add_task(f"Downloading {url.rsplit('/', 1)[-1]}", total=None)
         yield progress

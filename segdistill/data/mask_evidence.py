@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from segdistill.console import counted
 from segdistill.data.files import shown_colours
 from segdistill.data.mask_code import FOREIGN, MaskCode
-from segdistill.data.problems import Kind, Problem, by_kind, counted
+from segdistill.data.problems import Kind, Problem, by_kind
 from segdistill.errors import DataError
 
 

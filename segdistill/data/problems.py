@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from segdistill.console import counted
+
 LINES_PER_KIND = 20  # listed in the message; the rest are counted
 
 
@@ -87,8 +89,3 @@ def by_kind(problems: Iterable[Problem]) -> str:
         text += [f"  {line}" for line in found[:LINES_PER_KIND]]
         text += [f"  ... and {len(found) - LINES_PER_KIND} more"] if len(found) > LINES_PER_KIND else []
     return "\n".join(text)
-
-
-def counted(count: int, noun: str) -> str:
-    """ "1 problem", "2 problems" """
-    return f"{count} {noun}{'s'[: count != 1]}"

@@ -1,6 +1,6 @@
 """What the dense losses of one step look at, each made once and only if a loss asks for it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segdistill.losses.adversarial import real_maps
 from segdistill.losses.grid import any_valid, interior_labels, label_votes, majority_labels, pool_valid
+from segdistill.losses.logit import ensemble_logits
 from segdistill.streams import PRIMARY
 
 #: (maps (N, C, h, w), images (N, 3, h, w), valid (N, h, w)) -> logits (N, outputs, h, w)
@@ -41,6 +42,7 @@ class StepMaps:
     ignore_index: int
     grid_stride: int
     _votes: dict[int, Tensor] = field(default_factory=dict, init=False)
+    _means: dict[tuple[str, ...], Tensor] = field(default_factory=dict, init=False)
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -77,6 +79,13 @@ class StepMaps:
             name: self._to_grid(logits)
             for name, logits in {PRIMARY: self.primary_logits, **self.branch_logits}.items()
         }
+
+    def mean_logits(self, names: Sequence[str]) -> Tensor:
+        """The mean of these sub-models' logits on the grid, without gradient: (B, C, h, w)."""
+        key = tuple(names)
+        if key not in self._means:
+            self._means[key] = ensemble_logits([self.grid_logits[name] for name in key])
+        return self._means[key]
 
     def _to_grid(self, logits: Tensor) -> Tensor:
         """Pool logits over valid pixels. A branch's cells may be coarser than pixels: a cell is valid

@@ -18,7 +18,6 @@ from segdistill.losses.adversarial import (
 from segdistill.losses.feature import affinity_distance, cosine_distance
 from segdistill.losses.logit import (
     channel_distillation,
-    ensemble_logits,
     logit_distillation,
     overlap_distillation,
     teacher_is_right,
@@ -139,19 +138,19 @@ class LogitDistillation:
     label_gate: bool
 
     def __call__(self, maps: StepMaps) -> Tensor:
-        primary = [self._loss(PRIMARY, maps)] if self._learns(PRIMARY, maps) else []
-        branches = [self._loss(name, maps) for name in maps.branch_logits if self._learns(name, maps)]
+        primary = [self._loss(PRIMARY, maps)] if self._learns(PRIMARY) else []
+        branches = [self._loss(name, maps) for name in maps.branch_logits if self._learns(name)]
         return torch.stack([mean_of(losses) for losses in (primary, branches) if losses]).sum()
 
     def notes(self, maps: StepMaps) -> dict[str, Tensor]:
         """`teacher_right`: share of valid cells in which a student's teacher agrees with the label, what the
         gate lets pass; a mean over the students."""
         valid = (maps.grid_labels != maps.ignore_index).sum().clamp_min(1)
-        students = [name for name in maps.grid_logits if self._learns(name, maps)]
+        students = [name for name in maps.grid_logits if self._learns(name)]
         right = [teacher_is_right(self._teacher_of(name, maps), maps.grid_labels).sum() for name in students]
         return {"teacher_right": torch.stack(right).float().mean() / valid}
 
-    def _learns(self, name: str, maps: StepMaps) -> bool:
+    def _learns(self, name: str) -> bool:
         if name == PRIMARY:
             return self.students != "branches" and self.teacher != "primary"
         return self.students != "primary"
@@ -169,15 +168,14 @@ class LogitDistillation:
         )
 
     def _teacher_of(self, name: str, maps: StepMaps) -> Tensor:
-        logits = maps.grid_logits
         match self.teacher:
             case "primary":
-                teachers = [logits[PRIMARY]]
+                teachers = [PRIMARY]
             case "ensemble":
-                teachers = list(logits.values())
+                teachers = list(maps.grid_logits)
             case "others":
-                teachers = [one for other, one in logits.items() if other != name]
-        return ensemble_logits(teachers)
+                teachers = [other for other in maps.grid_logits if other != name]
+        return maps.mean_logits(teachers)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from segdistill.streams import ENSEMBLE
 from segdistill.study.results import REFERENCES, Against, Comparison, RungResult
 from segdistill.study.rungs import BASELINE, SELF_DISTILL
 from segdistill.study.statistics import CONFIDENCE, PairedDifference, Spread, points
@@ -212,7 +213,7 @@ def submodel_grid(comparison: Comparison) -> Grid | None:
     for result in with_branches:
         against = result.against.get(BASELINE)
         found = dict.fromkeys(name for run in result.runs for name in run.submodels)
-        for name in sorted(found, key="ensemble".__eq__):  # stable: branches as they come, the ensemble last
+        for name in sorted(found, key=lambda name: name == ENSEMBLE):  # stable, and the ensemble last
             miou = Spread.of([run.submodels[name] for run in result.runs if name in run.submodels])
             difference = against.submodels.get(name) if against else None
             rows.append(

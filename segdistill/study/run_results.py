@@ -8,6 +8,7 @@ from typing import Any
 
 from segdistill.errors import RunFolderError
 from segdistill.files import whole_lines
+from segdistill.streams import ENSEMBLE, PRIMARY
 from segdistill.study.runner import TAKEN_OVER
 
 #: What of a protocol is the same in runs that are pairs.
@@ -52,19 +53,19 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
         if lacking := {"protocol", "processes", "device", "versions"} - set(summary):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         miou = summary["miou"]
-        if miou["primary"] is None:
+        if miou[PRIMARY] is None:
             raise ValueError("the run has no mIoU, because no labelled pixel was scored")
-        curve = tuple((row["epoch"], float(row["val"]["miou"]["primary"])) for row in rows if row["val"])
+        curve = tuple((row["epoch"], float(row["val"]["miou"][PRIMARY])) for row in rows if row["val"])
         if not curve:
             raise ValueError("metrics.jsonl has no evaluated epoch")
         taken = folder / TAKEN_OVER
         shared: dict[str, Any] = {"epochs": 0, "source": ""}
         if taken.is_file():
             shared = json.loads(taken.read_text())
-        submodels = miou["branches"] | ({"ensemble": miou["ensemble"]} if miou["branches"] else {})
+        submodels = miou["branches"] | ({ENSEMBLE: miou[ENSEMBLE]} if miou["branches"] else {})
         return RunResult(
             seed=seed,
-            miou=float(miou["primary"]),
+            miou=float(miou[PRIMARY]),
             best_miou=float(summary["best"]["miou"]),
             best_epoch=summary["best"]["epoch"],
             iou=dict(summary["iou"]),

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from segdistill.console import duration
+from segdistill.console import duration, progress_bar
 from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.files import whole_lines, write_text
 from segdistill.streams import PRIMARY
@@ -69,16 +69,14 @@ class RunLog:
         self._first_step = position.step
         self._keep_lines_before(position.epoch)
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=position.step)
-        self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+        self.progress = progress_bar(
+            console,
+            "epoch {task.fields[epoch]}",
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[left]} left"),
-            TextColumn("{task.fields[terms]}"),
-            TextColumn("{task.fields[miou]}"),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
+            "{task.fields[left]} left",
+            "{task.fields[terms]}",
+            "{task.fields[miou]}",
         )
         self.task = self.progress.add_task(
             "train", total=self.total_steps, completed=position.step, epoch="", left="?", terms="", miou=""

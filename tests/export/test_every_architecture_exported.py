@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from networks import described, with_random_statistics
+from networks import ARCHITECTURES, described, with_random_statistics
 
-from segdistill.config import ARCHITECTURES
 from segdistill.errors import ExportError
 from segdistill.export.check import Check, compare
 from segdistill.export.graphs import TensorGraph

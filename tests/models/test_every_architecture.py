@@ -7,11 +7,12 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 from lightning_fabric import Fabric
+from networks import ARCHITECTURES
 from torch import Tensor, nn
 
 from segdistill.build.network import build_deployed
 from segdistill.build.training import build_loop_settings, build_state
-from segdistill.config import ARCHITECTURES, Config
+from segdistill.config import Config
 from segdistill.config_io import validate_config
 from segdistill.data.loading import Batch
 from segdistill.data.taxonomy import CAMVID
