@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -114,65 +114,121 @@ def _load(path: Path, stream: str | None, style: Style, *, console: Console) -> 
     return model
 
 
+class Pace:
+    """Counts images, and the seconds they take: altogether, and in the network alone."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._segmenting = 0.0
+        self._started = time.perf_counter()
+
+    def timed(self, segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
+        """The classes (H, W) of an image (H, W, 3)."""
+        before = time.perf_counter()
+        classes = segmenter.predict(image).classes
+        self._segmenting += time.perf_counter() - before
+        self.images += 1
+        return classes
+
+    def in_words(self, what: str) -> str:
+        whole, network = (
+            1e3 * seconds / self.images for seconds in (time.perf_counter() - self._started, self._segmenting)
+        )
+        return f"{whole:.0f} ms per {what}, {network:.0f} ms of it for the network"
+
+
 # ---- images
+
+
+@dataclass
+class _Outcome:
+    """What there is to say when all images are done.
+
+    Attributes:
+        overlays: patterns of the overlays' names.
+        turned: images that viewers turn or mirror.
+        peaks: largest values of images of 16 bits.
+        problems: one message for each image without results.
+    """
+
+    overlays: set[str] = field(default_factory=set)
+    turned: list[Path] = field(default_factory=list)
+    peaks: list[int] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def _predict_images(
     model: Model, targets: dict[Path, Path], out: Path, style: Style, *, console: Console
 ) -> None:
-    pace = Pace()
-    problems: list[str] = []
-    turned: list[Path] = []
-    peaks: list[int] = []  # of images of 16 bits
-    overlays: set[str] = set()
+    """Segment them one by one, tell how it went, and end with what could not be segmented."""
+    pace, outcome = Pace(), _Outcome()
     with progress_bar(console) as progress:
         for source, target in progress.track(targets.items(), description="images"):
             try:
-                image, orientation, brightest = read_photo(source)
-                classes = pace.timed(model.segmenter, image)
-                picture = _overlay(image, classes, model.taxonomy, style, moving=False)
-                ending = OVERLAYS[max(picture.shape) > _JPEG_SIDE]
-                _write_all(
-                    {
-                        target.with_name(target.name + ending): _encoded(picture, Path(ending).suffix),
-                        target.with_name(target.name + MASK): _encoded_mask(classes, model.taxonomy),
-                    }
-                )
+                _predict_image(model, source, target, style, pace, outcome)
             except (DataError, ExportError) as problem:
-                problems.append(str(problem))
+                outcome.problems.append(str(problem))
             except OSError as problem:
                 if not _is_of_one_result(problem, out):
                     raise
-                problems.append(
-                    f"{source}: its results {target}_* cannot be written: {problem.strerror}; remove what is in their "
-                    "way, or choose another --out"
-                    if problem.errno != errno.ENAMETOOLONG
-                    else f"{source}: its results would have too long a name for {out}"
-                )
-            else:
-                overlays.add(f"*{ending}")
-                turned += [source] if orientation != 1 else []
-                peaks += [] if brightest is None else [brightest]
+                outcome.problems.append(_not_written(problem, source, target, out))
+    problems = outcome.problems
     if written := len(targets) - len(problems):
         console.print(
-            f"{counted(written, 'image')} by {model.title} -> {out}: {' and '.join([f'*{MASK}', *sorted(overlays)])}, "
-            f"{pace.in_words('image')}",
+            f"{counted(written, 'image')} by {model.title} -> {out}: "
+            f"{' and '.join([f'*{MASK}', *sorted(outcome.overlays)])}, {pace.in_words('image')}",
         )
-    if turned:
-        warn(
-            console,
-            f"viewers turn or mirror {counted(len(turned), 'image')} by their EXIF tag, e.g. {turned[0]}; here they "
-            "were segmented as they are stored, and a network takes what lies on its side for something else. Save "
-            "them upright and predict again",
-        )
-    if dark := dark_in_words(peaks):
-        warn(console, dark)
+    _warn_of_images(outcome, console=console)
     if problems:
         raise DataError(
             problems[0]
             if len(targets) == 1
             else "\n  ".join([f"{len(problems)} of {len(targets)} images could not be segmented:", *problems])
         )
+
+
+def _predict_image(
+    model: Model, source: Path, target: Path, style: Style, pace: Pace, outcome: _Outcome
+) -> None:
+    """Write the mask and the overlay of one image; `pace` and `outcome` note it."""
+    image, orientation, brightest = read_photo(source)
+    classes = pace.timed(model.segmenter, image)
+    picture = _overlay(image, classes, model.taxonomy, style, moving=False)
+    ending = OVERLAYS[max(picture.shape) > _JPEG_SIDE]
+    _write_all(
+        {
+            target.with_name(target.name + ending): _encoded(picture, Path(ending).suffix),
+            target.with_name(target.name + MASK): _encoded_mask(classes, model.taxonomy),
+        }
+    )
+    outcome.overlays.add(f"*{ending}")
+    if orientation != 1:
+        outcome.turned.append(source)
+    if brightest is not None:
+        outcome.peaks.append(brightest)
+
+
+def _warn_of_images(outcome: _Outcome, *, console: Console) -> None:
+    """Tell of images that were segmented, but are perhaps not what they seem."""
+    if turned := outcome.turned:
+        warn(
+            console,
+            f"viewers turn or mirror {counted(len(turned), 'image')} by their EXIF tag, e.g. {turned[0]}; here they "
+            "were segmented as they are stored, and a network takes what lies on its side for something else. Save "
+            "them upright and predict again",
+        )
+    if dark := dark_in_words(outcome.peaks):
+        warn(console, dark)
+
+
+def _not_written(problem: OSError, source: Path, target: Path, out: Path) -> str:
+    """Why an image's results could not have their place."""
+    if problem.errno == errno.ENAMETOOLONG:
+        return f"{source}: its results would have too long a name for {out}"
+    return (
+        f"{source}: its results {target}_* cannot be written: {problem.strerror}; remove what is in their way, or "
+        "choose another --out"
+    )
 
 
 def _is_of_one_result(problem: OSError, out: Path) -> bool:
@@ -259,29 +315,6 @@ def _predict_video(
 
 
 # ---- both
-
-
-class Pace:
-    """Counts images, and the seconds they take: altogether, and in the network alone."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self._segmenting = 0.0
-        self._started = time.perf_counter()
-
-    def timed(self, segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
-        """The classes (H, W) of an image (H, W, 3)."""
-        before = time.perf_counter()
-        classes = segmenter.predict(image).classes
-        self._segmenting += time.perf_counter() - before
-        self.images += 1
-        return classes
-
-    def in_words(self, what: str) -> str:
-        whole, network = (
-            1e3 * seconds / self.images for seconds in (time.perf_counter() - self._started, self._segmenting)
-        )
-        return f"{whole:.0f} ms per {what}, {network:.0f} ms of it for the network"
 
 
 def _overlay(

@@ -61,26 +61,24 @@ def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path
         DataError: if `source` is no image, or a folder without one, or results would lie among the images or replace
             what is no result.
     """
-    if source.is_file():
-        if source.suffix.lower() not in IMAGE_SUFFIXES:
-            raise DataError(
-                f"{source}: neither an image ({listed(IMAGE_SUFFIXES)}) nor a video ({listed(VIDEOS)}) by its suffix"
-            )
-        targets = {source: out / source.stem}
-        _refuse_foreign_masks(targets.values(), out)
-        return targets
-    results, top = out.resolve(), source.resolve()
-    files = [path.relative_to(source) for path in files_below(source)]
-    inside = top in results.parents
-    if inside:
-        files = [file for file in files if results not in (top / file).parents]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    fallen = [image for image in images if top in (results / image).parents]
-    if fallen and not inside:
+    targets = _target_of(source, out) if source.is_file() else _targets_below(source, out, console=console)
+    _refuse_foreign_masks(targets.values(), out)
+    return targets
+
+
+def _target_of(source: Path, out: Path) -> dict[Path, Path]:
+    """See `find_images`, of a single file."""
+    if source.suffix.lower() not in IMAGE_SUFFIXES:
         raise DataError(
-            f"--out {out}: the results of {source / fallen[0]} would lie in {source} and be taken for images the next "
-            "time; choose another folder, beside the source or inside it"
+            f"{source}: neither an image ({listed(IMAGE_SUFFIXES)}) nor a video ({listed(VIDEOS)}) by its suffix"
         )
+    return {source: out / source.stem}
+
+
+def _targets_below(source: Path, out: Path, *, console: Console) -> dict[Path, Path]:
+    """See `find_images`, of a folder."""
+    files = _files_but_results(source, out)
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if earlier := _results_among(images):
         console.print(f"{len(earlier)} files in {source} are results of earlier predictions, and left out")
         images = [image for image in images if image not in earlier]
@@ -94,16 +92,39 @@ def find_images(source: Path, out: Path, *, console: Console) -> dict[Path, Path
             f"left out: {counted(strange.total(), 'file')} in {source}, by suffix no image "
             f"({', '.join(sorted(strange))}){hint}",
         )
+    return {source / image: out / name for image, name in _distinct_names(images).items()}
+
+
+def _files_but_results(source: Path, out: Path) -> list[Path]:
+    """Files below the source, relative to it, without those in an `out` that lies inside it.
+
+    Raises:
+        DataError: if results would lie in the source although `out` does not.
+    """
+    results, top = out.resolve(), source.resolve()
+    files = [path.relative_to(source) for path in files_below(source)]
+    if top in results.parents:
+        return [file for file in files if results not in (top / file).parents]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if fallen := next((image for image in images if top in (results / image).parents), None):
+        raise DataError(
+            f"--out {out}: the results of {source / fallen} would lie in {source} and be taken for images the next "
+            "time; choose another folder, beside the source or inside it"
+        )
+    return files
+
+
+def _distinct_names(images: Sequence[Path]) -> dict[Path, Path]:
+    """Image -> the same path without its suffix, or with it where another image would have the same results."""
     # Some file systems do not tell a.png from A.png.
     stems = Counter((image.parent, image.stem.casefold()) for image in images)
     names = {(image.parent, image.name.casefold()) for image in images}
-    targets = {}
-    for image in images:
+
+    def is_alone(image: Path) -> bool:
         stem = (image.parent, image.stem.casefold())
-        alone = stems[stem] == 1 and stem not in names
-        targets[source / image] = out / image.parent / (image.stem if alone else image.name)
-    _refuse_foreign_masks(targets.values(), out)
-    return targets
+        return stems[stem] == 1 and stem not in names
+
+    return {image: image.parent / (image.stem if is_alone(image) else image.name) for image in images}
 
 
 def refuse_foreign_frames(target: Path) -> None:

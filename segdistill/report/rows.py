@@ -109,29 +109,40 @@ def measured_against_baseline(comparison: Comparison) -> list[tuple[RungResult, 
 def main_grid(comparison: Comparison) -> Grid:
     """One row for each rung: scores, paired differences, cost."""
     against = references(comparison)
-    with_cost = BASELINE in against
-    uneven = _uneven(comparison)
     columns = [
         Column("rung"),
         Column("seeds"),
         Column("mIoU ± sd"),
         Column("best,\nflatters"),
         *(Column(heading, f"minus {name}") for name in against for heading in ("mean", _INTERVAL, "won")),
-        *(Column(heading, f"× {BASELINE}") for heading in ("time", "memory") if with_cost),
+        *(Column(heading, f"× {BASELINE}") for heading in ("time", "memory") if BASELINE in against),
     ]
-    rows = [
-        (
-            result.rung.name,
-            f"{result.miou.n} ({', '.join(str(run.seed) for run in result.runs)})"
-            if uneven
-            else str(result.miou.n),
-            _spread(result.miou),
-            _percent(result.best_miou.mean),
-            *(cell for name in against for cell in _difference(_miou_of(result.against.get(name)))),
-            *(_cost(result.against.get(BASELINE)) if with_cost else ()),
-        )
-        for result in comparison.results
-    ]
+    uneven = _uneven(comparison)
+    rows = [_main_row(result, against, name_seeds=uneven) for result in comparison.results]
+    note = _main_note(against, uneven=uneven) + _shared_note(comparison)
+    return Grid("mIoU in percent", note, tuple(columns), tuple(rows), strong=(SELF_DISTILL,))
+
+
+def _main_row(result: RungResult, against: Sequence[str], *, name_seeds: bool) -> tuple[str, ...]:
+    """A rung's cells, one for each column of `main_grid`."""
+    seeds = ", ".join(str(run.seed) for run in result.runs)
+    return (
+        result.rung.name,
+        f"{result.miou.n} ({seeds})" if name_seeds else str(result.miou.n),
+        _spread(result.miou),
+        _percent(result.best_miou.mean),
+        *(cell for name in against for cell in _difference(_miou_of(result.against.get(name)))),
+        *(_cost(result.against.get(BASELINE)) if BASELINE in against else ()),
+    )
+
+
+def _main_note(against: Sequence[str], *, uneven: bool) -> str:
+    """What the columns of `main_grid` mean.
+
+    Args:
+        against: rungs that others are measured against.
+        uneven: whether rungs have different seeds.
+    """
     note = (
         "±: sample standard deviation over seeds. best: of the best epoch, which was chosen on the very split it is "
         "scored on and so flatters."
@@ -143,19 +154,24 @@ def main_grid(comparison: Comparison) -> Grid:
         )
     if against and uneven:
         note += f" {_OF_UNEVEN}"
-    if with_cost:
+    if BASELINE in against:
         note += (
             f" time, memory: seconds per training step (measured when all trainings have ended) and peak memory of the "
             f"whole process, libraries included, as multiples of the {BASELINE}'s."
         )
-    if counted := ", ".join(shared for one in comparison.results if (shared := _shared_epochs(one))):
-        sources = ", ".join(
-            sorted({run.shared_with for one in comparison.results for run in one.runs} - {""})
-        )
-        note += (
-            f" Epochs that another rung of the same seed did, equal until there: {counted} (by {sources})."
-        )
-    return Grid("mIoU in percent", note, tuple(columns), tuple(rows), strong=(SELF_DISTILL,))
+    return note
+
+
+def _shared_note(comparison: Comparison) -> str:
+    """Which rungs did epochs for others; empty if none did."""
+    shared = [epochs for one in comparison.results if (epochs := _shared_epochs(one))]
+    if not shared:
+        return ""
+    sources = sorted({run.shared_with for one in comparison.results for run in one.runs} - {""})
+    return (
+        f" Epochs that another rung of the same seed did, equal until there: {', '.join(shared)} "
+        f"(by {', '.join(sources)})."
+    )
 
 
 def _uneven(comparison: Comparison) -> bool:

@@ -197,7 +197,7 @@ def test_a_run_is_not_resumed_on_other_data(tiny_config: Callable[..., Config], 
 
 
 def test_a_beginning_that_was_trained_on_other_data_is_not_gone_on_from(
-    tiny_config: Callable[..., Config], tmp_path: Path
+    tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images were changed between two pieces of a study."""
     config = tiny_config(train={"epochs": 2}).model_copy(update={"out": tmp_path / "run"})
@@ -212,7 +212,15 @@ def test_a_beginning_that_was_trained_on_other_data_is_not_gone_on_from(
         train(resumed(config), overwrite=False, console=QUIET)  # an epoch is its own
     taken.write_text(json.dumps({"source": "deep, seed 0", "epochs": 2}))
     said = io.StringIO()
+    build = train_command.build_training_data
+    built: list[Config] = []
+    monkeypatch.setattr(
+        train_command,
+        "build_training_data",
+        lambda config, *arguments, **keywords: built.append(config) or build(config, *arguments, **keywords),
+    )
     train(resumed(config), overwrite=False, console=new_console(file=said))
+    assert len(built) == 1, "all images are checked once"
     assert "from the first step: deep, seed 0, whose first 2 epochs were to be this run's" in said.getvalue()
     assert not taken.exists()
     assert load_checkpoint(last)["state"]["position"]["data_hash"] == first.data.hash
