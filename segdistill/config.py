@@ -114,11 +114,12 @@ class BranchesConfig(Section):
 
 
 class ReparamConfig(Section):
-    """Beside every convolution of the primary that a batch norm follows: further ones, of its size and of 1x1, and its
-    input, each normalised. They are merged into it when the primary is deployed.
+    """Convolutions beside every convolution of the primary that a batch norm follows: further ones of the same size,
+    one of 1x1, and its input, each normalised. They are merged into it when the primary is deployed.
     """
 
-    copies: Annotated[Int, Field(ge=0)] = 0  # of its size; 0: nothing beside it, no 1x1 and no input either
+    # Number of extra same-size convolutions beside each conv+BN; 0 turns parallel convolutions off.
+    copies: Annotated[Int, Field(ge=0)] = 0
 
 
 class SupervisedConfig(Section):

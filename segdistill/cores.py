@@ -7,13 +7,15 @@ CORES_VARIABLE = "SEGDISTILL_CORES"
 
 
 def threads_asked_for() -> int | None:
-    """By OMP_NUM_THREADS; of the outermost parallel region if it is a list (`2,1`), which OpenMP allows."""
+    """The number of threads in OMP_NUM_THREADS; of the outermost parallel region if it is a list (`2,1`), which OpenMP
+    allows.
+    """
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isdecimal() else None
 
 
 def usable_cores() -> int:
-    """Of this process; where neither its parent nor the platform tells, all of the machine."""
+    """The number of cores this process may use; where neither its parent nor the platform tells, all of the machine."""
     if told := os.environ.get(CORES_VARIABLE):
         return int(told)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

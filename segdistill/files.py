@@ -15,7 +15,7 @@ _SHOWN = 20  # signs of a file's name in its temporary one, which must not be to
 
 
 def expanded(path: Path) -> Path:
-    """With `~` and `~user` replaced by the home folder.
+    """The path with `~` and `~user` replaced by the home folder.
 
     Raises:
         PathError: if there is no such user, or nobody knows the home folder.
@@ -120,7 +120,7 @@ def _missing(folder: Path) -> list[Path]:
 
 
 def _take_away(folders: Iterable[Path]) -> None:
-    """Those that are empty; the innermost come first."""
+    """Remove those folders that are empty; the innermost come first."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -156,7 +156,7 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomically, in UTF-8."""
+    """Write a text file atomically, in UTF-8."""
 
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
@@ -165,5 +165,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomically; NaN is refused, since it is no JSON."""
+    """Write a JSON file atomically; NaN is refused, since it is no JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

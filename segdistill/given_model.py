@@ -9,7 +9,7 @@ PRIMARY_WEIGHTS = "primary.safetensors"
 
 
 def is_onnx(path: Path) -> bool:
-    """By its name."""
+    """Whether a path is that of an ONNX file, by its name."""
     return path.suffix.lower() == ".onnx"
 
 

@@ -13,8 +13,8 @@ except ImportError:  # Windows
 
 @contextmanager
 def alone_in(folder: Path, *, otherwise: Exception) -> Iterator[None]:
-    """Nobody else may do the same in this folder meanwhile, which is made if need be. The lock goes with the process,
-    however it ends.
+    """Hold a folder, which is made if need be, so that nobody else may hold it meanwhile. The lock goes with the
+    process, however it ends.
 
     Raises:
         Exception: `otherwise`, if another process does.
@@ -35,7 +35,7 @@ def alone_in(folder: Path, *, otherwise: Exception) -> Iterator[None]:
 
 
 def somebody_in(folder: Path) -> bool:
-    """Whether another process is `alone_in` it."""
+    """Whether another process holds the folder by `alone_in`."""
     if not folder.is_dir():
         return False
     taken = Exception()

@@ -19,13 +19,13 @@ _NO_SHARED_MEMORY = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is about memory that could not be had, on whatever device and by whatever library."""
+    """Whether an error is about memory that could not be had, on whatever device and by whatever library."""
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 @contextmanager
 def memory_told(where: str, *, to_save_it: str) -> Iterator[None]:
-    """What lacks memory ends with one message.
+    """End with one message if memory is lacking.
 
     Args:
         where: the device, in words.

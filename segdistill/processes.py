@@ -70,7 +70,7 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
 
 
 def in_turn(fabric: Fabric, make: Callable[[], Made]) -> Made:
-    """`make()` in every process: in the first one before the others, which find what it has put in place.
+    """Call `make()` in every process: in the first one before the others, which find what it has put in place.
 
     Raises:
         UserError, OSError: what the first process met, or another one, in the first one alone.
@@ -105,7 +105,7 @@ def end_together(fabric: Fabric, problem: UserError | OSError | None) -> None:
 
 
 def by_first(fabric: Fabric, act: Callable[[], None]) -> None:
-    """`act()` in the first process; the others go on when it is done.
+    """Call `act()` in the first process alone; the others go on when it is done.
 
     Raises:
         UserError, OSError: what the first process met.

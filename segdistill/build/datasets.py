@@ -113,7 +113,9 @@ def training_size(config: Config) -> tuple[int, int]:
 def build_eval_dataset(
     config: Config, samples: Samples, *, normalisation: Normalisation | None = None
 ) -> EvalDataset:
-    """`normalisation`: of a network that is deployed already; by default that of the encoder's weights."""
+    """The images of a split as a network is evaluated on them. `normalisation` is that of a network that is deployed
+    already; by default it is that of the encoder's weights.
+    """
     how = normalisation if normalisation is not None else build_normalisation(config)
     return EvalDataset(samples, EvalTransform(size=config.data.size, normalisation=how))
 

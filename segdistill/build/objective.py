@@ -59,7 +59,9 @@ def _schedule(section: Weighted) -> Schedule:
 
 
 def build_discriminator(config: Config, *, submodels: int) -> PixelDiscriminator:
-    """One logit per pixel for the label game, one for each of the `submodels` for the peer game."""
+    """A discriminator that gives one logit per pixel in the label game, and one for each of the `submodels` in the peer
+    game.
+    """
     game = config.method.adversarial
     torch.manual_seed(stream_seed(config.seed, "discriminator"))
     return PixelDiscriminator(

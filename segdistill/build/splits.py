@@ -81,7 +81,7 @@ def _folder_code(section: FolderConfig) -> MaskCode:
 
 
 def build_samples(config: Config, split: str, *, console: Console, download: bool = True) -> Samples:
-    """`build_splits` of a single one."""
+    """The labelled images of one split; see `build_splits`."""
     return build_splits(config, (split,), console=console, download=download)[split].samples
 
 

@@ -33,7 +33,7 @@ from segdistill.training.steps import StepSettings
 
 
 def trains_on_cpu(train: TrainConfig) -> bool:
-    """Whether that is asked for, or all there is."""
+    """Whether a training uses the CPU, because that is asked for or is all there is."""
     none_here = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     return train.accelerator == "cpu" or (train.accelerator == "auto" and none_here)
 
@@ -109,7 +109,7 @@ def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainSta
 
 
 def build_state_to_look_at(config: Config) -> TrainState:
-    """The same on the CPU, whatever the run is trained on, with a schedule of any length.
+    """What `build_state` makes, but on the CPU, whatever the run is trained on, and with a schedule of any length.
 
     Raises:
         ConfigError, WeightsError: if something is wrong with its networks, its losses or its first weights.
@@ -165,7 +165,7 @@ def _build_opponent(config: Config, fabric: Fabric, *, submodels: int) -> Oppone
 
 
 def build_loop_settings(config: Config, *, multiple: int) -> LoopSettings:
-    """`multiple`: what the network wants height and width to be divisible by."""
+    """The loop's settings; `multiple` is what the network wants height and width to be divisible by."""
     train = config.train
     return LoopSettings(
         seed=config.seed,

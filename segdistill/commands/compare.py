@@ -112,7 +112,7 @@ def refuse_too_few_gpus(config: Config, *, jobs: int, gpus: int) -> None:
 
 
 def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: Console) -> list[Failure]:
-    """Every run that is still to do; the results are written anew after each of them.
+    """Train every run that is still to do, and write the results anew after each of them.
 
     Raises:
         RunFolderError: if another comparison does so in this folder, or another process trains one of the runs.
@@ -215,7 +215,7 @@ def measure_cost(study: Study, *, console: Console) -> None:
 
 
 def timed_settings(study: Study) -> dict[str, Config]:
-    """Of the finished rungs by name, as they were trained: the YAML file may have been edited since."""
+    """The settings of the finished rungs by name, as they were trained: the YAML file may have been edited since."""
     trained = {run.rung.name: RunFolder(run.folder).config for run in reversed(study.finished)}
     alike = ("train.devices=1", f"seed={study.base.seed}", "out=null")
     return {name: load_config(file, alike) for name, file in trained.items()}

@@ -101,7 +101,7 @@ def summary_of(
 
 
 def export_of_some_size(file: Path, trained: Trained, split: Split, *, console: Console) -> Exported:
-    """For images of any size or, where the network cannot be exported so, for those of the trained size."""
+    """Export for images of any size or, where the network cannot be exported so, for those of the trained size."""
     try:
         return export_checked(file, trained, Wanted(), split, console=console)
     except ExportError as error:

@@ -99,7 +99,7 @@ def evaluate_onnx(path: Path, overrides: Sequence[str], asked: Asked, *, console
 def _score_on_all(
     build: Callable[[torch.device, Console], Subject], asked: Asked, *, accelerator: str, console: Console
 ) -> None:
-    """On as many devices as asked for; every process builds its own subject, the first before the others."""
+    """Score on as many devices as asked for; every process builds its own subject, the first before the others."""
     fabric = build_fabric(asked.devices, accelerator=accelerator)
     with launched(
         fabric,
@@ -193,7 +193,7 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
 def _scored(
     subject: Subject, fabric: Fabric, watchers: Sequence[Watcher], *, console: Console
 ) -> dict[str, Scores]:
-    """Over all processes; each image is looked at by one of them."""
+    """The scores by stream, over all processes; each image is looked at by one of them."""
     samples = subject.samples
     share = range(fabric.global_rank, len(samples), fabric.world_size)
     workers = subject.workers // fabric.world_size
@@ -238,7 +238,7 @@ class Decoded(Dataset[tuple[int, LabelledImage]]):
 
 
 def _as_it_is(item: Any) -> Any:
-    """Instead of a conversion to tensors."""
+    """Takes the place of a conversion to tensors, and changes nothing."""
     return item
 
 

@@ -28,7 +28,9 @@ def spread(samples: Samples, count: int) -> list[np.ndarray]:
 
 
 def torch_miou(trained: Trained, wanted: Wanted, samples: Samples, *, console: Console) -> float:
-    """Of the network, on every image, prepared and resized as in training, at the sizes the file gives it."""
+    """mIoU of the network in torch, on every image, prepared and resized as in training, at the sizes the file gives
+    it.
+    """
     deployed = trained.deployed
     predictor = PlainPredictor(trained.network, multiple=deployed.multiple, device=torch.device("cpu"))
 
@@ -51,7 +53,7 @@ def torch_miou(trained: Trained, wanted: Wanted, samples: Samples, *, console: C
 
 
 def file_miou(file: OnnxFile, samples: Samples, *, console: Console) -> float:
-    """Of a file under ONNX Runtime, on every image at its own size; what an export has to keep."""
+    """mIoU of a file under ONNX Runtime, on every image at its own size, which an export has to keep."""
     title = f"scoring {file.path.name} under ONNX Runtime"
     places = tracked(range(len(samples)), title, console=console)
     return score_classes(

@@ -33,7 +33,7 @@ _EXAMPLES = 3  # of a pair of classes
 
 
 class MistakeCounts:
-    """Every image's confusion by the first stream, without the image."""
+    """The confusion of every image by the first stream; the images themselves are not kept."""
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         self._taxonomy = taxonomy
@@ -51,7 +51,7 @@ class MistakeCounts:
         )
 
     def gather(self, fabric: Fabric) -> None:
-        """Of all processes, in the order of the images."""
+        """Collect the counts of all processes, in the order of the images."""
         if fabric.world_size > 1:
             shares: list[list[ImageCounts]] = [[] for _ in range(fabric.world_size)]
             torch.distributed.all_gather_object(shares, self.found)

@@ -44,7 +44,7 @@ _OF_ONE_RESULT = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
 @dataclass(frozen=True)
 class Style:
-    """Of the overlays: opacity of the classes' colours, 0..1, and whether a legend stands below."""
+    """How overlays look: opacity of the classes' colours, 0..1, and whether a legend stands below."""
 
     opacity: float
     legend: bool
@@ -239,7 +239,7 @@ def _is_of_one_result(problem: OSError, out: Path) -> bool:
 
 
 def _write_all(files: Mapping[Path, bytes]) -> None:
-    """All or none of them: half of a result would be taken for a whole one."""
+    """Write all files or none of them: half of a result would be taken for a whole one."""
     written: list[Path] = []
     try:
         for path, content in files.items():
@@ -252,7 +252,9 @@ def _write_all(files: Mapping[Path, bytes]) -> None:
 
 
 def _encoded(picture: np.ndarray, suffix: str) -> bytes:
-    """By Pillow, which does not notice when a full disk takes only a part of a JPEG: so not into the file."""
+    """The picture as the bytes of a file, made in memory: Pillow does not notice when a full disk takes only a part of
+    a JPEG.
+    """
     encoded = BytesIO()
     Image.fromarray(picture).save(
         encoded, Image.registered_extensions()[suffix], quality=92, subsampling="4:4:4"
@@ -270,7 +272,7 @@ def _encoded_mask(classes: np.ndarray, taxonomy: Taxonomy) -> bytes:
 
 
 def _put_masks_in_place(finished: Path, masks: Path) -> None:
-    """All those of a video, instead of what an earlier one of the same name has left."""
+    """Move all masks of a video to where they belong, instead of what an earlier video of the same name has left."""
     masks.mkdir(exist_ok=True)
     names = {path.name for path in finished.iterdir()}
     for name in names:
@@ -320,7 +322,9 @@ def _predict_video(
 def _overlay(
     image: np.ndarray, classes: np.ndarray, taxonomy: Taxonomy, style: Style, *, moving: bool
 ) -> np.ndarray:
-    """(H, W, 3) -> (H', W', 3), larger by the legend: of the classes present, or of all in a moving picture."""
+    """The overlay (H', W', 3) of an image (H, W, 3), higher by the legend: of the classes present, or of all in a
+    moving picture.
+    """
     picture = outlined(blend(image, taxonomy.colourise(classes), opacity=style.opacity), classes)
     if not style.legend:
         return picture

@@ -17,7 +17,7 @@ from segdistill.evaluation.metrics import Scores
 def protocol(
     config: Config, *, split: str, images: int, view: View | None = None, weights: str | None = None
 ) -> dict[str, Any]:
-    """Of the scores that a run's networks get on a split of its data.
+    """How the scores come about that a run's networks get on a split of its data.
 
     Args:
         config: of the run.
@@ -73,7 +73,7 @@ def told(elsewhere: Path | None, split_hash: str | None = None) -> dict[str, str
 
 
 def of_measures(scores: Scores) -> dict[str, Any]:
-    """Of what was measured beside the confusion."""
+    """What the protocol says of what was measured beside the confusion."""
     found: dict[str, Any] = {}
     if scores.boundary is not None:
         narrowest, widest = scores.boundary.widths

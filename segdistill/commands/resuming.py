@@ -30,7 +30,7 @@ def saved_checkpoint(folder: RunFolder, config: Config) -> dict[str, Any] | None
 def not_to_go_on_from(folder: RunFolder, saved: Mapping[str, Any] | None, data_hash: str) -> str:
     """Why a beginning copied from another run cannot be used (trained on other data); empty if it can.
 
-    It is not asked of a run that has done steps of its own.
+    A run that has done steps of its own since has no such beginning any more.
 
     Args:
         folder: of the run that would go on.

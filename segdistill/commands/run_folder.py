@@ -168,7 +168,7 @@ class RunFolder:
 
 
 def _anywhere(config: Config) -> Config:
-    """As a run was started with it, to be read again from whichever folder."""
+    """The configuration as the run was started with it, with paths that hold from whichever folder it is read again."""
     root = config.data.root
     data = config.data.model_copy(update={"root": root and expanded(root).absolute()})
     train = config.train.model_copy(update={"resume": False})

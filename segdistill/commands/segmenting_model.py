@@ -59,7 +59,7 @@ def _load_deployed(folder: RunFolder, stream: str, device: torch.device) -> Mode
 
 
 def _load_from_checkpoint(folder: RunFolder, stream: str, device: torch.device) -> Model:
-    """Of the epoch whose weights are deployed."""
+    """Load a stream from the checkpoint of the epoch whose weights are deployed."""
     config = folder.load_config()
     predictor, normalisation, weights = load_predictor(
         folder, config, weights=config.export.weights, device=device

@@ -37,7 +37,7 @@ _ONE_FOR_ALL = ("data.kind", "data.root", "data.size", "data.folder", "data.synt
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """Of rungs by name: seconds of a training step, and a hash of the settings that were timed."""
+    """Of each rung by name: seconds of a training step, and a hash of the settings that were timed."""
 
     seconds_per_step: dict[str, float]
     settings: dict[str, str]
@@ -67,7 +67,7 @@ class StudyFolder:
         return self.path / "rungs.json"
 
     def measured_cost(self) -> MeasuredCost:
-        """Of earlier calls; of none, if there were none."""
+        """What earlier calls have measured; nothing if there were none."""
         return _read(self.cost, MeasuredCost, MeasuredCost({}, {}))
 
     def remembered(self, ladder: Sequence[Rung]) -> list[Rung]:
@@ -82,7 +82,7 @@ class StudyFolder:
         return self.path / rung.name / f"seed{seed}"
 
     def finished_runs(self, rungs: Sequence[Rung]) -> list[tuple[Rung, int]]:
-        """Rung and seed of each."""
+        """The rung and the seed of each run whose training came to its end."""
         return [
             (rung, seed)
             for rung in rungs
@@ -210,7 +210,7 @@ def refuse_twins(twins: Mapping[Rung, Rung], *, asked_for: Sequence[Rung]) -> No
 def earlier_runs(
     finished: Sequence[tuple[Rung, int]], plan_one: Callable[[Rung, int], tuple[PlannedRun, Config]]
 ) -> tuple[list[PlannedRun], list[str]]:
-    """Of rungs and seeds that earlier calls have finished: the runs with this call's settings, the names of others."""
+    """The runs that earlier calls have finished with this call's settings, and the names of those with others."""
     same: list[PlannedRun] = []
     foreign: list[str] = []
     for rung, seed in finished:

@@ -71,7 +71,9 @@ class Wishes:
 
     @property
     def tag(self) -> str:
-        """For the names of result files, so that one way to look does not overwrite another; empty by default."""
+        """What names of result files say of the wishes, so that one way to look does not overwrite another; empty by
+        default.
+        """
         parts = {
             "": self.size and _pixels(self.size),
             "window": self.window and _pixels(self.window),
@@ -88,7 +90,7 @@ def _pixels(pair: tuple[int, int]) -> str:
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to score.
+    """Something that can be scored on a split.
 
     Attributes:
         samples: of the split.
@@ -116,7 +118,7 @@ def run_subject(
     device: torch.device,
     console: Console,
 ) -> Subject:
-    """A run's networks.
+    """A run's networks as something to score.
 
     Args:
         path: of the run folder.
@@ -284,7 +286,7 @@ def mask_subject(
 
 
 def _samples(config: Config, split: str, *, submitted: bool, console: Console) -> tuple[Samples, str | None]:
-    """And which they are, see `data_hash`; None of those without labels."""
+    """The images of a split, and their hash (see `data_hash`), which is None of images without labels."""
     if submitted and split == "test" and config.data.kind == "cityscapes":
         return build_unlabelled_test(config), None
     checked = build_splits(config, (split,), console=console)

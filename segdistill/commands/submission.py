@@ -47,7 +47,7 @@ class Submission:
         write_atomically(path, lambda temporary: picture.save(temporary))
 
     def summary(self) -> str:
-        """What was written."""
+        """What was written, in one line."""
         return f"{len(self._samples)} label-id PNGs for Cityscapes' server in {self._folder}"
 
     def warning(self) -> str:

@@ -39,7 +39,9 @@ _OVERALL: dict[str, Callable[[Scores], float | None]] = {
 
 
 def better_branch(scores: Mapping[str, Scores], run: Path) -> str:
-    """That a branch of a run scored higher than the primary, for it can be deployed as well; empty if none did."""
+    """A sentence if a branch of a run scored higher than the primary, for it can be deployed as well; empty if none
+    did.
+    """
     branches = {name: one.miou for name, one in scores.items() if name not in (PRIMARY, ENSEMBLE)}
     best = max(branches, key=lambda name: branches[name], default=PRIMARY)
     if not branches or not branches[best] > scores[PRIMARY].miou:

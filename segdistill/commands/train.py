@@ -60,7 +60,7 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
 
 
 def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Console) -> None:
-    """In every process; the first one alone speaks and writes."""
+    """Train in this process, which may be one of several; the first one alone speaks and writes."""
     by_first(fabric, lambda: refuse_unwritable(folder.path, said=f"out={folder.path}"))
     data, state = prepare(config, folder, fabric, console=console)
     with ExitStack() as until_the_end:

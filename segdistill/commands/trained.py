@@ -90,7 +90,7 @@ def refuse_other_classes(folder: RunFolder, config: Config, deployed: Deployed) 
 
 
 class SavedNet(NamedTuple):
-    """A checkpoint's network."""
+    """The network of a checkpoint."""
 
     net: MultiBranchNet
     epoch: int  # after which it was saved, from 1

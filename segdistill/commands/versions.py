@@ -21,7 +21,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Of this program, with a hash of its code, and of what its numbers depend on."""
+    """The versions of this program (with a hash of its code) and of the packages its numbers depend on."""
     code = code_hash(Path(segdistill.__file__).parent)
     return {name: version(name) + (f"+code.{code}" if name == "segdistill" else "") for name in _PACKAGES}
 
@@ -42,8 +42,9 @@ def in_their_order(programs: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 @cache
 def code_hash(package: Path) -> str:
-    """Of all Python files below a folder, as they were when this process first asked: two runs of one version may
-    have been made by different working copies of it."""
+    """A hash of all Python files below a folder, as they were when this process first asked: two runs of one version
+    may have been made by different working copies of it.
+    """
     sources = sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).parts)
     digest = hashlib.sha256()
     for path in sources:

@@ -115,7 +115,7 @@ def describe(trained: Trained, wanted: Wanted) -> Description:
 def seen_size(
     file: Wanted | Description, fixed: tuple[int, int] | None, *, trained: tuple[int, int]
 ) -> list[int] | str:
-    """At which size the file's network sees an image, as a protocol has it.
+    """The size at which the file's network sees an image, as a protocol has it.
 
     Args:
         file: what the file is or is to be.

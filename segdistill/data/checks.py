@@ -111,7 +111,7 @@ def check_files(
 
 @contextmanager
 def _findings(files: PairedFiles, threads: int) -> Iterator[Iterator[_Finding]]:
-    """In the order of the pairs, with a few of them decoded ahead: all at once would fill the memory."""
+    """What is found in each pair, in their order. A few of them are decoded ahead: all would fill the memory."""
     pool = ThreadPoolExecutor(threads)
 
     def iterate() -> Iterator[_Finding]:

@@ -151,7 +151,7 @@ def dark_in_words(peaks: Sequence[int]) -> str:
 
 
 def read_photo(path: Path) -> Photo:
-    """`read_image`, with what it leaves out."""
+    """What `read_image` gives, with what it leaves out."""
     image, orientation, halved = _decode(path)
     pixels = _rgb(image, path)
     return Photo(pixels, orientation, int(pixels.max()) if halved or _is_wide(image) else None)
@@ -253,7 +253,7 @@ def shown_colours(path: Path) -> np.ndarray | None:
 
 
 def _opaque(image: Image.Image, path: Path, form: MaskForm) -> Image.Image:
-    """Without its alpha channel, should it have one; nobody knows what a transparent label means.
+    """The image without its alpha channel, should it have one; nobody knows what a transparent label means.
 
     A palette's number means what it does, transparent or not; its colour may be one nobody chose.
     """

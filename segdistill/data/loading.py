@@ -180,7 +180,7 @@ class EpochBatches(Sampler[list[Place]]):
             yield whole[self.rank :: self.world_size]
 
     def _places(self) -> list[Place]:
-        """Of the whole epoch and all processes."""
+        """All places of the epoch, those of the other processes among them."""
         if self.shares is None:
             order = epoch_order(seed=self.seed, epoch=self._epoch, length=self.length)
         else:
@@ -224,8 +224,9 @@ def eval_loader(
 
 
 def _in_shared_memory(item: EvalItem) -> EvalItem:
-    """Where it is sent from anyway. If it does not suffice, here the error is told; a worker's queue would drop the
-    item, and the other side would wait for it."""
+    """Move it to shared memory, where it is sent from anyway. If that does not suffice, the error is told here; a
+    worker's queue would drop the item, and the other side would wait for it.
+    """
     item.image.share_memory_()
     item.labels.share_memory_()
     return item

@@ -31,7 +31,7 @@ class Samples(Protocol):
 
 
 def names_of(samples: Samples) -> list[str]:
-    """In the order of the samples."""
+    """All sample names, in the order of their indexes."""
     return [samples.name(index) for index in range(len(samples))]
 
 

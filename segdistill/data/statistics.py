@@ -19,7 +19,7 @@ def pixels_by_class(mask: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
 
 
 def count_pixels(samples: Samples) -> np.ndarray:
-    """`pixels` of samples that no check has counted; loads every one of them."""
+    """The pixels of each class in samples that no check has counted; loads every one of them."""
     return np.stack(
         [pixels_by_class(samples.load(index).mask, samples.taxonomy) for index in range(len(samples))]
     )

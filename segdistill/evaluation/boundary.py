@@ -92,7 +92,7 @@ class BoundaryMetric(Metric):
 
 
 def trimap_width(height: int, width: int) -> int:
-    """d in pixels, at least 1."""
+    """The width d of the trimap in pixels, at least 1."""
     return max(1, round(DIAGONAL_SHARE * math.hypot(height, width)))
 
 

@@ -75,7 +75,7 @@ class Tally:
 
 
 class Tallies:
-    """One for each stream, from when it is first heard of."""
+    """One tally for each stream, from when it is first heard of."""
 
     def __init__(self, taxonomy: Taxonomy, *, thorough: bool) -> None:
         """See `Tally`."""

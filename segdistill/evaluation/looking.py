@@ -58,7 +58,7 @@ class View:
 
     @property
     def mode(self) -> str:
-        """In words, for the protocol."""
+        """How images are looked at, in words, for the protocol."""
         seen = [self.seen_at(scale) for scale in self.scales]
         if self.window is None or seen == [self.size_at(scale) for scale in self.scales]:
             return "whole image"
@@ -69,7 +69,7 @@ class View:
 
     @property
     def augmentation(self) -> str | None:
-        """In words, for the protocol; None without."""
+        """The test-time augmentation in words, for the protocol; None without."""
         if not self.augments:
             return None
         scales = " ".join(f"{scale:g}" for scale in self.scales)

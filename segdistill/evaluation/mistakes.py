@@ -96,7 +96,7 @@ def gain(confusion: Tensor, wrong: Tensor) -> float:
 def worst_images(
     images: Sequence[ImageCounts], confusion: Tensor, *, most: int
 ) -> list[tuple[ImageCounts, float]]:
-    """Those that cost the split the most mIoU, with what it would gain if they were perfect; the worst first."""
+    """The images that cost the split the most mIoU, the worst first, with what it would gain if they were perfect."""
     size = len(confusion)
     gains = [(image, gain(confusion, image.confusion(size))) for image in images]
     return sorted((one for one in gains if one[1] > 0), key=lambda one: (-one[1], one[0].index))[:most]
@@ -105,7 +105,7 @@ def worst_images(
 def worst_regions(
     classes: np.ndarray, labels: np.ndarray, confusion: Tensor, *, ignore_index: int, most: int
 ) -> list[Region]:
-    """Of an image (H, W) uint8, the regions that cost the split the most mIoU, the worst first.
+    """The regions of an image (H, W) uint8 that cost the split the most mIoU, the worst first.
 
     Mending more never lowers an IoU, so no region gains more than its image.
     """

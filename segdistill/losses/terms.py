@@ -70,7 +70,7 @@ class Supervised:
     balance: float
 
     def primary(self, maps: StepMaps) -> Tensor:
-        """At label resolution, where every place has one label and the cross-entropy needs no votes."""
+        """The primary's loss at label resolution, where places have one label and no votes are needed."""
         loss = cross_entropy(
             maps.primary_logits,
             maps.labels,
@@ -81,7 +81,7 @@ class Supervised:
         return self._with_overlap(loss, maps.primary_logits, maps, stride=1)
 
     def branches(self, maps: StepMaps) -> Tensor:
-        """At the branches' own resolution, with every label in the cell."""
+        """The branches' mean loss, at their own resolution, with every label in the cell."""
         return mean_of([self._branch(logits, maps) for logits in maps.branch_logits.values()])
 
     def _branch(self, logits: Tensor, maps: StepMaps) -> Tensor:
@@ -95,14 +95,14 @@ class Supervised:
         return self._with_overlap(loss, logits, maps, stride=stride)
 
     def _with_overlap(self, loss: Tensor, logits: Tensor, maps: StepMaps, *, stride: int) -> Tensor:
-        """`stride`: pixels per cell of the logits."""
+        """The loss with the overlap losses added; `stride` is the pixels per cell of the logits."""
         for weight, overlap in ((self.dice_weight, dice_loss), (self.jaccard_weight, jaccard_loss)):
             if weight:
                 loss = loss + weight * overlap(logits, maps.votes(stride))
         return loss
 
     def _weights(self, maps: StepMaps) -> Tensor | None:
-        """(C,), or None if every pixel counts the same."""
+        """The classes' weights (C,), or None if every pixel counts the same."""
         given = (
             None if self.class_weights is None else _on_device(self.class_weights, maps.primary_logits.device)
         )
@@ -223,7 +223,7 @@ class Adversarial:
     discriminator: Discriminator
 
     def __call__(self, maps: StepMaps) -> Tensor:
-        """The sub-models' side."""
+        """The loss of the sub-models' side."""
         judged = maps.judged
         generator: Callable[..., Tensor] = (
             label_game_generator if self.game == "label" else peer_game_generator

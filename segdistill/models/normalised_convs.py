@@ -106,7 +106,7 @@ class _Readers(TorchFunctionMode):
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """In evaluation mode meanwhile."""
+    """Keep the network in evaluation mode meanwhile."""
     was_training = network.training
     network.eval()
     try:

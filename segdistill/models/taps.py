@@ -107,7 +107,8 @@ def _on_grid(maps: Tensor, height: int, width: int) -> bool:
 
 def _octave(maps: Tensor, height: int, width: int) -> int | None:
     """Pixels per cell as a power of two; None if rows and columns say different ones, so that it is no map of the
-    image. The next one counts: some encoders round their maps up (MobileViT, to whole windows)."""
+    image. Rounded to the nearest power of two, because some encoders round map sizes up (MobileViT, to whole windows).
+    """
     down, across = (
         round(math.log2(side / cells)) for side, cells in zip((height, width), maps.shape[-2:], strict=True)
     )

@@ -187,7 +187,7 @@ def learning_curves(comparison: Comparison) -> str | None:
 
 
 def _curve(runs: Sequence[RunResult]) -> dict[int, list[float]]:
-    """mIoU of each seed, by epoch; epochs that every seed scored."""
+    """The mIoU of each seed, by epoch, for the epochs that every seed scored."""
     curves = [dict(run.curve) for run in runs]
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
     return {epoch: [curve[epoch] for curve in curves] for epoch in epochs}

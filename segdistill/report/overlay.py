@@ -24,7 +24,7 @@ class LegendEntry(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """In pixels, but for the counts."""
+    """The layout of a legend, in pixels but for the counts."""
 
     em: int  # size of the font, side of a swatch, width of the margins
     line: int  # height of a row
@@ -85,7 +85,7 @@ def legend_entries(classes: np.ndarray, names: Sequence[str], colours: Sequence[
 
 
 def largest_first(entries: Sequence[LegendEntry]) -> list[LegendEntry]:
-    """Those that have a share at all."""
+    """The entries that have a share at all, the largest first."""
     return sorted((entry for entry in entries if entry.share), key=lambda entry: -entry.share)
 
 

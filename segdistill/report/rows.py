@@ -63,7 +63,7 @@ def verdict(comparison: Comparison) -> tuple[str, list[str]]:
 
 
 def _why_no_difference(comparison: Comparison) -> str:
-    """And what to do about it."""
+    """Why there is no difference to report, and what to do about it."""
     names = {result.rung.name for result in comparison.results} | {rung for rung, _ in comparison.missing}
     known = [name for name in REFERENCES if name in names]
     if not known:
@@ -93,12 +93,12 @@ def missing_lines(comparison: Comparison) -> list[str]:
 
 
 def references(comparison: Comparison) -> list[str]:
-    """Those that some rung of the study is measured against."""
+    """The references that some rung of the study is measured against."""
     return [name for name in REFERENCES if any(name in result.against for result in comparison.results)]
 
 
 def class_names(comparison: Comparison) -> list[str]:
-    """In the order of the taxonomy."""
+    """The classes in the order of the taxonomy."""
     return list(dict.fromkeys(name for result in comparison.results for name in result.runs[0].iou))
 
 
@@ -266,7 +266,7 @@ def _percent(share: float) -> str:
 
 
 def _mean_percent(shares: Iterable[float | None]) -> str:
-    """Of those that exist."""
+    """The mean of those shares that exist, in percent."""
     known = [share for share in shares if share is not None]
     return _percent(statistics.fmean(known)) if known else UNKNOWN
 

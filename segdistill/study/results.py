@@ -16,7 +16,7 @@ _OF_FIRST_WEIGHTS = ("model.weights=", "model.encoder_weights=", "model=")
 
 @dataclass(frozen=True)
 class Against:
-    """A rung minus a reference."""
+    """The differences between a rung and a reference."""
 
     miou: PairedDifference
     classes: dict[str, PairedDifference]  # of the IoU; seeds in which the class has a score in both
@@ -225,13 +225,13 @@ def compare_rungs(
 def _of_equal_seeds(
     runs: Iterable[RunResult], others: Iterable[RunResult]
 ) -> list[tuple[RunResult, RunResult]]:
-    """By seed."""
+    """Pairs of runs with equal seeds, by seed."""
     known = {other.seed: other for other in others}
     return [(run, known[run.seed]) for run in sorted(runs, key=lambda run: run.seed) if run.seed in known]
 
 
 def _against(pairs: Sequence[tuple[RunResult, RunResult]], *, seconds: float | None) -> Against:
-    """`pairs`: run and reference, by seed; at least one."""
+    """The differences within `pairs` of a run and its reference, which are ordered by seed; at least one pair."""
     runs, reference = ({run.seed: run for run in side} for side in zip(*pairs, strict=True))
     seeds = list(runs)
     classes: dict[str, PairedDifference] = {}

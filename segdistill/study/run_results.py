@@ -37,12 +37,12 @@ class RunResult:
     data_hash: str | None = None  # of what it was trained and scored on; None in a run of an older version
 
     def has_data_of(self, other: "RunResult") -> bool:
-        """As far as both know."""
+        """Whether both had the same data, as far as both know."""
         return None in (self.data_hash, other.data_hash) or self.data_hash == other.data_hash
 
 
 def read_run(folder: Path, *, seed: int) -> RunResult:
-    """Of a finished run's folder.
+    """Read what a finished run has left in its folder.
 
     Raises:
         RunFolderError: if its files are damaged or of another version.
@@ -87,7 +87,7 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
 
 
 def read_protocol(folder: Path) -> dict[str, Any]:
-    """Of a run that `read_run` could read: how its scores came about, where, and by which software."""
+    """How the scores of a run that `read_run` could read came about, where, and by which software."""
     summary = json.loads((folder / "summary.json").read_text())
     data = summary.get("data", {})  # a run of an earlier version does not know
     return summary["protocol"] | {
@@ -107,8 +107,9 @@ def _software(summary: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def common_protocol(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of all runs; where they differ (a rung may train for longer), all the values there are. What only some of them
-    know of their data is taken for all."""
+    """The protocol of all runs; where they differ (a rung may train for longer), all the values there are. What only
+    some of them know of their data is taken for all.
+    """
     common: dict[str, Any] = {}
     for key in protocols[0]:
         values: list[Any] = []

@@ -59,7 +59,7 @@ class PlannedRun:
 
     @property
     def settings_file(self) -> Path:
-        """Where `settings` are for its training to read, beside its folder."""
+        """The file, beside the run's folder, in which its training reads `settings`."""
         return self.folder.with_suffix(".yaml")
 
     @property
@@ -70,7 +70,7 @@ class PlannedRun:
         return self.beginning.epochs
 
     def epoch_seconds(self) -> list[float]:
-        """Of the epochs that are done, here or for this run; none if nobody can tell."""
+        """The seconds of each epoch that is done, here or for this run; none if nobody can tell."""
         try:
             lines = whole_lines(self.folder / "metrics.jsonl")
             return [float(json.loads(line)["seconds"]) for line in lines]
@@ -199,7 +199,7 @@ class Runner:
         self._started.append(_Started(run, slot, process))
 
     def _begin(self, run: PlannedRun, beginning: Beginning) -> str:
-        """Where from."""
+        """Lay the shared beginning if possible; returns where the run starts, in words."""
         try:
             if not beginning.checkpoint.is_file():
                 return f"from its first epoch, since {beginning.source} left no checkpoint on its way"
@@ -235,7 +235,7 @@ class Runner:
 
 
 def seconds_left(runs: Sequence[PlannedRun], *, jobs: int) -> float | None:
-    """Of a whole study, from the epochs seen so far; None before the first.
+    """Seconds that the rest of a study will take, from the epochs seen so far; None before the first.
 
     A run goes on as fast as its rung's epochs went so far; a rung without any as fast as the mean of all.
 

@@ -22,7 +22,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
+        """The spread of at least one value."""
         return cls(
             statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
         )

@@ -9,17 +9,17 @@ _STARTED, _ENDED = "---- started", "---- ended: "
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Of all tries, one after the other; only the last one counts."""
+    """The log of all tries, one after the other; only the last one counts."""
 
     path: Path
 
     def start(self) -> None:
-        """Before a try."""
+        """Mark where a try starts; to be called before it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._add(f"{_STARTED}\n")
 
     def note_failure(self, code: int) -> None:
-        """After a try that failed. What another process writes there from now on is none of its words.
+        """Mark where a try failed. What another process writes there from now on is none of its words.
 
         Args:
             code: of its exit; negative for a signal.
@@ -59,7 +59,7 @@ class TrainingLog:
 
 
 def how_it_ended(code: int) -> str:
-    """A process, by its exit code, which is negative for a signal."""
+    """How a process ended, by its exit code, which is negative for a signal."""
     if code >= 0:
         return f"ended with code {code}"
     return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")

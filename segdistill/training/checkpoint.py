@@ -74,7 +74,7 @@ class Checkpoints:
         return self.folder / "best.pt"
 
     def kept(self, epoch: int) -> "Checkpoints":
-        """Those that `keep` put aside; they are whole if `last` is there."""
+        """The checkpoints that `keep` put aside; they are whole if `last` is there."""
         return replace(self, folder=self.folder / f"epoch{epoch}")
 
     def keep(self, epoch: int) -> None:
@@ -84,7 +84,9 @@ class Checkpoints:
                 _copy(path, self.kept(epoch).folder / path.name)
 
     def save(self, path: Path, state: TrainState) -> None:
-        """For the first process alone; its batch-norm statistics are the ones that count."""
+        """Save a checkpoint. To be called in the first process alone, whose batch-norm statistics are the ones that
+        count.
+        """
         save_checkpoint(path, state=state.state_dict(), config=self.config, versions=self.versions)
 
 

@@ -15,7 +15,7 @@ INTERRUPTED = "interrupted; everything up to here is saved, --resume goes on"
 
 
 def until(stop: threading.Event, items: Iterable[Item]) -> Iterator[Item]:
-    """Raises InterruptedRunError where the event is set before one of the items."""
+    """The items, until the event is set: then InterruptedRunError is raised before the next one."""
     for item in items:
         if stop.is_set():
             raise InterruptedRunError(INTERRUPTED)

@@ -101,8 +101,9 @@ def fit(
 
 @contextmanager
 def _steps_kept(state: TrainState, checkpoints: Checkpoints) -> Iterator[None]:
-    """Whatever ends the scoring of an epoch, its steps are saved; to go on is to score it anew. Of several processes
-    one may end alone, and to save takes all."""
+    """Save an epoch's steps if its scoring ends early; to go on is then to score it anew. Several processes save
+    nothing: one may end alone, and to save takes all.
+    """
     try:
         yield
     except (InterruptedRunError, UserError, OSError):
@@ -119,7 +120,7 @@ def _write_epoch(
     checkpoints: Checkpoints,
     log: RunLog | None,
 ) -> None:
-    """What is kept of a finished epoch; for the first process alone."""
+    """Write what is kept of a finished epoch; to be called in the first process alone."""
     assert log, "the first process writes"
     log.epoch(state.position, result)
     if better:
@@ -129,7 +130,7 @@ def _write_epoch(
 
 
 def _keep_if_wanted(position: Position, settings: LoopSettings, checkpoints: Checkpoints) -> None:
-    """Of an epoch that is done, if `last` is of its end and its copies are not there by now."""
+    """Put the checkpoints of a finished epoch aside, if `last` is of its end and its copies are not there by now."""
     wanted = position.epoch in settings.keep_epochs and not position.batch
     if wanted and not checkpoints.kept(position.epoch).last.is_file():
         checkpoints.keep(position.epoch)
@@ -190,7 +191,9 @@ def _step(
 
 
 def _wants_diagnosis(state: TrainState, every: int | None) -> bool:
-    """In the first step of every so many epochs, if there are terms to compare."""
+    """Whether to look at gradients in this step: in the first one of every so many epochs, if there are terms to
+    compare.
+    """
     position = state.position
     first = every is not None and position.epoch % every == 0 and position.batch == 0
     return first and len(state.objective.terms) > 1

@@ -36,7 +36,9 @@ def parameter_groups(
 def build_optimizer(
     kind: Literal["adamw", "sgd"], groups: list[dict[str, object]], *, momentum: float
 ) -> Optimizer:
-    """`momentum` is SGD's alone (Nesterov's, if there is any); the groups carry lr and weight decay."""
+    """An optimiser of these groups, which carry lr and weight decay; `momentum` is SGD's alone (Nesterov's, if there is
+    any).
+    """
     match kind:
         case "adamw":
             return AdamW(groups, fused=True)  # a third of the time of the loop over tensors, also on a CPU
@@ -45,7 +47,7 @@ def build_optimizer(
 
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:
-    """Of the encoder and of the rest, which is the decoder, the head and the branches.
+    """The learning rates of the encoder and of the rest, which is the decoder, the head and the branches.
 
     Args:
         optimizer: of `parameter_groups`, in their order.
@@ -97,5 +99,5 @@ def build_scheduler(
 
 
 def _cosine(start: float, end: float, share: float) -> float:
-    """From `start` (share 0) to `end` (share 1) along half a cosine."""
+    """The value at a share between `start` (share 0) and `end` (share 1), along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

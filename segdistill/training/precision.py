@@ -19,7 +19,7 @@ class CpuMixedPrecision(MixedPrecision):
 
     @contextmanager
     def forward_context(self) -> Iterator[None]:
-        """Around every forward pass of a module that Fabric has set up."""
+        """The context of every forward pass of a module that Fabric has set up."""
         with super().forward_context(), DepthwiseInFloat32():
             yield
 
@@ -47,7 +47,7 @@ class DepthwiseInFloat32(TorchFunctionMode):
 
 
 def lacks_bfloat16(capabilities: Mapping[str, Any]) -> bool:
-    """Whether a CPU has no instructions for it.
+    """Whether a CPU has no instructions for bfloat16.
 
     Args:
         capabilities: what `torch.cpu.get_capabilities` says of it; of an older torch nothing, and then nobody knows.
@@ -56,7 +56,7 @@ def lacks_bfloat16(capabilities: Mapping[str, Any]) -> bool:
 
 
 def cpu_capabilities() -> Mapping[str, Any]:
-    """Empty if this torch cannot tell."""
+    """What instructions the CPU has; empty if this torch cannot tell."""
     ask: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
     return ask()
 

@@ -19,5 +19,5 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Between the restart and the end of the last lap."""
+        """Seconds between the restart and the end of the last lap."""
         return self._lap_began - self._started

@@ -187,11 +187,22 @@ def test_the_discriminator_sees_every_map_beside_its_image_and_its_valid_cells()
 
 def test_nothing_is_made_before_it_is_asked_for() -> None:
     given = {"images", "labels", "primary_logits", "branch_logits", "features"}
-    settings = {"ignore_index", "grid_stride", "_votes"}
+    settings = {"ignore_index", "grid_stride", "_votes", "_means"}
     maps = make_maps(make_labels())
     assert set(vars(maps)) == given | settings
     assert maps.grid_logits is maps.grid_logits
     assert set(vars(maps)) == given | settings | {"grid_logits"}
+
+
+def test_a_mean_of_logits_is_made_once_and_by_hand_the_same() -> None:
+    maps = make_maps(make_labels())
+    logits = maps.grid_logits
+    names = list(logits)[:2]
+    mean = maps.mean_logits(names)
+    torch.testing.assert_close(mean, (logits[names[0]] + logits[names[1]]) / 2)
+    assert not mean.requires_grad
+    assert maps.mean_logits(names) is mean
+    assert maps.mean_logits(list(logits)) is not mean
 
 
 # ---- a real discriminator

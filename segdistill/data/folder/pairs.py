@@ -111,5 +111,5 @@ def _tell_of_a_suffix(images: _Side, masks: _Side) -> None:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """Not those of its sub-folders."""
+    """The images in a folder, without those of its sub-folders."""
     return [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
