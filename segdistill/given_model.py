@@ -29,7 +29,7 @@ def refuse_no_onnx(path: Path) -> None:
 
 
 def refuse_no_network(path: Path) -> None:
-    """Of the folder of a run, its deployed weights are enough.
+    """Refuse a path that leads to no network; of the folder of a run, its deployed weights are enough.
 
     Raises:
         ExportError: if an ONNX file is named that is not there.

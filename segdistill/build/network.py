@@ -143,7 +143,7 @@ def _larger_that_does(primary: SegmentationModel, height: int, width: int) -> tu
 
 
 def _add_parallel_convs(config: Config, primary: SegmentationModel, *, tapped: tuple[str, ...]) -> None:
-    """The primary is changed in place; what has learnt already goes on computing what it has learnt."""
+    """Change the primary in place; what has learnt already goes on computing what it has learnt."""
     if copies := config.method.copies:
         pretrained = _pretrained_parts(config, primary)
         image = torch.zeros(1, 3, *_padded(primary, training_size(config)))
@@ -151,7 +151,7 @@ def _add_parallel_convs(config: Config, primary: SegmentationModel, *, tapped: t
 
 
 def _pretrained_parts(config: Config, primary: SegmentationModel) -> tuple[str, ...]:
-    """Names of those that do not begin with random weights."""
+    """Names of the parts that do not begin with random weights."""
     if config.model.weights is not None:
         return tuple(name for name, _ in primary.named_children())
     return () if config.model.encoder_weights == "none" else ("encoder",)

@@ -66,7 +66,7 @@ def _folder_taxonomy(section: FolderConfig) -> Taxonomy:
 
 
 def _folder_code(section: FolderConfig) -> MaskCode:
-    """What masks hold. Colours that were made up for pictures are not looked for in masks."""
+    """What the values and colours of masks mean. Colours that were made up for pictures are not looked for in masks."""
     values = {value: place for place, one in enumerate(section.told_apart) for value in values_of(one, place)}
     ignored = section.ignore_values if section.ignore_values is not None else (255,)
     colours = {one.colour: place for place, one in enumerate(section.told_apart) if one.colour is not None}
@@ -86,7 +86,7 @@ def build_samples(config: Config, split: str, *, console: Console, download: boo
 
 
 def names_elsewhere(config: Config, split: str, *, console: Console) -> dict[str, list[str]]:
-    """Split -> names of its images, of the other splits than this; nothing is opened."""
+    """The names of the images of every split but this one, by split; no image is opened."""
     names: dict[str, list[str]] = {}
     for other in sorted({"train", "val", "test"} - {split}):
         if config.data.kind != "synthetic":

@@ -35,7 +35,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _refuse_moved(path: Path, out: Path) -> None:
-    """The settings of a run that was moved say where it was: there it would begin anew.
+    """Refuse the settings of a run that was moved: they say where it was, and there it would begin anew.
 
     Raises:
         RunFolderError: if the file lies in a run's folder that is not `out`.

@@ -14,7 +14,7 @@ def take_overrides(command: argparse.ArgumentParser, *, help: str, metavar: str 
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """At least `least`."""
+    """Reads a whole number of at least `least`."""
 
     def read(text: str) -> int:
         if not re.fullmatch(r"\d+", text) or int(text) < least:
@@ -25,7 +25,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
-    """A number from `least` to `most`."""
+    """Reads a number from `least` to `most`."""
 
     def read(text: str) -> float:
         try:

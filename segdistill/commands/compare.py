@@ -151,7 +151,7 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
 
 
 def refuse_other_data(study: Study, *, console: Console) -> None:
-    """A run on other data than those that are finished would have no pair.
+    """Refuse to train on other data than the finished runs had, for such a run would have no pair.
 
     Raises:
         DataError: naming a finished run; or for what is wrong with the data.
@@ -171,7 +171,7 @@ def refuse_other_data(study: Study, *, console: Console) -> None:
 
 
 def refuse_unbuildable(todo: Sequence[PlannedRun], *, console: Console) -> None:
-    """What only the built network can tell of a rung should not wait until it is the rung's turn.
+    """Build every rung's networks now: what they alone can tell of a rung should not wait until it is the rung's turn.
 
     Raises:
         ConfigError: naming the rung.

@@ -50,8 +50,9 @@ def of_view(view: View) -> dict[str, Any]:
 
 
 def weights_in_words(config: Config, which: str, *, so_far: int | None = None) -> str:
-    """`last` or `best` epoch, which one of a training that goes on, and whether its running average is meant, which
-    is scored if there is one."""
+    """Which weights they are: of the `last` or the `best` epoch, of which one in a training that goes on, and whether
+    they are its running average, which is scored if there is one.
+    """
     decay = config.train.ema_decay
     progress = "" if so_far is None else f" so far ({so_far} of {config.train.epochs})"
     return f"{which} epoch{progress}" + (f", running average (EMA {decay:g})" if decay else "")

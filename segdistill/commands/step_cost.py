@@ -56,8 +56,8 @@ class _Contender:
 
 
 def seconds_per_step(configs: Mapping[str, Config], *, console: Console) -> dict[str, float]:
-    """Of the first method the median over rounds; of the others that times the median of their ratio to it round by
-    round, which the machine's other work disturbs less.
+    """Seconds of a training step of each method: of the first one the median over rounds; of the others that times the
+    median of their ratio to it round by round, which the machine's other work disturbs less.
 
     In a round every method takes a step with each set of losses that it has in the course of a training, weighed by
     how long it has it.

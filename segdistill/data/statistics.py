@@ -27,7 +27,7 @@ def count_pixels(samples: Samples) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """Of one split, per class; C entries each.
+    """Statistics of one split; each has C entries, one per class.
 
     Attributes:
         pixels: labelled with the class.

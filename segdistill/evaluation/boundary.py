@@ -37,13 +37,13 @@ class Boundary(NamedTuple):
 
     @property
     def iou(self) -> tuple[float, ...]:
-        """By class; NaN for a class that neither has nor was given an outline."""
+        """The IoU by class; NaN for a class that neither has nor was given an outline."""
         union = (self.true + self.predicted - self.both).double()
         return tuple((self.both.double() / union).tolist())
 
     @property
     def miou(self) -> float:
-        """Mean of those that exist."""
+        """The mean of the IoUs that exist."""
         known = [iou for iou in self.iou if not math.isnan(iou)]
         return sum(known) / len(known) if known else math.nan
 

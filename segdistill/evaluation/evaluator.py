@@ -89,7 +89,7 @@ class Tallies:
         self._of[name].add(said, labels)
 
     def scores(self) -> dict[str, Scores]:
-        """By stream, summed over all processes."""
+        """The scores by stream, summed over all processes."""
         assert self._of, "every process has an image: the others wait for its counts"
         return {name: tally.scores() for name, tally in self._of.items()}
 

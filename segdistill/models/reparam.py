@@ -140,7 +140,7 @@ def _twin(conv: nn.Conv2d) -> nn.Conv2d:
 
 @torch.no_grad()
 def _undo_by_statistics(norm: nn.BatchNorm2d, follower: nn.BatchNorm2d) -> None:
-    """`norm` gets the follower's statistics and undoes them: in evaluation mode it changes nothing."""
+    """Give `norm` the follower's statistics and the weights that undo them: in evaluation mode it changes nothing."""
     mean, variance = cast(Tensor, follower.running_mean), cast(Tensor, follower.running_var)
     cast(Tensor, norm.running_mean).copy_(mean)
     cast(Tensor, norm.running_var).copy_(variance)

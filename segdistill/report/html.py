@@ -82,7 +82,7 @@ def _breakable(heading: str) -> str:
 
 
 def _figure(svg: str | None, *, says: str, caption: str) -> str:
-    """`says` is for those who cannot see it. Nothing if there is no figure."""
+    """A figure with its caption, or nothing if there is none; `says` is for those who cannot see it."""
     if svg is None:
         return ""
     named = svg.replace("<svg", f'<svg role="img" aria-label="{escape(says)}"', 1)

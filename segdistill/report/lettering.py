@@ -15,12 +15,12 @@ _NOT_FOR_NAMES = ("bold", "black", "heavy", "thin", "light", "italic", "oblique"
 
 
 def font_for(text: str, em: int) -> ImageFont.FreeTypeFont:
-    """To draw with Pillow, which takes one font for a whole text; `em` is in pixels."""
+    """The font in which Pillow draws a text: it takes one for all of it. `em` is in pixels."""
     return _sized(_file_for(_letters(text)), em)
 
 
 def families_for(text: str) -> list[str]:
-    """Of matplotlib, which takes each letter from the first one that has it."""
+    """The font families for matplotlib, which takes each letter from the first one that has it."""
     letters = _letters(text)
     return ["DejaVu Sans", _family_of(_file_for(letters - _held(_DEJAVU, letters)))]
 

@@ -84,7 +84,7 @@ def _draw_numbers(
 
 
 def embedded(image: Image.Image, says: str) -> str:
-    """As a part of the page; `says` is for those who cannot see it."""
+    """The image as a part of the page; `says` is for those who cannot see it."""
     content = io.BytesIO()
     image.save(content, "jpeg", quality=88, subsampling="4:4:4")
     encoded = base64.b64encode(content.getvalue()).decode()

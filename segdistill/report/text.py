@@ -78,7 +78,7 @@ def _width(grid: Grid, console: Console) -> int:
 
 
 def _table(grid: Grid) -> Table:
-    """`Text` throughout: a name with brackets is no markup."""
+    """A grid as a table to print; all its cells are `Text`, for a name with brackets is no markup."""
     table = Table(
         title=Text(grid.title, style="bold") if grid.title else None,
         caption=Text(grid.note) if grid.note else None,

@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def same_data(self) -> bool:
-        """Whether all runs had the same, as far as they know."""
+        """Whether all runs had the same data, as far as they know."""
         return not self._of_data()
 
     def _of_data(self) -> list[str]:
@@ -89,7 +89,7 @@ class Comparison:
         ]
 
     def _of_makers(self) -> list[str]:
-        """Where the two sides of a pair were not trained alike."""
+        """A caveat where the two sides of a pair were not trained alike."""
         runs = {result.rung.name: {run.seed: run for run in result.runs} for result in self.results}
         # A rung that chooses its weights is meant to begin with others.
         choosing = {

@@ -125,7 +125,8 @@ def _is_another(layout: FolderLayout, one: str, split: str) -> bool:
 
 
 def _entries(index: _Index, split: str) -> list[_Entry]:
-    """Of all lines of a list but for empty ones and comments; an image may have a name that looks like one.
+    """The entries of a list: all its lines but empty ones and comments. An image may have a name that looks like a
+    comment.
 
     Raises:
         DataError: the list cannot be read.

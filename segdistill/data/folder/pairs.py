@@ -64,7 +64,7 @@ class _Side:
 
     @classmethod
     def of(cls, what: str, folder: Path, suffix: str, *, other: tuple[Path, str]) -> "_Side":
-        """`other`: folder and suffix of the other side, whose files do not count here."""
+        """The files of one side; `other` is the other side's folder and suffix, whose files do not count here."""
         beside, foreign = other
         files = by_name(
             folder,
@@ -79,7 +79,7 @@ class _Side:
         return cls(what, folder, suffix, files)
 
     def without(self, other: "_Side") -> list[Problem]:
-        """One for each file that has no partner there."""
+        """One problem for each file that has no partner there."""
         return [
             Problem(Kind.LONELY, f"{path}: has no {other.what} {other.folder / name}{other.suffix}.*")
             for name in self.files.keys() - other.files.keys()
@@ -87,7 +87,7 @@ class _Side:
         ]
 
     def twins(self) -> list[Problem]:
-        """One for each name of several files."""
+        """One problem for each name that several files have."""
         return [
             Problem(Kind.TWINS, " and ".join(map(str, paths)))
             for paths in self.files.values()
