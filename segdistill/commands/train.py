@@ -85,13 +85,13 @@ def prepare(
     saved = in_turn(fabric, lambda: saved_checkpoint(folder, config))
     built = in_turn(fabric, lambda: as_it_began(config, saved) if saved else config)
     data = in_turn(fabric, lambda: build_training_data(built, fabric, console=console))
-    if reason := not_to_go_on_from(folder, saved, data.hash):
+    # All have read the folder before the first one writes to it, here and below.
+    if reason := in_turn(fabric, lambda: not_to_go_on_from(folder, saved, data.hash)):
         warn(console, f"from the first step: {reason}")
         by_first(fabric, lambda: forget_beginning(config, folder))
         # The first weights are this run's own again; its images are already normalised as the beginning's were.
         saved, built = None, config.model_copy(update={"data": built.data})
     state = build_state(built, fabric, total_steps=config.train.epochs * data.batches.steps)
-    # All have read the folder before the first one writes to it.
     in_turn(fabric, lambda: go_on(folder, built, state, saved, data_hash=data.hash))
     return data, state
 
