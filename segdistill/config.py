@@ -87,7 +87,7 @@ class Weighted(Section):
     """A weight times a piecewise linear factor over the training.
 
     The sub-models learn from labels alone first: in the trials so far, primaries that were taught earlier ended
-    lower (README, Results).
+    lower (configs/EXPERIMENTS.md).
     """
 
     weight: NonNegative
@@ -142,7 +142,7 @@ class SupervisedConfig(Section):
 
 class ViewsConfig(Weighted):
     """Views of the same images that go far beyond `data.augment`. What `method.logit` says is taught there once more,
-    on a ramp of its own: a network that does not fit its images yet loses by it (README, Results).
+    on a ramp of its own: a network that does not fit its images yet loses by it (configs/EXPERIMENTS.md).
     """
 
     weight: NonNegative = 0.0  # as a multiple of method.logit.weight; 0: no views
