@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,16 +21,20 @@ from torch import Tensor, nn
 
 from segdistill.build.splits import build_samples
 from segdistill.cli import main
+from segdistill.commands import export, export_int8
 from segdistill.commands.deploy import export_of_some_size
-from segdistill.commands.export import Split
+from segdistill.commands.export import Exported, Split
 from segdistill.commands.trained import Trained
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.config_io import dump_config
 from segdistill.console import new_console
+from segdistill.data.samples import Samples
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID
+from segdistill.export.check import Check, Parity
 from segdistill.export.description import Description
+from segdistill.export.onnx import Cost
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.weights import Deployed
 
@@ -151,6 +156,33 @@ def test_smaller_numbers_keep_the_score(precision: str, finished: Path, workplac
     assert smaller == len(weights) if precision == "fp16" else smaller > len(weights) / 2
     assert target.stat().st_size < 0.6 * (finished / "primary.onnx").stat().st_size
     assert not list(workplace.glob(".unchecked*"))
+
+
+def test_int8_of_all_streams_looks_at_the_training_images_once(
+    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits: list[str] = []
+    calibrations: list[list[np.ndarray]] = []
+    done = Exported(finished / "primary.onnx", Cost(1, 1), Check("int8", Parity(1, 1.0, None, 1.0)))
+
+    def counted(config: Config, split: str, **keywords: Any) -> Samples:
+        splits.append(split)
+        return build_samples(config, split, **keywords)
+
+    def exported(*_: Any, calibration: list[np.ndarray], **__: Any) -> Exported:
+        calibrations.append(calibration)
+        return done
+
+    monkeypatch.setattr(export_int8, "build_samples", counted)
+    monkeypatch.setattr(export, "export_checked", exported)
+    run(
+        *("export", finished, "--stream", "all", "--precision", "int8", "--calibration-images", "6"),
+        cwd=workplace,
+    )
+    assert splits == ["train"]
+    assert len(calibrations) == 3
+    assert len(calibrations[0]) == 6
+    assert all(one is calibrations[0] for one in calibrations)
 
 
 @pytest.mark.parametrize("kind", ["tensor", "image"])
@@ -298,12 +330,33 @@ def test_files_of_others_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert words in err
 
 
-def test_without_the_data_the_file_keeps_the_trainings_score(finished: Path, workplace: Path) -> None:
-    moved = workplace / "moved"
-    shutil.copytree(finished, moved)
-    config = (moved / "config.yaml").read_text()
+@pytest.fixture(scope="module")
+def moved(finished: Path, workplace: Path) -> Path:
+    """A copy of the run whose images are not on this machine."""
+    folder = workplace / "moved"
+    shutil.copytree(finished, folder)
+    config = (folder / "config.yaml").read_text()
     absent = config.replace("kind: synthetic", "kind: camvid").replace("root: null", "root: nowhere")
-    (moved / "config.yaml").write_text(absent)
+    (folder / "config.yaml").write_text(absent)
+    return folder
+
+
+def test_int8_without_the_data_is_refused_before_anything_is_exported(
+    moved: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        pytest.fail("it was exported")
+
+    monkeypatch.setattr(export, "export_onnx", never)
+    options = ("--precision", "int8", "--out", "moved_int8.onnx", *FIXED)
+    _, err = run("export", moved, *options, cwd=workplace, code=2)
+    assert "int8 needs the run's training and validation images" in err
+    assert not list(workplace.glob("*moved_int8*"))
+
+
+def test_without_the_data_the_file_keeps_the_trainings_score(
+    moved: Path, finished: Path, workplace: Path
+) -> None:
     out, _ = run("export", moved, "--out", "moved.onnx", *FIXED, cwd=workplace)
     assert "not at hand" in out
     assert "data.root=DIR" in out

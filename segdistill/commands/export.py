@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import onnx
 from rich.console import Console
 from rich.table import Table
 
 from segdistill.build.splits import build_samples
 from segdistill.commands.data_drift import refuse_what_it_learnt
-from segdistill.commands.export_int8 import INT8_SPEED, quantise, slow_note, speed_up
+from segdistill.commands.export_int8 import INT8_SPEED, calibration_images, quantise, slow_note, speed_up
 from segdistill.commands.file_scores import PARITY_IMAGES, file_miou, spread, torch_miou
 from segdistill.commands.protocol import other_data
 from segdistill.commands.run_folder import RunFolder
@@ -110,10 +111,14 @@ def export_run(
     streams = trained_streams(folder, config, stream)
     named = any(override.startswith("data.root=") for override in overrides)
     split = split_at_hand(folder, config, streams[0].deployed, named=named, console=console)
+    calibration = []
+    if wanted.precision == "int8":  # once for all streams, and before the work
+        count = wanted.calibration_images
+        calibration = calibration_images(config, count, scored=split.scored, console=console)
     exported = []
     for one in streams:
         target = target_of(folder, out, wanted.file_name(one.name), several=stream == ALL)
-        exported.append(export_checked(target, one, wanted, split, console=console))
+        exported.append(export_checked(target, one, wanted, split, calibration=calibration, console=console))
     image = split.samples.load(0).image
     times = milliseconds({file.path.name: OnnxFile(file.path) for file in exported}, image)
     console.print(files_table(exported, times))
@@ -205,9 +210,23 @@ def split_at_hand(
 
 
 def export_checked(
-    path: Path, trained: Trained, wanted: Wanted, split: Split, *, console: Console
+    path: Path,
+    trained: Trained,
+    wanted: Wanted,
+    split: Split,
+    *,
+    calibration: Sequence[np.ndarray] = (),
+    console: Console,
 ) -> Exported:
     """Export, compare with torch, and only then let the file stand.
+
+    Args:
+        path: of the file.
+        trained: stream.
+        wanted: kind of file.
+        split: to check on; int8 has to be scored.
+        calibration: images (H, W, 3) that int8 finds ranges by.
+        console: to print on.
 
     Raises:
         ExportError: if the export or the check fails; no file is left behind.
@@ -231,8 +250,15 @@ def export_checked(
                 to_half(single, candidate, images)
                 made = _Made(candidate)
             case "int8":
+                assert reference is not None, "export_run refuses int8 without the run's images"
                 outcome = quantise(
-                    single, candidate, trained, wanted, split.samples, reference=reference, console=console
+                    single,
+                    candidate,
+                    wanted,
+                    split.samples,
+                    calibration=calibration,
+                    reference=reference,
+                    console=console,
                 )
                 made = _Made(candidate, outcome.score, outcome.kept_float)
         file, miou = OnnxFile(made.path), made.miou

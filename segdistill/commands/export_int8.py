@@ -1,16 +1,17 @@
 """The int8 part of `segdistill export`: keep the mIoU, and say what is in the way of speed."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from segdistill.build.splits import build_samples
 from segdistill.commands.file_scores import PARITY_IMAGES, file_miou, spread
-from segdistill.commands.trained import Trained
 from segdistill.commands.wanted_file import Wanted
+from segdistill.config import Config
 from segdistill.data.samples import Samples
 from segdistill.errors import ExportError
 from segdistill.export.check import LIMITS
@@ -24,29 +25,54 @@ from segdistill.export.sensitivity import Outcome, quantize_within
 INT8_SPEED = 1.8
 
 
+def calibration_images(config: Config, count: int, *, scored: bool, console: Console) -> list[np.ndarray]:
+    """Of the run's training split, at most `count` images (H, W, 3), evenly spaced; the ranges of all streams are found
+    by them.
+
+    Args:
+        config: of the run, with the place of the data as it was said just now.
+        count: of images.
+        scored: whether the run's validation images are there, by which an int8 file is judged.
+        console: to print on.
+
+    Raises:
+        ExportError: if they are not there.
+        DataError: if the training images are not there, or something is wrong with them.
+    """
+    if not scored:
+        raise ExportError(
+            "int8 needs the run's training and validation images; say where they are by data.root=DIR"
+        )
+    return spread(build_samples(config, "train", console=console, download=False), count)
+
+
 def quantise(
     source: Path,
     target: Path,
-    trained: Trained,
     wanted: Wanted,
     scored: Samples,
     *,
-    reference: float | None,
+    calibration: Sequence[np.ndarray],
+    reference: float,
     console: Console,
 ) -> Outcome:
     """Make an int8 file of an fp32 one that keeps the mIoU.
 
+    Args:
+        source: the fp32 file.
+        target: gets the int8 one.
+        wanted: how ranges are found.
+        scored: the images of the mIoU.
+        calibration: images (H, W, 3) to find ranges by.
+        reference: the network's mIoU (0..1) in torch.
+        console: to print on.
+
     Raises:
-        ExportError: without the run's images, or if the mIoU cannot be kept.
+        ExportError: if the mIoU cannot be kept.
     """
-    if reference is None:
-        raise ExportError(
-            "int8 needs the run's training and validation images; say where they are by data.root=DIR"
-        )
-    samples = build_samples(trained.config, "train", console=console, download=False)
     file = OnnxFile(source)
     name = file.description.input_name
-    feeds = [{name: file.batch_of(image)} for image in spread(samples, wanted.calibration_images)]
+    feeds = [{name: file.batch_of(image)} for image in calibration]
     with console.status(f"calibrating on {len(feeds)} training images"):
         quantizer = Quantizer(source, feeds, method=wanted.calibration, reduce_range=wanted.reduce_range)
     outcome = quantize_within(
