@@ -398,3 +398,4 @@ def test_a_network_for_one_size_is_exported_for_that_size_and_says_so(
     assert exported.check.holds
     printed = " ".join(capsys.readouterr().out.split())
     assert "so primary.onnx is exported for images of 64x96 alone" in printed
+    assert "unchecked" not in printed

@@ -1,11 +1,10 @@
 """`segdistill export`: a trained stream as ONNX, checked before anybody can use it."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,8 +25,9 @@ from segdistill.console import warn
 from segdistill.data.samples import Samples
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.errors import DataMissingError, ExportError, RunFolderError, first_line
-from segdistill.export.check import Check, batches_of, compare
+from segdistill.export.check import Check, Parity, batches_of, compare
 from segdistill.export.description import Description
+from segdistill.export.graphs import ImageGraph, TensorGraph
 from segdistill.export.half import to_half
 from segdistill.export.latency import milliseconds
 from segdistill.export.onnx import Cost, Interface, export_onnx, refuse_opset
@@ -231,76 +231,155 @@ def export_checked(
     Raises:
         ExportError: if the export or the check fails; no file is left behind.
     """
-    graph, description = graph_of(trained, wanted), describe(trained, wanted)
-    opset = wanted.opset or trained.config.export.opset
-    interface = Interface(wanted.batch, wanted.size, opset, wanted.simplify)
-    with room_for(path), _unchecked(path) as folder:
-        single, candidate = folder / "fp32.onnx", folder / path.name
+    with (
+        room_for(path),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".unchecked-{path.name}-") as folder,
+    ):
+        graph, description = graph_of(trained, wanted), describe(trained, wanted)
+        opset = wanted.opset or trained.config.export.opset
+        interface = Interface(wanted.batch, wanted.size, opset, wanted.simplify)
+        single = Path(folder) / f"fp32-{path.name}"
         with console.status(f"exporting {trained.name} to ONNX (up to half a minute)"):
             cost = export_onnx(single, graph, description, interface)
-        images = list(batches_of(spread(split.samples, PARITY_IMAGES), description, interface))
-        if wanted.precision == "int8":  # of which nothing is asked image by image
-            refuse_unless(
-                Check("fp32", compare(graph, OnnxFile(single), images)), path, wanted, console=console
-            )
-        reference = torch_miou(trained, wanted, split.samples, console=console) if split.scored else None
-        made = _Made(single)
-        match wanted.precision:
-            case "fp16":
-                to_half(single, candidate, images)
-                made = _Made(candidate)
-            case "int8":
-                assert reference is not None, "export_run refuses int8 without the run's images"
-                outcome = quantise(
-                    single,
-                    candidate,
-                    wanted,
-                    split.samples,
-                    calibration=calibration,
-                    reference=reference,
-                    console=console,
-                )
-                made = _Made(candidate, outcome.score, outcome.kept_float)
-        file, miou = OnnxFile(made.path), made.miou
-        if split.scored and miou is None:
-            miou = file_miou(file, split.samples, console=console)
-        check = Check(wanted.precision, compare(graph, file, images), miou, reference)
-        refuse_unless(check, path, wanted, console=console)
-        if miou is not None:
-            protocol = protocol_of(trained, wanted, images=len(split.samples), elsewhere=split.elsewhere)
-            score = {"miou": miou, "of": "this file", "protocol": protocol}
-            score |= {"float_layers": made.kept_float} if wanted.precision == "int8" else {}
-            set_metadata(made.path, replace(description, score=score))
-        speed = speed_up(OnnxFile(single), file, split.samples) if made.path != single else None
-        note = ""
-        if wanted.precision == "int8" and speed is not None and speed < INT8_SPEED:
-            note = slow_note(file, split.samples, speed=speed)
+        batches = list(batches_of(spread(split.samples, PARITY_IMAGES), description, interface))
+        export = _Export(path, single, graph, batches, trained, wanted, split, calibration, console)
+        made = _made(export)
+        refuse_unless(made.check, path, wanted, console=console)
+        if made.check.miou is not None:
+            set_metadata(made.path, replace(description, score=_score(export, made)))
+        said = _in_words(export, made)
         put_in_place(made.path, path)
-    console.print(_in_words(path, check, speed=speed, kept_float=made.kept_float))
-    if note:
-        console.print(note)
-    return Exported(path, cost, check)
+    console.print(said)
+    return Exported(path, cost, made.check)
 
 
-class _Made(NamedTuple):
-    """A file that may be the one that is wanted."""
+@dataclass(frozen=True)
+class _Export:
+    """A stream in fp32, of which the file that is wanted is made, and what that is held against.
+
+    Attributes:
+        path: of the file that is wanted; whatever is wrong with one on the way to it is told of this.
+        single: the fp32 file, in a folder for those that are not checked.
+        graph: what it was made from, in torch.
+        batches: on which files and graph are compared.
+        trained: stream.
+        wanted: kind of file.
+        split: to check on.
+        calibration: images (H, W, 3) that int8 finds ranges by.
+        console: to print on.
+    """
 
     path: Path
-    miou: float | None = None  # of the split, if making it took scoring it
-    kept_float: Sequence[str] = ()  # layers that int8 has left as they were
+    single: Path
+    graph: TensorGraph | ImageGraph
+    batches: Sequence[np.ndarray]
+    trained: Trained
+    wanted: Wanted
+    split: Split
+    calibration: Sequence[np.ndarray]
+    console: Console
+
+    @property
+    def candidate(self) -> Path:
+        """Where what is made of the fp32 file lies until it is checked."""
+        return self.single.with_name(self.path.name)
+
+    def load(self, path: Path) -> OnnxFile:
+        return OnnxFile(path, name=self.path)
+
+    def parity(self, path: Path) -> Parity:
+        """Of a file with the graph."""
+        return compare(self.graph, self.load(path), self.batches)
+
+    def reference_miou(self) -> float:
+        """Of the network in torch, on the split."""
+        return torch_miou(self.trained, self.wanted, self.split.samples, console=self.console)
+
+    def check(self, path: Path) -> Check:
+        """A file of the precision that is wanted against torch."""
+        if not self.split.scored:
+            return Check(self.wanted.precision, self.parity(path))
+        reference = self.reference_miou()
+        miou = file_miou(self.load(path), self.split.samples, console=self.console)
+        return Check(self.wanted.precision, self.parity(path), miou, reference)
 
 
-@contextmanager
-def _unchecked(path: Path) -> Iterator[Path]:
-    """A folder beside `path` for files that may become it; what is wrong with them is told of `path`."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".unchecked-{path.name}-") as folder:
-        try:
-            yield Path(folder)
-        except ExportError as error:
-            message = str(error)
-            for name in ("fp32.onnx", path.name):
-                message = message.replace(str(Path(folder) / name), str(path))
-            raise ExportError(message) from error
+@dataclass(frozen=True)
+class _Made:
+    """A file of the precision that is wanted.
+
+    Attributes:
+        path: of the file.
+        check: of the file.
+        kept_float: layer groups that int8 has left as they were; None in other precisions.
+        least_speed: times as fast as fp32 that it should be; if it is not, the export says what is in the way.
+    """
+
+    path: Path
+    check: Check
+    kept_float: Sequence[str] | None = None
+    least_speed: float = 0.0
+
+
+def _made(export: _Export) -> _Made:
+    match export.wanted.precision:
+        case "fp32":
+            return _Made(export.single, export.check(export.single))
+        case "fp16":
+            return _in_half(export)
+        case "int8":
+            return _in_int8(export)
+
+
+def _in_half(export: _Export) -> _Made:
+    to_half(export.single, export.candidate, export.batches, name=export.path)
+    return _Made(export.candidate, export.check(export.candidate))
+
+
+def _in_int8(export: _Export) -> _Made:
+    # Of int8 nothing is asked image by image, so the fp32 file has to show that the graph is the network.
+    single = Check("fp32", export.parity(export.single))
+    refuse_unless(single, export.path, export.wanted, console=export.console)
+    assert export.split.scored, "export_run refuses int8 without the run's images"
+    reference = export.reference_miou()
+    outcome = quantise(
+        export.load(export.single),
+        export.candidate,
+        export.wanted,
+        export.split.samples,
+        calibration=export.calibration,
+        reference=reference,
+        console=export.console,
+    )
+    check = Check("int8", export.parity(export.candidate), outcome.score, reference)
+    return _Made(export.candidate, check, kept_float=outcome.kept_float, least_speed=INT8_SPEED)
+
+
+def _score(export: _Export, made: _Made) -> dict[str, Any]:
+    """What the file says of its score."""
+    split = export.split
+    protocol = protocol_of(
+        export.trained, export.wanted, images=len(split.samples), elsewhere=split.elsewhere
+    )
+    score = {"miou": made.check.miou, "of": "this file", "protocol": protocol}
+    return score if made.kept_float is None else score | {"float_layers": made.kept_float}
+
+
+def _in_words(export: _Export, made: _Made) -> str:
+    """What the check found, and how fast the file is if it is another than the fp32 one."""
+    said = [f"{line.name} {line.value}" for line in made.check.lines]
+    note = ""
+    if made.path != export.single:
+        file, samples = export.load(made.path), export.split.samples
+        speed = speed_up(export.load(export.single), file, samples)
+        said += [f"{speed:.2f} x as fast as fp32 on this CPU"]
+        if speed < made.least_speed:
+            note = f"\n{slow_note(file, samples, speed=speed)}"
+    said += [f"left in float: {', '.join(made.kept_float)}"] if made.kept_float else []
+    return (
+        f"{export.path}: {made.path.stat().st_size / 1e6:.1f} MB, checked against torch on "
+        f"{made.check.parity.images} images under ONNX Runtime: {', '.join(said)}{note}"
+    )
 
 
 def refuse_unless(check: Check, path: Path, wanted: Wanted, *, console: Console) -> None:
@@ -322,16 +401,6 @@ def refuse_unless(check: Check, path: Path, wanted: Wanted, *, console: Console)
         difference = f"it is not the trained network at every size that was tried{advice}"
     older = "; the file of that name is an earlier one" if path.exists() else ""
     raise ExportError(f"{path} was not written, {difference}: {check.failures}{older}")
-
-
-def _in_words(path: Path, check: Check, *, speed: float | None, kept_float: Sequence[str]) -> str:
-    said = [f"{line.name} {line.value}" for line in check.lines]
-    said += [f"{speed:.2f} x as fast as fp32 on this CPU"] if speed else []
-    said += [f"left in float: {', '.join(kept_float)}"] if kept_float else []
-    return (
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB, checked against torch on {check.parity.images} images under ONNX "
-        f"Runtime: {', '.join(said)}"
-    )
 
 
 def set_metadata(path: Path, description: Description) -> None:

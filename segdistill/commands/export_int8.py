@@ -47,7 +47,7 @@ def calibration_images(config: Config, count: int, *, scored: bool, console: Con
 
 
 def quantise(
-    source: Path,
+    single: OnnxFile,
     target: Path,
     wanted: Wanted,
     scored: Samples,
@@ -59,7 +59,7 @@ def quantise(
     """Make an int8 file of an fp32 one that keeps the mIoU.
 
     Args:
-        source: the fp32 file.
+        single: the fp32 file.
         target: gets the int8 one.
         wanted: how ranges are found.
         scored: the images of the mIoU.
@@ -70,16 +70,21 @@ def quantise(
     Raises:
         ExportError: if the mIoU cannot be kept.
     """
-    file = OnnxFile(source)
-    name = file.description.input_name
-    feeds = [{name: file.batch_of(image)} for image in calibration]
+    key = single.description.input_name
+    feeds = [{key: single.batch_of(image)} for image in calibration]
     with console.status(f"calibrating on {len(feeds)} training images"):
-        quantizer = Quantizer(source, feeds, method=wanted.calibration, reduce_range=wanted.reduce_range)
+        quantizer = Quantizer(
+            single.path,
+            feeds,
+            method=wanted.calibration,
+            reduce_range=wanted.reduce_range,
+            name=single.name,
+        )
     outcome = quantize_within(
         quantizer,
         target,
         feeds[:PARITY_IMAGES],
-        score=lambda path: file_miou(OnnxFile(path), scored, console=console),
+        score=lambda path: file_miou(OnnxFile(path, name=single.name), scored, console=console),
         reference=reference,
         limit=LIMITS["int8"].miou_difference,
     )

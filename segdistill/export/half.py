@@ -19,7 +19,7 @@ WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _LARGEST = float(np.finfo(np.float16).max)
 
 
-def to_half(source: Path, target: Path, batches: Iterable[np.ndarray]) -> None:
+def to_half(source: Path, target: Path, batches: Iterable[np.ndarray], *, name: Path | None = None) -> None:
     """Convert an fp32 file to fp16: half its size, and faster on devices that compute in fp16.
 
     ONNX Runtime's CPU kernels do not, on x86: there it computes the rounded weights in fp32.
@@ -28,22 +28,24 @@ def to_half(source: Path, target: Path, batches: Iterable[np.ndarray]) -> None:
         source: a file of segdistill.
         target: gets the same inputs, outputs, opset and metadata.
         batches: images as the file takes them, at least one.
+        name: by which messages call the file; None for `target`.
 
     Raises:
         ExportError: if a weight, or a map of one of the images, is beyond fp16's range, or ONNX Runtime refuses the
             result.
     """
     model = load_named(source)
-    _require_in_range(model.graph, source)
+    name = name or target
+    _require_in_range(model.graph, name)
     network = network_nodes(model.graph)
-    _require_maps_in_range(model, network, batches, source)
+    _require_maps_in_range(model, network, batches, name)
     converted = convert_float_to_float16(
         model,
         keep_io_types=True,
         node_block_list=[node.name for node in model.graph.node if node.name not in network],
     )
     _without_round_trips(converted.graph)
-    save_converted(converted, target, like=onnx.load(str(source)))
+    save_converted(converted, target, like=onnx.load(str(source)), name=name)
 
 
 def load_named(source: Path) -> ModelProto:
@@ -86,13 +88,14 @@ def float_tensors(graph: GraphProto, nodes: Collection[str]) -> list[str]:
     return [name for name in used if name in floats - weights]
 
 
-def save_converted(model: ModelProto, target: Path, *, like: ModelProto) -> None:
+def save_converted(model: ModelProto, target: Path, *, like: ModelProto, name: Path) -> None:
     """Write a converted model as one file, once ONNX Runtime has loaded it.
 
     Args:
         model: gets the opset, metadata and producer of `like`.
         target: where to; nothing is left there if this fails.
         like: what the model was made from.
+        name: by which messages call the file.
 
     Raises:
         ExportError: if ONNX Runtime refuses the model.
@@ -109,7 +112,7 @@ def save_converted(model: ModelProto, target: Path, *, like: ModelProto) -> None
         session_of(model.SerializeToString())
     except Exception as error:  # neither's exceptions are public
         raise ExportError(
-            f"{target}: ONNX Runtime refuses the converted network ({first_line(error)}); export it in fp32"
+            f"{name}: ONNX Runtime refuses the converted network ({first_line(error)}); export it in fp32"
         ) from error
     write_atomically(target, lambda temporary: onnx.save(model, str(temporary)))
 
@@ -121,38 +124,38 @@ def session_of(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _require_in_range(graph: GraphProto, source: Path) -> None:
+def _require_in_range(graph: GraphProto, name: Path) -> None:
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
             continue
         values = onnx.numpy_helper.to_array(tensor)
         if not (np.abs(values) <= _LARGEST).all():
             raise ExportError(
-                f"{source}: {tensor.name} has a value of {values.flat[np.abs(values).argmax()]:.3g}, beyond fp16's "
+                f"{name}: {tensor.name} has a value of {values.flat[np.abs(values).argmax()]:.3g}, beyond fp16's "
                 f"{_LARGEST:.0f}; export the network in fp32"
             )
 
 
 def _require_maps_in_range(
-    model: ModelProto, network: Collection[str], batches: Iterable[np.ndarray], source: Path
+    model: ModelProto, network: Collection[str], batches: Iterable[np.ndarray], name: Path
 ) -> None:
     """A CPU that computes in fp32 does not notice what becomes infinite on a device."""
     observed = onnx.shape_inference.infer_shapes(model)
     inputs = {value.name for value in observed.graph.input}
     maps = [name for name in float_tensors(observed.graph, network) if name not in inputs]
     peaks = {name: f"{name}__peak" for name in maps}
-    for name, peak in peaks.items():
-        observed.graph.node.append(onnx.helper.make_node("Abs", [name], [f"{name}__abs"]))
-        observed.graph.node.append(onnx.helper.make_node("ReduceMax", [f"{name}__abs"], [peak], keepdims=0))
+    for one, peak in peaks.items():
+        observed.graph.node.append(onnx.helper.make_node("Abs", [one], [f"{one}__abs"]))
+        observed.graph.node.append(onnx.helper.make_node("ReduceMax", [f"{one}__abs"], [peak], keepdims=0))
         observed.graph.output.append(onnx.helper.make_tensor_value_info(peak, TensorProto.FLOAT, ()))
     session = session_of(observed.SerializeToString())
-    name = session.get_inputs()[0].name
+    image = session.get_inputs()[0].name
     for batch in batches:
-        found = dict(zip(maps, session.run(list(peaks.values()), {name: batch}), strict=True))
-        worst = max(found, key=lambda name: found[name])
+        found = dict(zip(maps, session.run(list(peaks.values()), {image: batch}), strict=True))
+        worst = max(found, key=lambda one: found[one])
         if found[worst] > _LARGEST:
             raise ExportError(
-                f"{source}: {worst} reaches {found[worst]:.3g} on the images it is checked on, beyond fp16's "
+                f"{name}: {worst} reaches {found[worst]:.3g} on the images it is checked on, beyond fp16's "
                 f"{_LARGEST:.0f}, and would be infinite on a device; export the network in fp32"
             )
 

@@ -28,18 +28,21 @@ class OnnxFile:
     Attributes:
         description: its metadata.
         path: where it lies.
+        name: by which messages call it.
     """
 
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
+    def __init__(self, path: Path, *, name: Path | None = None, threads: int = 0) -> None:
         """
         Args:
             path: of the file.
+            name: by which messages call it; None for its path.
             threads: of the CPU; 0 lets ONNX Runtime choose.
 
         Raises:
             ExportError: if the file is missing, no ONNX file, or not one of segdistill's.
         """
         refuse_no_onnx(path)
+        self.path, self.name = path, name or path
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what goes wrong is raised, and said once
@@ -50,10 +53,9 @@ class OnnxFile:
         except Exception as error:  # ONNX Runtime raises many kinds, none of them public
             if is_out_of_memory(error):
                 raise
-            raise ExportError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from None
-        self.path = path
+            raise ExportError(f"{self.name}: ONNX Runtime cannot load it ({first_line(error)})") from None
         metadata = self._session.get_modelmeta().custom_metadata_map
-        self.description = Description.from_metadata(metadata, file=str(path))
+        self.description = Description.from_metadata(metadata, file=str(self.name))
 
     @property
     def fixed_batch(self) -> int | None:
@@ -85,7 +87,7 @@ class OnnxFile:
                 raise
             shape = "x".join(map(str, batch.shape))
             raise ExportError(
-                f"{self.path}: ONNX Runtime cannot run it on a batch of {shape} ({first_line(error)}); if the network "
+                f"{self.name}: ONNX Runtime cannot run it on a batch of {shape} ({first_line(error)}); if the network "
                 "holds for one size of image only, export it with --size HxW"
             ) from None
         return dict(zip(names, outputs, strict=True))

@@ -39,10 +39,17 @@ class Quantizer:
         groups: layer groups of the network, in its order: a group is a block by its module path, such as
             `encoder.model.blocks.3` or `decoder.blocks.0`, and names the nodes in it.
         ranges: (lowest, highest) value of every tensor, the result of the calibration.
+        name: by which messages call what is made of the file.
     """
 
     def __init__(
-        self, source: Path, feeds: Iterable[Feed], *, method: Method, reduce_range: bool = False
+        self,
+        source: Path,
+        feeds: Iterable[Feed],
+        *,
+        method: Method,
+        reduce_range: bool = False,
+        name: Path | None = None,
     ) -> None:
         """
         Args:
@@ -51,13 +58,14 @@ class Quantizer:
             method: of finding a tensor's range. `minmax` takes all that was seen, `percentile` cuts
                 off `100 - PERCENTILE` percent of the values, `entropy` what changes the distribution least.
             reduce_range: weights of 7 bits, see `needs_reduce_range`.
+            name: by which messages call what is made of it; None for `source`.
 
         Raises:
             ExportError: if ONNX Runtime cannot prepare the file or the network gives NaN or infinity.
         """
-        self.source = source
+        self.source, self.name = source, name or source
         self.reduce_range = reduce_range
-        self._model, self.groups = _prepared(source)
+        self._model, self.groups = _prepared(source, self.name)
         inside = {name for names in self.groups.values() for name in names}
         self.ranges = calibrated(self._model, float_tensors(self._model.graph, inside), feeds, method)
 
@@ -100,7 +108,7 @@ class Quantizer:
         quantizer.quantize_model()
         converted = quantizer.model.model
         _measure_shapes_in_int8(converted.graph)
-        save_converted(converted, target, like=onnx.load(str(self.source)))
+        save_converted(converted, target, like=onnx.load(str(self.source)), name=self.name)
 
 
 def needs_reduce_range() -> bool:
@@ -119,7 +127,7 @@ def needs_reduce_range() -> bool:
 # ---- the graph made ready
 
 
-def _prepared(source: Path) -> tuple[ModelProto, dict[str, tuple[str, ...]]]:
+def _prepared(source: Path, name: Path) -> tuple[ModelProto, dict[str, tuple[str, ...]]]:
     """The model in a form that int8 kernels take, and its layer groups."""
     model = load_named(source)
     network = network_nodes(model.graph)
@@ -134,7 +142,7 @@ def _prepared(source: Path) -> tuple[ModelProto, dict[str, tuple[str, ...]]]:
             quant_pre_process(str(rewritten), str(ready), skip_symbolic_shape=True)
         except Exception as error:  # ONNX Runtime raises many kinds, none of them public
             raise ExportError(
-                f"{source}: ONNX Runtime cannot prepare it for int8 ({first_line(error)})"
+                f"{name}: ONNX Runtime cannot prepare it for int8 ({first_line(error)})"
             ) from error
         model = onnx.load(str(ready))
     groups: dict[str, list[str]] = {}

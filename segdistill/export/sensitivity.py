@@ -100,9 +100,9 @@ def quantize_within(
         else:
             told = ", ".join(f"{value:.4f}" for value in scores)
             raise ExportError(
-                f"{target}: int8 scores {told} with 0 to {len(scores) - 1} of {len(quantizer.groups)} layer groups in "
-                f"float, which is not within {limit:.4f} of {reference:.4f} in fp32; calibrate on more images or by "
-                "another method, or export in fp16"
+                f"{quantizer.name}: int8 scores {told} with 0 to {len(scores) - 1} of {len(quantizer.groups)} layer "
+                f"groups in float, which is not within {limit:.4f} of {reference:.4f} in fp32; calibrate on more "
+                "images or by another method, or export in fp16"
             )
         model = onnx.load(str(candidate))
     write_atomically(target, lambda temporary: onnx.save(model, str(temporary)))

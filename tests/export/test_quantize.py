@@ -347,8 +347,8 @@ def test_what_onnx_runtime_cannot_prepare_is_told(tensor_file: Path, monkeypatch
         raise RuntimeError("no such operator\nand a page more")
 
     monkeypatch.setattr(quantize, "quant_pre_process", refuse)
-    with pytest.raises(ExportError, match=r"cannot prepare it for int8 \(no such operator\)$"):
-        Quantizer(tensor_file, feeds(1), method="minmax")
+    with pytest.raises(ExportError, match=r"^wanted: .* cannot prepare it for int8 \(no such operator\)$"):
+        Quantizer(tensor_file, feeds(1), method="minmax", name=Path("wanted"))
 
 
 # ---- which layers hurt
@@ -417,11 +417,12 @@ def test_nothing_is_scanned_if_the_limit_holds_at_once(tmp_path: Path, quantizer
     assert outcome == Outcome(0.595, (), ())
 
 
-def test_a_limit_that_cannot_be_kept_is_told(tmp_path: Path, quantizer: Quantizer) -> None:
+def test_a_limit_that_cannot_be_kept_is_told(tmp_path: Path, tensor_file: Path) -> None:
+    quantizer = Quantizer(tensor_file, feeds(1), method="minmax", name=Path("wanted"))
     scores = iter([0.2, 0.3, 0.4, 0.45, 0.46, 0.47])
     with pytest.raises(
         ExportError,
-        match=r"scores 0\.2000, .*0\.4700 with 0 to 5 of 6 layer groups in float, .* 0\.0100 of 0\.6000",
+        match=r"^wanted: int8 scores 0\.2000, .*0\.4700 with 0 to 5 of 6 layer groups in float, .* 0\.0100 of 0\.6000",
     ):
         quantize_within(
             quantizer,
