@@ -32,10 +32,11 @@ from segdistill.console import new_console
 from segdistill.data.samples import Samples
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID
-from segdistill.export.check import Check, Parity
+from segdistill.export.check import Check
 from segdistill.export.description import Description
 from segdistill.export.onnx import Cost
 from segdistill.export.onnx_file import OnnxFile
+from segdistill.export.parity import Parity
 from segdistill.export.weights import Deployed
 
 pytestmark = pytest.mark.training

@@ -25,13 +25,14 @@ from segdistill.console import warn
 from segdistill.data.samples import Samples
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.errors import DataMissingError, ExportError, RunFolderError, first_line
-from segdistill.export.check import Check, Parity, batches_of, compare
+from segdistill.export.check import Check
 from segdistill.export.description import Description
 from segdistill.export.graphs import ImageGraph, TensorGraph
 from segdistill.export.half import to_half
 from segdistill.export.latency import milliseconds
 from segdistill.export.onnx import Cost, Interface, export_onnx, refuse_opset
 from segdistill.export.onnx_file import OnnxFile
+from segdistill.export.parity import Parity, batches_of, compare
 from segdistill.export.snippet import python_snippet
 from segdistill.export.web import cache_folder, ready_for_page, write_web_page
 from segdistill.export.weights import Deployed

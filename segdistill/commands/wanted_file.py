@@ -8,9 +8,9 @@ from segdistill.commands.protocol import told
 from segdistill.commands.settings import settings_hash
 from segdistill.commands.trained import Trained
 from segdistill.commands.versions import versions
-from segdistill.export.calibration import Method
 from segdistill.export.description import Description, Fit, Input, Layout, Precision
 from segdistill.export.graphs import ImageGraph, TensorGraph
+from segdistill.export.ranges import Method
 
 #: Input of a file -> where it is scored, as a protocol has it.
 SCORED_AT: dict[Input, str] = {

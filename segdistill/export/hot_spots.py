@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from segdistill.export.half import WEIGHTED
+from segdistill.export.onnx_graph import WEIGHTED
 
 RUNS = 10
 _DEQUANTIZED = "_DequantizeLinear_Output"  # what ONNX Runtime's quantiser appends to the name of a weight

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 
 from segdistill.errors import ExportError
-from segdistill.export.calibration import Feed
-from segdistill.export.half import session_of
+from segdistill.export.onnx_graph import session_of
 from segdistill.export.quantize import Quantizer
+from segdistill.export.ranges import Feed
 from segdistill.files import write_atomically
 
 

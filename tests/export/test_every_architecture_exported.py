@@ -10,10 +10,11 @@ import torch
 from networks import ARCHITECTURES, described, with_random_statistics
 
 from segdistill.errors import ExportError
-from segdistill.export.check import Check, compare
+from segdistill.export.check import Check
 from segdistill.export.graphs import TensorGraph
 from segdistill.export.onnx import Interface, export_onnx
 from segdistill.export.onnx_file import OnnxFile
+from segdistill.export.parity import compare
 
 #: (encoder, side of the image in pixels); timm's smallest, at 64 pixels, unless it is named here.
 SMALLEST = {

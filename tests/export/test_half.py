@@ -11,7 +11,8 @@ from onnx import ModelProto, TensorProto
 
 from segdistill.errors import ExportError
 from segdistill.export import half
-from segdistill.export.half import network_nodes, to_half
+from segdistill.export.half import to_half
+from segdistill.export.onnx_graph import network_nodes
 
 HEADER = '<ir_version: 9, opset_import: ["" : 18], producer_name: "segdistill", producer_version: "1.2">'
 TENSOR = (

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from segdistill.data.taxonomy import CAMVID
 from segdistill.errors import ExportError
-from segdistill.export.check import LIMITS, Check, compare
+from segdistill.export.check import LIMITS, Check
 from segdistill.export.graphs import BranchStream, ImageGraph, TensorGraph
 from segdistill.export.onnx import Cost, Interface, export_onnx, refuse_idle_weights
 from segdistill.export.onnx_file import OnnxFile
+from segdistill.export.parity import compare
 from segdistill.models.multi_branch import BranchSpec, MultiBranchNet
 from segdistill.models.taps import survey
 

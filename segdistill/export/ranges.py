@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto
 
 from segdistill.errors import ExportError
-from segdistill.export.half import session_of
+from segdistill.export.onnx_graph import session_of
 
 Method = Literal["minmax", "entropy", "percentile"]
 #: Input name -> batch, as the file takes it.
