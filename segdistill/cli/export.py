@@ -63,29 +63,14 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
-    of_image = arguments.input == "image"
-    if arguments.confidence and not of_image:
-        raise ExportError("--confidence needs --input image; a tensor graph gives logits")
-    if arguments.web and not of_image:
-        raise ExportError("--web needs --input image: the page gives the network decoded images")
-    if arguments.fit and not of_image:
-        raise ExportError("--fit needs --input image; a tensor graph always pads to the stride")
-    if arguments.layout == "nhwc" and not of_image:
-        raise ExportError(
-            "--layout nhwc needs --input image; a tensor graph takes normalised images as torch does"
-        )
-    if arguments.precision != "int8" and (
-        arguments.calibration or arguments.calibration_images or arguments.reduce_range
-    ):
-        raise ExportError("--calibration, --calibration-images and --reduce-range need --precision int8")
-    if arguments.web_runtime and not arguments.web:
-        raise ExportError("--web-runtime needs --web DIR, the page that it is for")
+    _refuse_what_does_not_go_together(arguments)
     refuse_no_run(arguments.run_folder)
 
     from segdistill.commands.export import WebPage, export_run
     from segdistill.commands.wanted_file import Wanted
     from segdistill.export.quantize import needs_reduce_range
 
+    of_image = arguments.input == "image"
     wanted = Wanted(
         input=arguments.input,
         layout=arguments.layout or ("nhwc" if of_image else "nchw"),
@@ -109,3 +94,24 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         web=WebPage(arguments.web, arguments.web_runtime) if arguments.web else None,
         console=console,
     )
+
+
+def _refuse_what_does_not_go_together(arguments: argparse.Namespace) -> None:
+    """Raises ExportError for an option without the one that it belongs to."""
+    of_image = arguments.input == "image"
+    if arguments.confidence and not of_image:
+        raise ExportError("--confidence needs --input image; a tensor graph gives logits")
+    if arguments.web and not of_image:
+        raise ExportError("--web needs --input image: the page gives the network decoded images")
+    if arguments.fit and not of_image:
+        raise ExportError("--fit needs --input image; a tensor graph always pads to the stride")
+    if arguments.layout == "nhwc" and not of_image:
+        raise ExportError(
+            "--layout nhwc needs --input image; a tensor graph takes normalised images as torch does"
+        )
+    if arguments.precision != "int8" and (
+        arguments.calibration or arguments.calibration_images or arguments.reduce_range
+    ):
+        raise ExportError("--calibration, --calibration-images and --reduce-range need --precision int8")
+    if arguments.web_runtime and not arguments.web:
+        raise ExportError("--web-runtime needs --web DIR, the page that it is for")

@@ -53,8 +53,8 @@ def torch_miou(trained: Trained, wanted: Wanted, samples: Samples, *, console: C
 
 
 def file_miou(file: OnnxFile, samples: Samples, *, console: Console) -> float:
-    """mIoU of a file under ONNX Runtime, on every image at its own size, which an export has to keep."""
-    title = f"scoring {file.path.name} under ONNX Runtime"
+    """mIoU of an exported file over the whole split, under ONNX Runtime; every image at its own size."""
+    title = f"scoring {file.name.name} under ONNX Runtime"
     places = tracked(range(len(samples)), title, console=console)
     return score_classes(
         lambda image: file.predict(image).classes, map(samples.load, places), samples.taxonomy

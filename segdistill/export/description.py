@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.transforms import Normalisation
@@ -20,6 +22,8 @@ NORMALIZED_IMAGE, LOGITS = "normalized_image", "logits"
 RGB_IMAGE, CLASS_INDEX, CONFIDENCE = "rgb_image", "class_index", "confidence"
 
 _FEED = ("class_names", "class_colours", "ignore_index", "mean", "std")
+#: What stands in a file as it is; the rest is JSON.
+_TEXTS = ("input", "layout", "fit", "stream", "precision", "config_hash", "licence")
 TASK = "semantic segmentation"
 
 
@@ -108,36 +112,25 @@ class Description:
         try:
             if texts["task"] != TASK:
                 raise ValueError(f"its task is {texts['task']!r}")
-            height, width = json.loads(texts["size"])
-            of_feed = {key: json.loads(texts[key]) for key in _FEED}
-            taxonomy, normalisation = from_values(of_feed)
-            return cls(
-                input=_one_of(texts, "input", ("tensor", "image")),
-                layout=_one_of(texts, "layout", ("nchw", "nhwc")),
-                fit=_one_of(texts, "fit", ("resize", "pad")),
-                confidence=json.loads(texts["confidence"]),
-                stream=texts["stream"],
-                precision=_one_of(texts, "precision", ("fp32", "fp16", "int8")),
-                taxonomy=taxonomy,
-                normalisation=normalisation,
-                size=(height, width),
-                stride=json.loads(texts["stride"]),
-                network=json.loads(texts["network"]),
-                score=json.loads(texts["score"]),
-                data=json.loads(texts["data"]),
-                config_hash=texts["config_hash"],
-                versions=json.loads(texts["versions"]),
-                licence=texts["licence"],
-            )
+            taxonomy, normalisation = from_values({key: json.loads(texts[key]) for key in _FEED})
+            values: dict[str, Any] = {"taxonomy": taxonomy, "normalisation": normalisation}
+            for key in (one.name for one in fields(cls) if one.name not in values):
+                values[key] = texts[key] if key in _TEXTS else json.loads(texts[key])
+            return TypeAdapter(cls).validate_python(values)
         except (KeyError, ValueError, TypeError) as error:
-            missing = f"its metadata has no {error}" if isinstance(error, KeyError) else str(error)
             raise ExportError(
-                f"{file} was not exported by segdistill, or by another version of it ({missing}), so nobody knows "
-                "its classes and how to feed it; export the run again by tools/export.py"
+                f"{file} was not exported by segdistill, or by another version of it ({_reason(error)}), so nobody "
+                "knows its classes and how to feed it; export the run again by tools/export.py"
             ) from None
 
 
-def _one_of(texts: Mapping[str, str], key: str, known: tuple[str, ...]) -> Any:
-    if texts[key] not in known:
-        raise ValueError(f"its {key} is {texts[key]!r}")
-    return texts[key]
+def _reason(error: Exception) -> str:
+    match error:
+        case KeyError():
+            return f"its metadata has no {error}"
+        case ValidationError():
+            return ", ".join(
+                f"its {'.'.join(map(str, one['loc']))} is {one['input']!r}" for one in error.errors()
+            )
+        case _:
+            return str(error)

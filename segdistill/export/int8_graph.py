@@ -28,7 +28,7 @@ MIN_CHANNELS, CHANNEL_MULTIPLE = 16, 8
 
 
 def prepared(source: Path, name: Path) -> tuple[ModelProto, dict[str, tuple[str, ...]]]:
-    """The model in a form that int8 kernels take, and its layer groups."""
+    """The model in a form that int8 kernels take, and its layer groups; messages call it `name`."""
     model = load_named(source)
     network = network_nodes(model.graph)
     blocks = _blocks(model.graph)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segdistill.data.loading import to_tensor
 from segdistill.data.transforms import EvalTransform, Normalisation
 from segdistill.evaluation.predictors import StreamLogits
 from segdistill.export.onnx_file import Prediction
@@ -45,7 +46,7 @@ class TorchSegmenter:
     @torch.inference_mode()
     def predict(self, image: np.ndarray) -> Prediction:
         """image: (H, W, 3) uint8, RGB. The confidence is not computed."""
-        pixels = torch.from_numpy(self._transform(image).transpose(2, 0, 1).copy())
+        pixels = to_tensor(self._transform(image))
         logits = self._predictor(pixels.unsqueeze(0))[self._stream].float()  # (1, C, h, w)
         height, width = image.shape[:2]
         return Prediction(resized_argmax(logits, height, width).cpu().numpy(), None)
