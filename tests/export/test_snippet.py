@@ -34,13 +34,20 @@ def tensor_file(path: Path, *, batch: int | None) -> None:
     save(path, [node], values, description)
 
 
-def image_file(path: Path, *, layout: Any, batch: int | None, confidence: bool = False) -> None:
+def image_file(
+    path: Path,
+    *,
+    layout: Any,
+    batch: int | None,
+    confidence: bool = False,
+    size: tuple[int, int] | None = None,
+) -> None:
     """The class is the brightest channel."""
-    first = batch or "batch"
-    axis, shape = (1, [first, 3, "h", "w"]) if layout == "nchw" else (3, [first, "h", "w", 3])
+    first, (h, w) = batch or "batch", size or ("h", "w")
+    axis, shape = (1, [first, 3, h, w]) if layout == "nchw" else (3, [first, h, w, 3])
     values = [
         helper.make_tensor_value_info("rgb_image", TensorProto.UINT8, shape),
-        helper.make_tensor_value_info("class_index", TensorProto.UINT8, [first, "h", "w"]),
+        helper.make_tensor_value_info("class_index", TensorProto.UINT8, [first, h, w]),
     ]
     nodes = [
         helper.make_node("Cast", ["rgb_image"], ["floats"], to=TensorProto.FLOAT),
@@ -48,7 +55,7 @@ def image_file(path: Path, *, layout: Any, batch: int | None, confidence: bool =
         helper.make_node("Cast", ["indexes"], ["class_index"], to=TensorProto.UINT8),
     ]
     if confidence:  # half of every pixel's largest value
-        values.append(helper.make_tensor_value_info("confidence", TensorProto.FLOAT, [first, "h", "w"]))
+        values.append(helper.make_tensor_value_info("confidence", TensorProto.FLOAT, [first, h, w]))
         nodes += [
             helper.make_node("Constant", [], ["axis"], value_ints=[axis]),
             helper.make_node("Constant", [], ["half"], value_float=0.5),
@@ -86,13 +93,13 @@ def test_it_runs_without_the_package(kind: str, batch: int | None, tmp_path: Pat
 
 
 def test_the_confidence_is_shown(tmp_path: Path) -> None:
-    image_file(tmp_path / "a.onnx", layout="nhwc", batch=None, confidence=True)
+    image_file(tmp_path / "a.onnx", layout="nhwc", batch=None, confidence=True, size=(20, 30))
     colours = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(colours).save(tmp_path / "photo.png")
     snippet = python_snippet(OnnxFile(tmp_path / "a.onnx")).replace("photo.jpg", "photo.png")
-    assert np.array_equal(classes_of(snippet, tmp_path), colours.argmax(2))
-    sure = classes_of(snippet.replace("classes, confidence", "confidence, classes"), tmp_path)
-    assert np.array_equal(sure, colours.max(2) / 2)
+    classes, confidence = classes_of(f"{snippet}\nclasses = np.stack([classes, confidence])", tmp_path)
+    assert np.array_equal(classes, colours.argmax(2))
+    assert np.array_equal(confidence, colours.max(2) / 2)
 
 
 @pytest.mark.parametrize("times", [(4, 4), (1.365, 1.875), (0.5, 0.5), (0.8, 2.3), (2.3, 0.8), (1, 1)])
