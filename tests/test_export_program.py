@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from segdistill.build.splits import build_samples
 from segdistill.cli import main
-from segdistill.commands import export, export_int8
+from segdistill.commands import checked_export, export, export_int8
 from segdistill.commands.deploy import export_of_some_size
-from segdistill.commands.export import Exported, Split
+from segdistill.commands.checked_export import Exported, Split
 from segdistill.commands.trained import Trained
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
@@ -338,7 +338,7 @@ def test_int8_without_the_data_is_refused_before_anything_is_exported(
     def never(*_: Any, **__: Any) -> None:
         pytest.fail("it was exported")
 
-    monkeypatch.setattr(export, "export_onnx", never)
+    monkeypatch.setattr(checked_export, "export_onnx", never)
     options = ("--precision", "int8", "--out", "moved_int8.onnx", *FIXED)
     _, err = run("export", moved, *options, cwd=workplace, code=2)
     assert "int8 needs the run's training and validation images" in err

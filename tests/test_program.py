@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from segdistill.build.training import build_fabric, build_state
-from segdistill.commands import export
+from segdistill.commands import checked_export
 from segdistill.commands.resuming import go_on
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.train import say_what_runs
@@ -222,7 +222,7 @@ def test_a_run_terminated_during_its_export_exports_when_resumed(
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, "export_onnx", stopped)
+        patch.setattr(checked_export, "export_onnx", stopped)
         run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace, code=130)
     assert not list(folder.glob("*.onnx"))
     assert not list(folder.glob(".*")), "nothing half-written is left"

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segdistill.build.network import build_deployed
 from segdistill.build.training_data import TrainingData
-from segdistill.commands.export import Exported, Split, export_checked
+from segdistill.commands.checked_export import Exported, Split, export_checked
 from segdistill.commands.protocol import protocol
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.tables import better_branch, stream_table

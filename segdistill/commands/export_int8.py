@@ -133,6 +133,6 @@ def slow_note(file: OnnxFile, samples: Samples, *, speed: float) -> str:
     )
     return (
         f"note: int8 should be {INT8_SPEED} x as fast as fp32 and is {speed:.2f} x. In the way: "
-        f"{words(spots.operations, 4)} of its time; by layer {words(spots.layers, 5)}.{cpu} What was tried: README, "
-        "Export for the edge."
+        f"{words(spots.operations, 4)} of its time; by layer {words(spots.layers, 5)}.{cpu} What was tried: "
+        "configs/EXPERIMENTS.md, The time of int8."
     )

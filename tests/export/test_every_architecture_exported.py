@@ -21,7 +21,7 @@ SMALLEST = {
     "pspnet": ("resnet18", 64),
     "deeplabv3plus": ("resnet18", 64),
     "pan": ("tu-test_efficientnet", 128),
-    "dpt": ("tu-vit_tiny_patch16_224", 64),
+    "dpt": ("tu-test_vit", 64),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "dpt": {
