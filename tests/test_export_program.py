@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from segdistill.build.splits import build_samples
 from segdistill.cli import main
 from segdistill.commands import checked_export, export, export_int8
-from segdistill.commands.deploy import export_of_some_size
 from segdistill.commands.checked_export import Exported, Split
+from segdistill.commands.deploy import export_of_some_size
 from segdistill.commands.trained import Trained
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
