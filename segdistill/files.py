@@ -133,10 +133,24 @@ def put_in_place(finished: Path, path: Path) -> None:
     os.replace(finished, path)
 
 
-def whole_lines(path: Path) -> list[str]:
-    """Lines of a text file with their ends, without the last one if it is still being written, or never was whole."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
+def json_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file that holds one in each line, as JSON. Lines that hold none are left out: the last one while
+    it is being written, and what a machine that lost its power made of others.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+        with contextlib.suppress(ValueError):
+            if isinstance(row := json.loads(line), dict):
+                rows.append(row)
+    return rows
+
+
+def write_json_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object in each line, atomically; NaN is refused, since it is no JSON."""
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def read_text(path: Path) -> str:

@@ -18,7 +18,7 @@ from segdistill.commands.versions import versions
     ("words", "overrides"),
     [
         ("train c.yaml a.b=1 c=2", ["a.b=1", "c=2"]),
-        ("train c.yaml a=1 --resume a=2 --overwrite a=3", ["a=1", "a=2", "a=3"]),
+        ("train c.yaml a=1 --resume a=2 a=3", ["a=1", "a=2", "a=3"]),
         ("train a=1 c.yaml", ["a=1"]),
         (
             "compare c.yaml --kinds baseline x.y=[1,2] --seeds 3 4 z=3 --jobs 2 q=1",

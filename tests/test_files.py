@@ -14,12 +14,13 @@ import segdistill
 from segdistill.errors import PathError
 from segdistill.files import (
     expanded,
+    json_rows,
     make_room,
     refuse_unwritable,
     room_for,
-    whole_lines,
     write_atomically,
     write_json,
+    write_json_rows,
     write_text,
 )
 from segdistill.training.checkpoint import save_checkpoint
@@ -195,9 +196,12 @@ def test_the_folder_of_a_file_is_made_and_stays(tmp_path: Path, name: str) -> No
     write_json(tmp_path / "new" / name, {})
 
 
-def test_a_line_that_is_still_being_written_is_none(tmp_path: Path) -> None:
+def test_a_line_that_is_still_being_written_or_damaged_is_no_row(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"epo')
-    assert whole_lines(path) == ['{"epoch": 1}\n', '{"epoch": 2}\n']
-    path.write_text("")
-    assert whole_lines(path) == []
+    path.write_bytes(b'{"epoch": 1}\n\0\0\n[]\n{"ep\xff\n{"epoch": 2, "loss": 0.1}\n{"epo')
+    rows = json_rows(path)
+    assert rows == [{"epoch": 1}, {"epoch": 2, "loss": 0.1}]
+    write_json_rows(path, rows)
+    assert path.read_text() == '{"epoch": 1}\n{"epoch": 2, "loss": 0.1}\n'
+    write_json_rows(path, [])
+    assert json_rows(path) == []

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 import segmentation_models_pytorch as smp
@@ -231,6 +233,24 @@ def test_a_run_terminated_during_its_export_exports_when_resumed(
     again = json.loads((folder / "summary.json").read_text())
     assert again["onnx"] == summary["onnx"]
     assert again["miou"] == summary["miou"]
+
+
+def test_a_finished_run_whose_network_is_gone_makes_it_anew(finished: Path, workplace: Path) -> None:
+    folder = workplace / "robbed run"
+    shutil.copytree(finished, folder)
+    (folder / "primary.safetensors").unlink()
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("\0\0\n" + "".join(lines[1:]))  # as a power cut may leave it
+    cv2.imwrite(str(workplace / "photo.png"), np.zeros((64, 96, 3), np.uint8))
+    _, err = run("predict", folder, "photo.png", "--out", "seen", cwd=workplace, code=2)
+    assert f"tools/train.py '{folder}/config.yaml' --resume 'out={folder}'" in err
+    out, _ = run("train", "tiny.yaml", "--resume", f"out={folder}", cwd=workplace)
+    assert "it has lost 1 epoch of the 3 that are done" in " ".join(out.split())
+    assert (folder / "metrics.jsonl").read_text() == "".join(lines[1:])
+    ours, theirs = (load_file(path / "primary.safetensors") for path in (folder, finished))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    scores = [json.loads((path / "summary.json").read_text())["miou"] for path in (folder, finished)]
+    assert scores[0] == scores[1]
 
 
 def made_by_another_version(finished: Path, folder: Path, **changed: Any) -> None:

@@ -39,9 +39,10 @@ FINISHED = {
     "device": "cpu",
     "processes": 1,
     "versions": {"segdistill": "0.1.0"},
+    "steps": 10,
     "onnx": {},
 }
-EPOCH = {"epoch": 1, "seconds": 2.0, "val": {"miou": {"primary": 0.5}}}
+EPOCH = {"epoch": 1, "step": 10, "seconds": 2.0, "val": {"miou": {"primary": 0.5}}}
 
 
 def plan(
@@ -59,6 +60,7 @@ def finish(run: PlannedRun) -> None:
     write_text(run.folder / "config.yaml", run.settings)
     write_text(run.folder / "metrics.jsonl", json.dumps(EPOCH) + "\n")
     write_text(run.folder / "summary.json", json.dumps(FINISHED))
+    write_text(run.folder / "primary.safetensors", "")
 
 
 def names(study: Study) -> list[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 
@@ -15,8 +16,9 @@ def add(commands: Commands) -> None:
     train = commands.add_parser("train", help="train by a configuration, evaluate and export the result")
     train.add_argument("config", type=Path, help="YAML file, see configs/")
     take_overrides(train, help="e.g. train.epochs=40 seed=1")
-    train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    train.add_argument("--overwrite", action="store_true", help="replace the run in the run folder")
+    begun = train.add_mutually_exclusive_group()
+    begun.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    begun.add_argument("--overwrite", action="store_true", help="replace the run in the run folder")
     train.set_defaults(run=_run)
 
 
@@ -45,5 +47,5 @@ def _refuse_moved(path: Path, out: Path) -> None:
     if of_a_run and here != out.resolve():
         raise RunFolderError(
             f"{path} lies in the folder of a run and says out={out}, another folder. Go on with the run here by "
-            f"--resume out={here}, or with the one there by naming its own settings"
+            f"--resume {quote(f'out={here}')}, or with the one there by naming its own settings"
         )

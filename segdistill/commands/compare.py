@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
 import torch
 from rich.console import Console
@@ -272,7 +273,7 @@ def report(study: Study, *, console: Console) -> Comparison | None:
         warn(
             console,
             f"without an ONNX file, as the export did not come to its end: {'; '.join(run.name for run in lacking)}. "
-            f"To make it: segdistill train {lacking[0].settings_file} --resume",
+            f"To make it: segdistill train {quote(str(lacking[0].settings_file))} --resume",
         )
     return comparison
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -46,9 +47,10 @@ def load_model(path: Path, *, stream: str | None) -> Model:
 def _load_deployed(folder: RunFolder, stream: str, device: torch.device) -> Model:
     if not folder.primary.is_file():
         moved = folder.load_config().run_folder.resolve() != folder.path.resolve()
+        where = quote(f"out={folder.path}") if moved else ""
         raise RunFolderError(
-            f"{folder.path} has no {folder.primary.name}: its run is not finished. Go on with it by "
-            f"tools/train.py {folder.config} --resume{f' out={folder.path}' if moved else ''}"
+            f"{folder.path} has no {folder.primary.name}, which its run makes at its end. Go on with it by "
+            f"tools/train.py {quote(str(folder.config))} --resume {where}".rstrip()
         )
     primary, deployed = load_deployed(folder.primary)
     predictor = PlainPredictor(primary, multiple=deployed.multiple, device=device)

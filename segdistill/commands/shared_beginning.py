@@ -13,8 +13,9 @@ from segdistill.commands.settings import settings_that_count
 from segdistill.commands.versions import versions
 from segdistill.config import Config, Weighted
 from segdistill.config_io import dump_config
+from segdistill.console import counted
 from segdistill.errors import RunFolderError
-from segdistill.files import whole_lines, write_json, write_text
+from segdistill.files import json_rows, write_json, write_json_rows
 from segdistill.study.runner import TAKEN_OVER, Beginning, PlannedRun
 from segdistill.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -80,7 +81,7 @@ def _common(config: Config) -> str:
 class _Whole:
     """A beginning that can be laid: nothing of it is damaged, or of another program."""
 
-    curve: str  # lines of metrics.jsonl
+    curve: list[dict[str, Any]]  # rows of metrics.jsonl
     states: dict[Path, dict[str, Any]]  # by the checkpoint that they are to be; `last` is the last
 
 
@@ -114,11 +115,14 @@ def _read_beginning(run: PlannedRun, config: Config) -> _Whole:
     )
 
 
-def _curve_until(epoch: int, path: Path) -> str:
+def _curve_until(epoch: int, path: Path) -> list[dict[str, Any]]:
     try:
-        return "".join(line for line in whole_lines(path) if json.loads(line)["epoch"] <= epoch)
-    except (ValueError, KeyError, TypeError) as error:
+        rows = [row for row in json_rows(path) if row["epoch"] <= epoch]
+    except (KeyError, TypeError) as error:
         raise RunFolderError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    if len(rows) != epoch:
+        raise RunFolderError(f"{path} is damaged: it has {len(rows)} of {counted(epoch, 'epoch')}")
+    return rows
 
 
 def _of_this_run(config: Config, saved: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def _lay(whole: _Whole, run: PlannedRun, config: Config) -> None:
     assert run.beginning
     folder = RunFolder(run.folder)
     folder.begin(config)
-    write_text(folder.path / "metrics.jsonl", whole.curve)
+    write_json_rows(folder.path / "metrics.jsonl", whole.curve)
     told = {"source": run.beginning.source, "epochs": run.beginning.epochs}
     write_json(folder.path / TAKEN_OVER, told)
     checkpoints = folder.checkpoints(config)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 
 from rich.table import Table
 from rich.text import Text
@@ -48,7 +49,8 @@ def better_branch(scores: Mapping[str, Scores], run: Path) -> str:
         return ""
     return (
         f"{best} has {percent(branches[best])} % here, the primary {percent(scores[PRIMARY].miou)} %. A branch is a "
-        f"network, too, and may be the smaller one: tools/export.py {run} --stream all exports each and lists its cost"
+        f"network, too, and may be the smaller one: tools/export.py {quote(str(run))} --stream all exports each and "
+        "lists its cost"
     )
 
 

@@ -84,7 +84,7 @@ def load_deployed(path: Path) -> tuple[nn.Module, Deployed]:
         RunFolderError: if the file is missing, damaged or was not written by `save_deployed`.
     """
     if not path.exists():
-        raise RunFolderError(f"{path}: no such file; if the run is not finished, go on with it by --resume")
+        raise RunFolderError(f"{path}: no such file; its run makes it when it is gone on with by --resume")
     try:
         with safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}

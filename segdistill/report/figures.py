@@ -162,11 +162,12 @@ def learning_curves(comparison: Comparison) -> str | None:
     """mIoU over epochs: a line for the mean of each rung, a band from the lowest to the highest seed. Beside it
     the last third again, where rungs that started apart have come close.
 
-    None if no run is finished.
+    None if no rung has an epoch that all its runs have scored.
     """
-    if not comparison.results:
+    found = {result.rung.name: _curve(result.runs) for result in comparison.results}
+    curves = {name: curve for name, curve in found.items() if curve}
+    if not curves:
         return None
-    curves = {result.rung.name: _curve(result.runs) for result in comparison.results}
     colours = {name: _colour(comparison, name) for name in curves}
     late = {
         name: {epoch: shares for epoch, shares in curve.items() if 3 * epoch >= 2 * max(curve)}

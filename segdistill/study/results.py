@@ -59,7 +59,7 @@ class Comparison:
     @property
     def caveats(self) -> list[str]:
         """What makes a difference something else than one between methods; empty as a rule."""
-        return [*self._of_data(), *self._of_makers(), *self._of_classes()]
+        return [*self._of_data(), *self._of_makers(), *self._of_classes(), *self._of_curves()]
 
     @property
     def same_data(self) -> bool:
@@ -129,6 +129,18 @@ class Comparison:
             for result in self.results
             for reference, against in result.against.items()
             if against.unpaired
+        ]
+
+    def _of_curves(self) -> list[str]:
+        damaged = [
+            f"{result.rung.name}, seed {run.seed}"
+            for result in self.results
+            for run in result.runs
+            if not run.whole_curve
+        ]
+        return [
+            f"The learning curve of {run} lacks epochs, since its metrics.jsonl was damaged; its score is whole."
+            for run in damaged
         ]
 
     @property

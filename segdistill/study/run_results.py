@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.errors import RunFolderError
-from segdistill.files import whole_lines
+from segdistill.files import json_rows
 from segdistill.streams import ENSEMBLE, PRIMARY
 from segdistill.study.runner import TAKEN_OVER
 
@@ -28,6 +28,7 @@ class RunResult:
     iou: dict[str, float | None]  # by class; None for a class that does not occur
     submodels: dict[str, float]  # branches and ensemble
     curve: tuple[tuple[int, float], ...]  # (epoch, mIoU)
+    whole_curve: bool  # not so if metrics.jsonl was damaged
     memory_bytes: int | None  # peak while training; None where the platform does not tell
     shared_epochs: int = 0  # from the start, done by the same seed of
     shared_with: str = ""  # this rung
@@ -49,15 +50,13 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
     """
     try:
         summary = json.loads((folder / "summary.json").read_text())
-        rows = [json.loads(line) for line in whole_lines(folder / "metrics.jsonl")]
+        metrics = folder / "metrics.jsonl"
+        rows = json_rows(metrics) if metrics.is_file() else []
         if lacking := {"protocol", "processes", "device", "versions"} - set(summary):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         miou = summary["miou"]
         if miou[PRIMARY] is None:
             raise ValueError("the run has no mIoU, because no labelled pixel was scored")
-        curve = tuple((row["epoch"], float(row["val"]["miou"][PRIMARY])) for row in rows if row["val"])
-        if not curve:
-            raise ValueError("metrics.jsonl has no evaluated epoch")
         taken = folder / TAKEN_OVER
         shared: dict[str, Any] = {"epochs": 0, "source": ""}
         if taken.is_file():
@@ -70,7 +69,8 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
             best_epoch=summary["best"]["epoch"],
             iou=dict(summary["iou"]),
             submodels=submodels,
-            curve=curve,
+            curve=tuple((row["epoch"], float(row["val"]["miou"][PRIMARY])) for row in rows if row["val"]),
+            whole_curve=_is_whole(rows, steps=summary["steps"]),
             memory_bytes=summary["memory_bytes"],
             shared_epochs=shared["epochs"],
             shared_with=shared["source"].partition(",")[0],
@@ -84,6 +84,12 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
             f"{folder}: the run's summary.json or metrics.jsonl cannot be read ({type(error).__name__}: {error}); "
             "remove that folder and start the comparison again to repeat the run"
         ) from None
+
+
+def _is_whole(rows: Sequence[Mapping[str, Any]], *, steps: int) -> bool:
+    """Whether there is a row of every epoch until the last of a training's steps."""
+    epochs = [row["epoch"] for row in rows]
+    return epochs == [*range(1, len(rows) + 1)] and [row["step"] for row in rows[-1:]] == [steps]
 
 
 def read_protocol(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Many trainings as processes of their own, several at a time, with the cores divided among them."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from segdistill.cores import CORES_VARIABLE, threads_asked_for, usable_cores
 from segdistill.errors import InterruptedRunError, UserError
-from segdistill.files import whole_lines
+from segdistill.files import json_rows
 from segdistill.orphans import STUDY_VARIABLE
 from segdistill.study.rungs import Rung
 from segdistill.study.training_log import TrainingLog, how_it_ended
@@ -72,8 +71,7 @@ class PlannedRun:
     def epoch_seconds(self) -> list[float]:
         """The seconds of each epoch that is done, here or for this run; none if nobody can tell."""
         try:
-            lines = whole_lines(self.folder / "metrics.jsonl")
-            return [float(json.loads(line)["seconds"]) for line in lines]
+            return [float(row["seconds"]) for row in json_rows(self.folder / "metrics.jsonl")]
         except (OSError, ValueError, KeyError, TypeError):
             return []
 

@@ -41,7 +41,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunFolderError(
-            f"there is no checkpoint {path}; is it the folder of a run, and has that been evaluated once?"
+            f"there is no checkpoint {path}: a run leaves last.pt after its first epoch, best.pt after the first one "
+            "that is scored. Of a finished run the deployed network needs none (--weights deployed)"
         ) from None
     except Exception as error:  # torch.load raises many kinds for a damaged file
         raise RunFolderError(

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from segdistill.console import duration, progress_bar
+from segdistill.console import counted, duration, progress_bar, warn
 from segdistill.evaluation.metrics import Scores, miou_by_stream
-from segdistill.files import whole_lines, write_text
+from segdistill.files import json_rows, write_json_rows
 from segdistill.streams import PRIMARY
 from segdistill.training.diagnostics import COSINE, GRADIENT
 from segdistill.training.state import Position
@@ -148,9 +148,14 @@ class RunLog:
         """Drop what an interrupted try wrote about epochs that are now done again."""
         if not self.metrics_path.exists():
             return
-        lines = whole_lines(self.metrics_path)
-        kept = "".join(line for line in lines if json.loads(line)["epoch"] <= epoch)
-        write_text(self.metrics_path, kept)
+        kept = [row for row in json_rows(self.metrics_path) if row["epoch"] <= epoch]
+        write_json_rows(self.metrics_path, kept)
+        if lost := epoch - len(kept):
+            warn(
+                self.console,
+                f"{self.metrics_path} was damaged: it has lost {counted(lost, 'epoch')} of the {epoch} that are done. "
+                "The training is not touched by that; its learning curve begins or goes on without them",
+            )
 
 
 def plain_values(values: Mapping[str, float]) -> dict[str, float]:

@@ -53,6 +53,7 @@ def run(
         iou=dict(iou or {"sky": miou}),
         submodels=dict(submodels or {}),
         curve=((1, miou - 0.2), (2, miou + 0.01), (3, miou)),
+        whole_curve=True,
         memory_bytes=memory,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from segdistill.errors import RunFolderError
+from segdistill.report.html import comparison_page
 from segdistill.report.rows import verdict
 from segdistill.study.results import Comparison, compare_rungs
 from segdistill.study.run_results import RunResult, common_protocol, read_protocol, read_run
@@ -28,8 +29,15 @@ def result(
         iou=iou or {"sky": miou, "pole": 0.1},
         submodels={},
         curve=((1, 0.1), (2, miou)),
+        whole_curve=True,
         memory_bytes=memory,
     )
+
+
+ROWS = (
+    '{"epoch": 1, "step": 10, "val": null}',
+    '{"epoch": 2, "step": 20, "val": {"miou": {"primary": 0.3}}}',
+)
 
 
 def write_run(folder: Path, **changes: Any) -> Path:
@@ -44,10 +52,10 @@ def write_run(folder: Path, **changes: Any) -> Path:
         "device": "cpu",
         "processes": 2,
         "versions": {"segdistill": "0.1.0", "torch": "2.14"},
+        "steps": 20,
     } | changes
     (folder / "summary.json").write_text(json.dumps(summary))
-    rows = [{"epoch": 1, "val": None}, {"epoch": 2, "val": {"miou": {"primary": 0.3}}}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "metrics.jsonl").write_text("".join(f"{row}\n" for row in ROWS))
     return folder
 
 
@@ -60,6 +68,7 @@ def test_a_run_is_read_from_its_own_files(tmp_path: Path) -> None:
         iou={"sky": 0.9, "pole": None},
         submodels={"branch3": 0.4, "ensemble": 0.45},
         curve=((2, 0.3),),
+        whole_curve=True,
         memory_bytes=1000,
         device="2 x cpu",
         software=("segdistill 0.1.0", "torch 2.14"),
@@ -79,12 +88,29 @@ def test_a_damaged_run_is_named(tmp_path: Path) -> None:
         read_run(folder, seed=0)
 
 
-@pytest.mark.parametrize("metrics", ["", '{"epoch": 1, "val": null}\n', "\0\0\n", '{"epoch": 2, "v'])
-def test_a_run_without_a_learning_curve_is_named(tmp_path: Path, metrics: str) -> None:
+@pytest.mark.parametrize(
+    ("metrics", "curve"),
+    [
+        (None, ()),
+        ("", ()),
+        (f"{ROWS[0]}\n", ()),
+        (f"\0\0\n{ROWS[1]}\n", ((2, 0.3),)),
+        (f"{ROWS[0]}\n{ROWS[1][:-1]}\n", ()),
+    ],
+)
+def test_a_run_whose_learning_curve_is_damaged_keeps_its_score_and_says_so(
+    tmp_path: Path, metrics: str | None, curve: tuple[tuple[int, float], ...]
+) -> None:
     folder = write_run(tmp_path / "run")
-    (folder / "metrics.jsonl").write_text(metrics)
-    with pytest.raises(RunFolderError, match=rf"{folder}.*remove that folder"):
-        read_run(folder, seed=0)
+    (folder / "metrics.jsonl").unlink()
+    if metrics is not None:
+        (folder / "metrics.jsonl").write_text(metrics)
+    run = read_run(folder, seed=4)
+    assert (run.miou, run.curve, run.whole_curve) == (0.5, curve, False)
+    study = Comparison("x", {}, compare_rungs([(BASELINE, [run])], seconds_per_step={}), missing=())
+    (caveat,) = study.caveats
+    assert "baseline, seed 4 lacks epochs" in caveat
+    assert ("<h2>Learning curves" in comparison_page(study)) == bool(curve)
 
 
 def test_a_run_whose_best_score_is_missing_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from segdistill.training.checkpoint import load_checkpoint
 
 
 def test_a_missing_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"there is no checkpoint .*best.pt; is it the folder of a run"):
+    with pytest.raises(RunFolderError, match=r"there is no checkpoint .*best.pt: .*--weights deployed"):
         load_checkpoint(tmp_path / "best.pt")
 
 
