@@ -178,7 +178,9 @@ def test_a_training_whose_study_is_gone_does_not_go_on(tmp_path: Path) -> None:
         ROOT / "configs" / "synthetic_unet.yaml",
         "out=run",
     ]
-    gone = os.environ | {"SEGDISTILL_STUDY": "1"}  # no parent of this process
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    gone = os.environ | {"SEGDISTILL_STUDY": str(ended.pid)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=gone, timeout=120)
     assert done.returncode == INTERRUPTED, done.stderr
     assert not (tmp_path / "run" / "summary.json").exists()

@@ -208,6 +208,7 @@ print(1, flush=True)
 time.sleep(600)
 """
 TRAINING = """
+import os, signal, time
 from pathlib import Path
 from segdistill.orphans import stop_with_study
 from segdistill.training.interruption import stop_requested
@@ -217,10 +218,14 @@ with stop_requested() as stop:
     stop.wait(600)
     Path("saved").touch()
 """
+#: Its study had asked it to stop before it was killed; what it saves takes a while.
+STOPPING = TRAINING.replace("    print", "    os.kill(os.getpid(), signal.SIGTERM)\n    print").replace(
+    "    Path", "    time.sleep(3)\n    Path"
+)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see other processes")
-@pytest.mark.parametrize(("code", "saves"), [(CHILD, False), (TRAINING, True)])
+@pytest.mark.parametrize(("code", "saves"), [(CHILD, False), (TRAINING, True), (STOPPING, True)])
 def test_a_process_ends_when_the_one_that_started_it_is_gone(code: str, saves: bool, tmp_path: Path) -> None:
     command = [sys.executable, "-c", PARENT, code]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)

@@ -252,6 +252,12 @@ def test_a_finished_run_whose_network_is_gone_makes_it_anew(finished: Path, work
     scores = [json.loads((path / "summary.json").read_text())["miou"] for path in (folder, finished)]
     assert scores[0] == scores[1]
 
+    (folder / "primary.safetensors").unlink()
+    shutil.rmtree(folder / "checkpoints")
+    _, err = run("train", "tiny.yaml", "--resume", f"out={folder}", cwd=workplace, code=2)
+    assert "neither its primary.safetensors nor" in err
+    assert "--overwrite" in err
+
 
 def made_by_another_version(finished: Path, folder: Path, **changed: Any) -> None:
     """A copy of a run as an earlier torch left it before its export, with a changed state."""

@@ -18,6 +18,7 @@ from segdistill.cli import compare, evaluate, export, predict, prepare_data, tra
 from segdistill.console import new_console
 from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError
 from segdistill.memory import memory_told
+from segdistill.orphans import STOPPING
 
 USER_ERROR, INTERRUPTED = 2, 130
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
@@ -78,6 +79,7 @@ def _termination_as_interruption() -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        STOPPING.set()
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, interrupt)

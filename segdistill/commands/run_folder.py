@@ -64,10 +64,8 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end, and its network is there: scores alone are written before the export, which
-        may fail.
-        """
-        return self.summary.is_file() and self.load_summary()["onnx"] is not None and self.primary.is_file()
+        """Whether the run came to its end: scores alone are written before the export, which may fail."""
+        return self.summary.is_file() and self.load_summary()["onnx"] is not None
 
     def load_summary(self) -> dict[str, Any]:
         """Raises RunFolderError if the run has no scores yet, or the file is damaged."""

@@ -21,6 +21,7 @@ from segdistill.commands.versions import differences
 from segdistill.config import Config
 from segdistill.console import new_console, warn
 from segdistill.data.loading import EvalItem
+from segdistill.errors import RunFolderError
 from segdistill.evaluation.evaluator import evaluate
 from segdistill.evaluation.metrics import Scores
 from segdistill.evaluation.predictors import MultiBranchPredictor
@@ -49,14 +50,30 @@ def train(config: Config, *, overwrite: bool, console: Console) -> None:
     """
     folder = RunFolder(config.run_folder)
     folder.check(config, overwrite=overwrite)
-    if config.train.resume and folder.finished:
-        console.print(f"{folder.path} holds a finished run; nothing is left to do")
-        return
+    if config.train.resume and folder.scored:
+        if folder.finished and folder.primary.is_file():
+            console.print(f"{folder.path} holds a finished run; nothing is left to do")
+            return
+        refuse_without_checkpoint(config, folder)
     fabric = build_fabric(config)
     if fabric.device.type == "cpu":
         keep_freed_memory()
     with launched(fabric, to_save_memory=_TO_SAVE_MEMORY):
         _train(config, folder, fabric, console=console if fabric.is_global_zero else new_console(quiet=True))
+
+
+def refuse_without_checkpoint(config: Config, folder: RunFolder) -> None:
+    """A trained run makes the files that it lacks from its last checkpoint; without one it would be trained anew.
+
+    Raises:
+        RunFolderError: if there is none.
+    """
+    last = folder.checkpoints(config).last
+    if not last.is_file():
+        raise RunFolderError(
+            f"{folder.path} holds a run that came to its end, and neither its {folder.primary.name} nor {last} to make "
+            "it from: train it anew by --overwrite, or in another folder by out=DIR"
+        )
 
 
 def _train(config: Config, folder: RunFolder, fabric: Fabric, *, console: Console) -> None:

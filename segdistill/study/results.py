@@ -139,7 +139,7 @@ class Comparison:
             if not run.whole_curve
         ]
         return [
-            f"The learning curve of {run} lacks epochs, since its metrics.jsonl was damaged; its score is whole."
+            f"The learning curve of {run} lacks epochs, since its metrics.jsonl is damaged or gone; its score is whole."
             for run in damaged
         ]
 

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from segdistill.errors import InterruptedRunError
+from segdistill.orphans import STOPPING
 
 Item = TypeVar("Item")
 
@@ -30,6 +31,7 @@ def stop_requested() -> Iterator[threading.Event]:
 
     def request(number: int, frame: FrameType | None) -> None:
         stop.set()
+        STOPPING.set()
         signal.signal(number, previous[signal.Signals(number)])
 
     if threading.current_thread() is threading.main_thread():

@@ -148,7 +148,8 @@ class RunLog:
         """Drop what an interrupted try wrote about epochs that are now done again."""
         if not self.metrics_path.exists():
             return
-        kept = [row for row in json_rows(self.metrics_path) if row["epoch"] <= epoch]
+        rows = {row.get("epoch"): row for row in json_rows(self.metrics_path)}
+        kept = [rows[done] for done in range(1, epoch + 1) if done in rows]
         write_json_rows(self.metrics_path, kept)
         if lost := epoch - len(kept):
             warn(
