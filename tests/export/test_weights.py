@@ -133,7 +133,7 @@ def test_saving_leaves_the_network_alone(primary: nn.Module, tmp_path: Path) -> 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(
-        RunFolderError, match=r"none\.safetensors: no such file; .* go on with it by --resume"
+        RunFolderError, match=r"none\.safetensors: no such file; its run makes it .* by --resume"
     ):
         load_deployed(tmp_path / "none.safetensors")
 
