@@ -83,6 +83,7 @@ def test_every_option_that_names_a_path_may_look_like_an_override() -> None:
     [
         ("predict run photos --out x a=1", "unrecognized arguments: a=1"),
         ("train c.yaml --seed 3", "unrecognized arguments: --seed"),
+        ("train c.yaml --resume --overwrite", "argument --overwrite: not allowed with argument --resume"),
         ("compare c.yaml --seeds x", "argument --seeds: 'x' should be a whole number of at least 0"),
         ("compare c.yaml --jobs 0", "argument --jobs: '0' should be a whole number of at least 1"),
         ("compare c.yaml --kinds basline", "invalid choice: 'basline'"),

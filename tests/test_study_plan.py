@@ -316,6 +316,17 @@ def test_steps_are_not_timed_where_nothing_is_measured_against_anything(
     start(tmp_path, kinds=["baseline"], said=io.StringIO())
 
 
+def test_the_command_that_makes_a_missing_file_can_be_pasted(tmp_path: Path) -> None:
+    run, _ = plan(tmp_path / "a study").planned
+    finish(run)
+    write_text(run.folder / "summary.json", json.dumps(FINISHED | {"onnx": None}))
+    run.log.start()
+    write_text(run.log.path, run.log.path.read_text() + "error: no room\n")
+    said = io.StringIO()
+    start(tmp_path / "a study", kinds=["baseline"], said=said)
+    assert f"segdistill train '{run.settings_file}' --resume" in " ".join(said.getvalue().split())
+
+
 def test_nobody_waits_for_what_failed(tmp_path: Path) -> None:
     runs = plan(tmp_path, "train.epochs=12").planned
     for run in runs:
