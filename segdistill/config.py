@@ -306,7 +306,8 @@ class TrainConfig(Section):
         None  # per step; then the average is what is deployed
     )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: PositiveInt | Literal["auto"] = "auto"  # processes; auto: every GPU, or one CPU process
+    # Processes. auto: one on a CPU, else as many GPUs as share a batch out evenly, two images or more to each.
+    devices: PositiveInt | Literal["auto"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: Bool = True  # 1.3 to 1.5 times faster on CPU
     eval_every: PositiveInt = 1  # epochs between evaluations; the last epoch is always evaluated
@@ -338,6 +339,12 @@ class TrainConfig(Section):
                 f"train.batch_size={self.batch_size} cannot be shared out evenly to {processes} processes; "
                 f"use a multiple, e.g. {math.ceil(self.batch_size / processes) * processes}, or other train.devices"
             )
+
+    def most_processes(self, available: int) -> int:
+        """How many of the available devices share a batch out evenly, with two images or more for each: the batch
+        norm of one image knows nothing of the others."""
+        shares = (count for count in range(2, available + 1) if self.batch_size % count == 0)
+        return max((count for count in shares if self.batch_size >= 2 * count), default=1)
 
 
 class ExportConfig(Section):

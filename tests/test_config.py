@@ -284,6 +284,28 @@ def test_a_batch_is_shared_out_evenly() -> None:
         config.train.refuse_uneven_shares(3)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "available", "processes"),
+    [
+        (4, 0, 1),
+        (4, 1, 1),
+        (4, 8, 2),
+        (8, 3, 2),
+        (8, 4, 4),
+        (8, 8, 4),
+        (9, 4, 3),
+        (2, 2, 1),
+        (7, 8, 1),
+        (1, 4, 1),
+    ],
+)
+def test_so_many_devices_get_an_even_share_of_two_images(
+    batch_size: int, available: int, processes: int
+) -> None:
+    config = validate_config({"name": "a", "train": {"batch_size": batch_size}}, source="test")
+    assert config.train.most_processes(available) == processes
+
+
 def test_logits_are_compared_where_branches_have_them() -> None:
     coarse = {"branches": {"stride": 4}, "grid_stride": 2}
     with pytest.raises(ConfigError, match=r"method\.grid_stride is 2.*method\.branches\.stride \(4\)"):

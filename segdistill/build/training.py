@@ -1,9 +1,11 @@
 """Device, optimisers, the state a run begins with, the loop's settings."""
 
 import copy
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy, Strategy
 
 from segdistill.build.datasets import build_normalisation, training_size
@@ -52,7 +54,7 @@ def build_fabric(config: Config) -> Fabric:
     """Device, precision and processes."""
     train = config.train
     accelerator, on_cpu = train.accelerator, trains_on_cpu(train)
-    devices = (1 if on_cpu else "auto") if train.devices == "auto" else train.devices
+    devices = devices_of(train)
     strategy: str | Strategy = "auto"
     if devices != 1 and (on_cpu or torch.cuda.device_count() > 1):
         # Branches may have no weight yet or any more, and some encoders hold stages that smp never runs.
@@ -71,6 +73,28 @@ def build_fabric(config: Config) -> Fabric:
             f"train.accelerator={accelerator}, train.devices={train.devices}, train.precision={train.precision} "
             f"cannot be had on this machine: {error}"
         ) from None
+
+
+def devices_of(train: TrainConfig) -> int | Literal["auto"]:
+    """How many processes Fabric is to start; "auto" leaves it to torchrun or Slurm where they started this one."""
+    if train.devices != "auto":
+        return train.devices
+    if trains_on_cpu(train):
+        return 1
+    if TorchElasticEnvironment.detect() or SLURMEnvironment.detect():
+        return "auto"
+    return train.most_processes(torch.cuda.device_count())
+
+
+def idle_gpus(train: TrainConfig) -> str | None:
+    """What to say of GPUs that a training leaves alone without being told to."""
+    processes, gpus = devices_of(train), torch.cuda.device_count()
+    if train.devices != "auto" or processes == "auto" or trains_on_cpu(train) or processes >= gpus:
+        return None
+    return (
+        f"train.devices=auto takes {processes} of {gpus} GPUs: train.batch_size={train.batch_size} does not give more "
+        f"of them an even share of two images or more; train.batch_size={2 * gpus} would"
+    )
 
 
 def build_state(config: Config, fabric: Fabric, *, total_steps: int) -> TrainState:

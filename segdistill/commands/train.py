@@ -9,7 +9,13 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from segdistill.build.datasets import training_size
-from segdistill.build.training import build_fabric, build_loop_settings, build_state, slow_precision
+from segdistill.build.training import (
+    build_fabric,
+    build_loop_settings,
+    build_state,
+    idle_gpus,
+    slow_precision,
+)
 from segdistill.build.training_data import TrainingData, build_training_data
 from segdistill.commands.data_drift import note_images
 from segdistill.commands.deploy import count_parameters, deploy
@@ -193,8 +199,9 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
     console.print(_parameters(state))
     if config.model.weights and not state.position.step:
         console.print(_first_weights(config, state))
-    if slow := slow_precision(config.train):
-        warn(console, slow)
+    for remark in (slow_precision(config.train), idle_gpus(config.train)):
+        if remark:
+            warn(console, remark)
     if idle := settings_without_effect(config):
         settings = ", ".join(f"{key}={value}" for key, value in idle.items())
         console.print(
