@@ -7,8 +7,8 @@ from torch import nn
 
 from segdistill.config import Architecture
 from segdistill.data.taxonomy import CAMVID
-from segdistill.data.transforms import Normalisation
 from segdistill.export.description import Description
+from segdistill.normalisation import Normalisation
 
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 NORMALISATION = Normalisation((0.5, 0.4, 0.3), (0.25, 0.5, 0.75))

@@ -16,8 +16,8 @@ from segdistill.build.datasets import build_normalisation
 from segdistill.build.network import build_net
 from segdistill.config import Config
 from segdistill.config_io import load_config
-from segdistill.data.transforms import Normalisation
 from segdistill.export.weights import load_deployed
+from segdistill.normalisation import Normalisation
 from tests.program import TINY, run, write_config
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)

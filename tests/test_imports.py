@@ -19,9 +19,11 @@ LEAVES = {
         "given_model",
         "locks",
         "memory",
+        "normalisation",
         "orphans",
         "processes",
         "resolution",
+        "run_summary",
         "seeds",
         "streams",
     )

@@ -26,10 +26,11 @@ from segdistill.commands import predict as predict_command
 from segdistill.config import Config
 from segdistill.config_io import dump_config
 from segdistill.data.files import read_image, read_mask
-from segdistill.data.transforms import EvalTransform, Normalisation
+from segdistill.data.transforms import EvalTransform
 from segdistill.data.video import Video, write_video
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.files import write_atomically
+from segdistill.normalisation import Normalisation
 from segdistill.report.overlay import legend_entries, with_legend
 from segdistill.training.checkpoint import save_checkpoint
 

@@ -92,7 +92,7 @@ def test_primary_safetensors_is_a_plain_smp_model(finished: Path) -> None:
     plain = smp.create_model(metadata["arch"], **metadata["keywords"])
     plain.load_state_dict(load_file(path), strict=True)
     checkpoint = torch.load(finished / "checkpoints" / "last.pt", weights_only=True)
-    trained = checkpoint["state"]["ensemble"]["module"]
+    trained = checkpoint["state"]["learner"]["module"]
     for name, tensor in plain.state_dict().items():
         assert torch.equal(tensor, trained[f"primary.{name}"]), name
     assert metadata["class_names"][0] == "sky"
@@ -267,8 +267,8 @@ def made_by_another_version(finished: Path, folder: Path, **changed: Any) -> Non
     last = folder / "checkpoints" / "last.pt"
     content = torch.load(last, weights_only=True)
     content["versions"]["torch"] = "2.0"
-    content["state"]["position"]["programs"] = []  # as a program left it that did not note them
-    content["state"]["ensemble"] |= changed
+    content["state"]["position"]["programs"] = [content["versions"]]
+    content["state"]["learner"] |= changed
     torch.save(content, last)
 
 

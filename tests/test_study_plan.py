@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from summaries import SUMMARY
 
 from segdistill.build.splits import build_splits, data_hash
 from segdistill.commands.compare import (
@@ -30,18 +31,6 @@ from segdistill.study.rungs import Rung
 from segdistill.study.runner import Failure, PlannedRun
 
 SYNTHETIC = Path(__file__).parents[1] / "configs" / "synthetic_unet.yaml"
-FINISHED = {
-    "miou": {"primary": 0.5, "branches": {}, "ensemble": None},
-    "best": {"epoch": 1, "miou": 0.5},
-    "iou": {"sky": 0.5},
-    "memory_bytes": 100,
-    "protocol": {"split": "val"},
-    "device": "cpu",
-    "processes": 1,
-    "versions": {"segdistill": "0.1.0"},
-    "steps": 10,
-    "onnx": {},
-}
 EPOCH = {"epoch": 1, "step": 10, "seconds": 2.0, "val": {"miou": {"primary": 0.5}}}
 
 
@@ -59,7 +48,7 @@ def finish(run: PlannedRun) -> None:
     """As a training that came to its end leaves it."""
     write_text(run.folder / "config.yaml", run.settings)
     write_text(run.folder / "metrics.jsonl", json.dumps(EPOCH) + "\n")
-    write_text(run.folder / "summary.json", json.dumps(FINISHED))
+    write_text(run.folder / "summary.json", json.dumps(SUMMARY))
     write_text(run.folder / "primary.safetensors", "")
 
 
@@ -122,10 +111,9 @@ def test_what_could_not_be_compared_with_the_finished_runs_is_not_trained(tmp_pa
     console = new_console(file=io.StringIO())
     first = study.planned[0]
     finish(first)
-    refuse_other_data(study, console=console)  # of an older version, which does not say what it had
     now = data_hash(build_splits(study.base, ("train", "val"), console=console))
     for known, same in ((now, True), ("0123456789", False)):
-        write_json(first.folder / "summary.json", FINISHED | {"data": {"hash": known}})
+        write_json(first.folder / "summary.json", SUMMARY | {"data": SUMMARY["data"] | {"hash": known}})
         if same:
             refuse_other_data(study, console=console)
     with pytest.raises(
@@ -319,7 +307,7 @@ def test_steps_are_not_timed_where_nothing_is_measured_against_anything(
 def test_the_command_that_makes_a_missing_file_can_be_pasted(tmp_path: Path) -> None:
     run, _ = plan(tmp_path / "a study").planned
     finish(run)
-    write_text(run.folder / "summary.json", json.dumps(FINISHED | {"onnx": None}))
+    write_text(run.folder / "summary.json", json.dumps(SUMMARY | {"onnx": None}))
     run.log.start()
     write_text(run.log.path, run.log.path.read_text() + "error: no room\n")
     said = io.StringIO()

@@ -13,15 +13,16 @@ from segdistill.data.samples import Samples
 from segdistill.data.statistics import class_odds, image_shares
 from segdistill.data.transforms import (
     EvalTransform,
-    Normalisation,
     StillAnImage,
     TrainTransform,
     crop_to,
     named_transforms,
+    normalising,
     train_transforms,
 )
 from segdistill.errors import ConfigError
-from segdistill.models.primary import colour_statistics, weight_file
+from segdistill.models.primary import expected_normalisation, weight_file
+from segdistill.normalisation import Normalisation
 
 MAX_WORKERS = 8
 _RESIZING = re.compile("Size|Resize|Scale")  # in the names of Albumentations' transforms
@@ -32,10 +33,8 @@ def build_normalisation(config: Config) -> Normalisation:
     data, model = config.data, config.model
     if data.mean is not None and data.std is not None:
         return Normalisation(data.mean, data.std)
-    return Normalisation(
-        *colour_statistics(
-            encoder=model.encoder, encoder_weights=model.encoder_weights, weights=model.weights
-        )
+    return expected_normalisation(
+        encoder=model.encoder, encoder_weights=model.encoder_weights, weights=model.weights
     )
 
 
@@ -80,7 +79,7 @@ def build_train_dataset(config: Config, split: CheckedSplit) -> TrainDataset:
         except ValueError as error:
             raise ConfigError(f"data.augment.custom: {error}") from None
         transforms += [StillAnImage(), *crop_to(training_size(config), ignore_index=ignore_index)]
-    transforms.append(build_normalisation(config).transform())
+    transforms.append(normalising(build_normalisation(config)))
     dataset = TrainDataset(samples, TrainTransform(transforms, seed=config.seed))
     dataset[Place(epoch=0, index=0)]  # what always fails should not wait for the first step
     return dataset

@@ -9,7 +9,6 @@ from segmentation_models_pytorch.base import SegmentationModel
 from segdistill.build.datasets import training_size
 from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config, FeatureConfig
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import ConfigError, first_line
 from segdistill.export.weights import Deployed
 from segdistill.memory import is_out_of_memory
@@ -17,6 +16,7 @@ from segdistill.models.multi_branch import BranchSpec, MultiBranchNet
 from segdistill.models.primary import build_primary, input_multiple, smp_keywords
 from segdistill.models.reparam import expand
 from segdistill.models.taps import TapMap, decoder_map_path, survey
+from segdistill.normalisation import Normalisation
 from segdistill.seeds import stream_seed
 
 

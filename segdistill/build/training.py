@@ -13,12 +13,12 @@ from segdistill.build.network import build_net
 from segdistill.build.objective import build_discriminator, build_objective
 from segdistill.build.splits import build_taxonomy, check_class_weights
 from segdistill.config import Config, TrainConfig, ViewsConfig
-from segdistill.data.transforms import Normalisation
 from segdistill.data.views import StrongViews
 from segdistill.errors import ConfigError, first_line
 from segdistill.losses.terms import Adversarial
 from segdistill.models.multi_branch import MultiBranchNet
 from segdistill.models.primary import input_multiple
+from segdistill.normalisation import Normalisation
 from segdistill.processes import in_turn
 from segdistill.resolution import pad_to_multiple
 from segdistill.training.ema import Ema

@@ -158,11 +158,11 @@ def refuse_other_data(study: Study, *, console: Console) -> None:
         DataError: naming a finished run; or for what is wrong with the data.
     """
     trained = [(run, read_run(run.folder, seed=run.seed).data_hash) for run in study.finished]
-    if not any(known for _, known in trained):
+    if not trained:
         return
     with console.status("looking whether the data are those of the finished runs"):
         now = data_hash(build_splits(study.base, ("train", "val"), console=new_console(quiet=True)))
-    if others := [(run, known) for run, known in trained if known not in (None, now)]:
+    if others := [(run, known) for run, known in trained if known != now]:
         run, known = others[0]
         raise DataError(
             f"the data are not those of {counted(len(others), 'finished run')}, e.g. {run.name} (hash {known}, now "

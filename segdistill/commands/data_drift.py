@@ -60,7 +60,7 @@ def other_labels(folder: RunFolder, split: str, split_hash: str | None) -> str:
         split: of the run's own data.
         split_hash: see `data_hash`, of the split as it is now; None if it has no labels.
     """
-    then = folder.load_summary().get("data", {}).get("splits", {}).get(split) if folder.scored else None
+    then = folder.load_summary().data.splits.get(split) if folder.scored else None
     if None in (then, split_hash) or then == split_hash:
         return ""
     return (

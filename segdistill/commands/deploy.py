@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,12 +19,12 @@ from segdistill.commands.versions import in_their_order
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.console import warn
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import ExportError
 from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.export.weights import Deployed, save_deployed
 from segdistill.files import write_json
 from segdistill.resolution import pad_to_multiple
+from segdistill.run_summary import BestEpoch, RunSummary, Seconds, TrainedData
 from segdistill.streams import PRIMARY
 from segdistill.training.state import TrainState
 
@@ -41,13 +40,13 @@ def deploy(
 ) -> None:
     """Take the primary out of the trained network, write it, prove the ONNX file, sum the run up."""
     primary = state.scored_net.deploy().cpu().to(memory_format=torch.contiguous_format).eval()
-    assert state.position.normalisation, "known since the first step"
-    fed = Normalisation(*state.position.normalisation)
-    deployed = build_deployed(config, primary, normalisation=fed)
+    normalisation = state.position.normalisation
+    assert normalisation, "known since the first step"
+    deployed = build_deployed(config, primary, normalisation=normalisation)
     save_deployed(folder.primary, primary, deployed)
     summary = summary_of(config, state, scores, primary, deployed, data)
     # Scores first: an export that fails must not cost them.
-    write_json(folder.summary, summary)
+    write_json(folder.summary, summary.model_dump())
     console.print(stream_table(scores, deployed.taxonomy.names))
     trained = Trained(PRIMARY, primary, deployed, config, score_in(summary, PRIMARY))
     exported = export_of_some_size(
@@ -56,9 +55,9 @@ def deploy(
     if hint := better_branch(scores, folder.path):
         console.print(hint)
     onnx = {"bytes": os.path.getsize(folder.onnx), **exported.check.parity.as_dict()}
-    write_json(folder.summary, summary | {"onnx": onnx})
+    write_json(folder.summary, summary.model_copy(update={"onnx": onnx}).model_dump())
     console.print(
-        f"deployed: {summary['parameters'] / 1e6:.2f} M parameters, {summary['macs'] / 1e9:.2f} GMACs at "
+        f"deployed: {summary.parameters / 1e6:.2f} M parameters, {summary.macs / 1e9:.2f} GMACs at "
         f"{deployed.size[0]}x{deployed.size[1]}; {folder.primary.name}, {folder.onnx.name} and "
         f"{folder.summary.name} in {folder.path}",
     )
@@ -71,33 +70,31 @@ def summary_of(
     primary: nn.Module,
     deployed: Deployed,
     data: TrainingData,
-) -> dict[str, Any]:
-    """What `summary.json` says of a run before its network is exported."""
+) -> RunSummary:
+    """What there is to say of a run before its network is exported."""
     position = state.position
-    by_class = scores[PRIMARY].as_dict(deployed.taxonomy.names)
-    return {
-        "name": config.name,
-        "method": config.method.kind,
-        "seed": config.seed,
-        "first_weights": position.first_weights,
-        "miou": miou_by_stream(scores),
-        **{key: value for key, value in by_class.items() if key != "miou"},
-        "best": {"epoch": position.best_epoch, "miou": position.best_miou},
-        "parameters": count_parameters(primary),
-        "macs": count_macs(primary, deployed),
-        "seconds": {
-            "training": round(position.seconds, 3),
-            "per_step": round(position.seconds / position.step, 5),
-        },
-        "memory_bytes": position.memory_bytes,
-        "steps": position.step,
-        "onnx": None,
-        "versions": in_their_order(position.programs),
-        "device": state.fabric.device.type,
-        "processes": state.fabric.world_size,
-        "data": {"training_images": data.training_images, "hash": data.hash, "splits": data.split_hashes},
-        "protocol": protocol(config, split="val", images=len(data.val)),
-    }
+    of_primary = scores[PRIMARY].as_dict(deployed.taxonomy.names)
+    return RunSummary(
+        name=config.name,
+        method=config.method.kind,
+        seed=config.seed,
+        first_weights=position.first_weights,
+        **of_primary | {"miou": miou_by_stream(scores)},
+        best=BestEpoch(epoch=position.best_epoch, miou=position.best_miou),
+        parameters=count_parameters(primary),
+        macs=count_macs(primary, deployed),
+        seconds=Seconds(
+            training=round(position.seconds, 3), per_step=round(position.seconds / position.step, 5)
+        ),
+        memory_bytes=position.memory_bytes,
+        steps=position.step,
+        onnx=None,
+        versions=in_their_order(position.programs),
+        device=state.fabric.device.type,
+        processes=state.fabric.world_size,
+        data=TrainedData(training_images=data.training_images, hash=data.hash, splits=data.split_hashes),
+        protocol=protocol(config, split="val", images=len(data.val)),
+    )
 
 
 def export_of_some_size(file: Path, trained: Trained, split: Split, *, console: Console) -> Exported:

@@ -37,9 +37,11 @@ def not_to_go_on_from(folder: RunFolder, saved: Mapping[str, Any] | None, data_h
         saved: see `saved_checkpoint`; None for a run that begins.
         data_hash: of the data as they are now.
     """
-    position = saved["state"].get("position", {}) if saved else {}
-    then = position.get("data_hash")
-    if then in (None, data_hash) or position["batch"] or not (folder.path / TAKEN_OVER).is_file():
+    if saved is None or not (folder.path / TAKEN_OVER).is_file():
+        return ""
+    position = saved["state"]["position"]
+    then = position["data_hash"]
+    if then == data_hash or position["batch"]:
         return ""
     taken = json.loads((folder.path / TAKEN_OVER).read_text())
     if taken["epochs"] != position["epoch"]:
@@ -81,8 +83,7 @@ def go_on(
     else:
         _load(folder, state, saved, folder.checkpoints(config).last, data_hash=data_hash)
         position = state.position
-    normalisation = build_normalisation(config)
-    position.normalisation = (normalisation.mean, normalisation.std)
+    position.normalisation = build_normalisation(config)
     position.data_hash = data_hash
     now = versions()
     if now not in position.programs[-1:]:
@@ -101,8 +102,7 @@ def _load(
             f"{path} does not fit the networks that this version of the program makes "
             f"({first_line(error)}); it was made with {makers}. Resume with those, or start anew {_ANEW}"
         ) from None
-    state.position.programs = state.position.programs or [saved["versions"]]
-    if state.position.data_hash not in (None, data_hash):
+    if state.position.data_hash != data_hash:
         raise RunFolderError(
             f"{folder.path} was trained on other data (hash {state.position.data_hash}, now {data_hash}, of the "
             "images' names and the labels' pixels): images were added or removed, or labels changed, since. Put "

@@ -1,12 +1,10 @@
 """The folder of a run: what lies where, and whether a run may start in it."""
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from segdistill.commands.settings import changes_that_count, refuse_what_counts
 from segdistill.commands.versions import versions
@@ -16,6 +14,7 @@ from segdistill.errors import ConfigError, RunFolderError
 from segdistill.files import expanded, write_text
 from segdistill.given_model import CONFIG, PRIMARY_WEIGHTS, refuse_no_run
 from segdistill.locks import alone_in
+from segdistill.run_summary import SUMMARY, RunSummary
 from segdistill.study.runner import TAKEN_OVER
 from segdistill.training.checkpoint import Checkpoints
 
@@ -23,7 +22,7 @@ from segdistill.training.checkpoint import Checkpoints
 #: among it, but replaced: it says that the folder is a run's, also if a run is killed while it clears the folder.
 _WRITTEN = (
     "metrics.jsonl",
-    "summary.json",
+    SUMMARY,
     "images_*.txt",
     TAKEN_OVER,
     "primary*.onnx",
@@ -47,7 +46,7 @@ class RunFolder:
 
     @property
     def summary(self) -> Path:
-        return self.path / "summary.json"
+        return self.path / SUMMARY
 
     @property
     def primary(self) -> Path:
@@ -65,23 +64,20 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end: scores alone are written before the export, which may fail."""
-        return self.summary.is_file() and self.load_summary()["onnx"] is not None
+        return self.summary.is_file() and self.load_summary().onnx is not None
 
-    def load_summary(self) -> dict[str, Any]:
+    def load_summary(self) -> RunSummary:
         """Raises RunFolderError if the run has no scores yet, or the file is damaged."""
         if not self.summary.is_file():
             raise RunFolderError(
                 f"{self.path} has no {self.summary.name}: the run is not finished; --resume it"
             )
         try:
-            summary = json.loads(self.summary.read_text())
-            if not {"miou", "protocol", "onnx"} <= set(summary):
-                raise ValueError("keys are missing")
-        except (ValueError, TypeError):
+            return RunSummary.read(self.summary)
+        except ValueError as error:
             raise RunFolderError(
-                f"{self.summary} is damaged; remove it and resume the run, or remove {self.path}"
+                f"{self.summary} is damaged ({error}); remove it and resume the run, or remove {self.path}"
             ) from None
-        return summary
 
     def checkpoints(self, config: Config) -> Checkpoints:
         return Checkpoints(self.path / "checkpoints", dump_config(config), versions())

@@ -7,19 +7,19 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from segdistill.build.datasets import build_normalisation
 from segdistill.build.network import build_net
 from segdistill.build.splits import build_taxonomy
 from segdistill.commands.protocol import weights_in_words
 from segdistill.commands.run_folder import RunFolder
 from segdistill.config import Config
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import RunFolderError
 from segdistill.evaluation.predictors import MultiBranchPredictor, PlainPredictor
 from segdistill.export.graphs import BranchStream
 from segdistill.export.weights import Deployed, load_deployed
 from segdistill.models.multi_branch import MultiBranchNet, branch_name
 from segdistill.models.primary import input_multiple
+from segdistill.normalisation import Normalisation
+from segdistill.run_summary import RunSummary
 from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.state import LEARNER_KEY
@@ -74,10 +74,9 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
     return trained
 
 
-def score_in(summary: Mapping[str, Any], stream: str) -> dict[str, Any]:
+def score_in(summary: RunSummary, stream: str) -> dict[str, Any]:
     """What the run's summary says of a stream, as it stands in the exported files."""
-    of_streams = {PRIMARY: summary["miou"]["primary"], **summary["miou"]["branches"]}
-    return {"miou": of_streams[stream], "of": "the network in torch", "protocol": summary["protocol"]}
+    return {"miou": summary.miou.of(stream), "of": "the network in torch", "protocol": summary.protocol}
 
 
 def refuse_other_classes(folder: RunFolder, config: Config, deployed: Deployed) -> None:
@@ -94,7 +93,7 @@ class SavedNet(NamedTuple):
 
     net: MultiBranchNet
     epoch: int  # after which it was saved, from 1
-    normalisation: Normalisation | None  # of its images; None in a checkpoint of an older version
+    normalisation: Normalisation  # of its images
 
 
 def load_saved_net(folder: RunFolder, config: Config, *, which: Literal["last", "best"]) -> SavedNet:
@@ -131,14 +130,11 @@ def load_predictor(folder: RunFolder, config: Config, *, weights: Weights, devic
         return Loaded(
             plain, deployed.normalisation, f"{weights_in_words(config, config.export.weights)} (deployed)"
         )
-    finished = load_deployed(folder.primary)[1] if folder.primary.is_file() else None
-    if finished:
-        refuse_other_classes(folder, config, finished)
+    if folder.primary.is_file():
+        refuse_other_classes(folder, config, load_deployed(folder.primary)[1])
     net, epoch, normalisation = load_saved_net(folder, config, which=weights)
     predictor = MultiBranchPredictor(net, multiple=input_multiple(net.primary), device=device)
     words = weights_in_words(config, weights, so_far=None if folder.scored else epoch)
-    if normalisation is None:
-        normalisation = finished.normalisation if finished else build_normalisation(config)
     return Loaded(predictor, normalisation, words)
 
 
@@ -148,21 +144,14 @@ def without_first_weights(config: Config) -> Config:
     return config.model_copy(update={"model": bare})
 
 
-def saved_normalisation(checkpoint: dict[str, Any]) -> Normalisation | None:
-    """The normalisation of the images that its networks learnt from; None if an older version wrote it, which did not
-    say.
-    """
-    known = checkpoint["state"].get("position", {}).get("normalisation")
-    return Normalisation(*map(tuple, known)) if known else None
+def saved_normalisation(checkpoint: dict[str, Any]) -> Normalisation:
+    """The normalisation of the images that a checkpoint's networks learnt from."""
+    return Normalisation(*checkpoint["state"]["position"]["normalisation"])
 
 
 def as_it_began(config: Config, checkpoint: dict[str, Any]) -> Config:
-    """The configuration to resume by: no first weights, normalisation from the checkpoint.
-
-    Raises:
-        WeightsError: if it is of an older version, and the file of its first weights cannot be read.
-    """
-    found = saved_normalisation(checkpoint) or build_normalisation(config)
+    """The configuration to resume by: no first weights, normalisation from the checkpoint."""
+    found = saved_normalisation(checkpoint)
     fed = config.data.model_copy(update={"mean": found.mean, "std": found.std})
     return without_first_weights(config).model_copy(update={"data": fed})
 

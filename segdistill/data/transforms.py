@@ -5,7 +5,6 @@ import inspect
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import albumentations as A
@@ -14,21 +13,15 @@ import numpy as np
 from albumentations.core.transforms_interface import BasicTransform
 
 from segdistill.data.samples import LabelledImage
+from segdistill.normalisation import Normalisation
 
 # Loader processes are the parallelism here; OpenCV's own threads would fight with them and with torch.
 cv2.setNumThreads(0)
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation per RGB channel on the 0..1 scale; they belong to the encoder's weights."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def transform(self) -> A.Normalize:
-        """uint8 (H, W, 3) -> float32 (H, W, 3)"""
-        return A.Normalize(mean=self.mean, std=self.std, max_pixel_value=255.0)
+def normalising(how: Normalisation) -> A.Normalize:
+    """uint8 (H, W, 3) -> float32 (H, W, 3)"""
+    return A.Normalize(mean=how.mean, std=how.std, max_pixel_value=255.0)
 
 
 class TrainTransform:
@@ -72,7 +65,7 @@ class EvalTransform:
 
     def __init__(self, *, size: tuple[int, int], normalisation: Normalisation) -> None:
         self.size = size
-        self._normalise = normalisation.transform()
+        self._normalise = normalising(normalisation)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> (h, w, 3) float32"""

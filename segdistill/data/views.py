@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segdistill.data.loading import Batch
-from segdistill.data.transforms import Normalisation
+from segdistill.normalisation import Normalisation
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from segdistill.data.loading import to_tensor
-from segdistill.data.transforms import EvalTransform, Normalisation
+from segdistill.data.transforms import EvalTransform
 from segdistill.evaluation.predictors import StreamLogits
+from segdistill.normalisation import Normalisation
 from segdistill.resolution import upsample
 
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from segdistill.data.taxonomy import Taxonomy
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import ExportError
 from segdistill.export.feed import from_values, to_values
+from segdistill.normalisation import Normalisation
 
 Input = Literal["tensor", "image"]
 Layout = Literal["nchw", "nhwc"]

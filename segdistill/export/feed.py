@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segdistill.data.taxonomy import Taxonomy
-from segdistill.data.transforms import Normalisation
+from segdistill.normalisation import Normalisation
 
 
 def to_values(taxonomy: Taxonomy, normalisation: Normalisation) -> dict[str, Any]:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segdistill.data.transforms import Normalisation
 from segdistill.export.description import Fit, Layout
 from segdistill.models.multi_branch import MultiBranchNet
+from segdistill.normalisation import Normalisation
 from segdistill.resolution import upsample
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from segdistill.data.loading import to_tensor
-from segdistill.data.transforms import EvalTransform, Normalisation
+from segdistill.data.transforms import EvalTransform
 from segdistill.evaluation.predictors import StreamLogits
 from segdistill.export.onnx_file import Prediction
+from segdistill.normalisation import Normalisation
 from segdistill.resolution import resized_argmax
 
 

@@ -13,10 +13,10 @@ from safetensors.torch import save as as_bytes
 from torch import nn
 
 from segdistill.data.taxonomy import Taxonomy
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import RunFolderError, first_line
 from segdistill.export.feed import from_values, to_values
 from segdistill.files import write_atomically
+from segdistill.normalisation import Normalisation
 
 
 @dataclass(frozen=True)

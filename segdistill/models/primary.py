@@ -10,13 +10,8 @@ from segmentation_models_pytorch.base import SegmentationModel
 
 from segdistill.errors import WeightsError, first_line
 from segdistill.models.bundled import WITHOUT, bundled_lite0
-from segdistill.models.weight_files import (
-    IMAGENET,
-    ColourStatistics,
-    WeightFile,
-    colours_of_encoder,
-    fill,
-)
+from segdistill.models.weight_files import WeightFile, fill, normalisation_of_encoder
+from segdistill.normalisation import IMAGENET, Normalisation
 
 #: Parameters of smp's classes that the data, other keys of the configuration or the program itself decide.
 _NO_OPTIONS = ("encoder_name", "encoder_weights", "classes", "in_channels", "activation", "aux_params")
@@ -122,7 +117,9 @@ def input_multiple(primary: SegmentationModel) -> int:
     return math.lcm(int(primary.encoder.output_stride), 32)
 
 
-def colour_statistics(*, encoder: str, encoder_weights: str, weights: str | None = None) -> ColourStatistics:
+def expected_normalisation(
+    *, encoder: str, encoder_weights: str, weights: str | None = None
+) -> Normalisation:
     """The normalisation that belongs to the weights a network begins with, by the arguments of `build_primary`.
 
     Random weights get ImageNet's statistics. A file may tell its own.
@@ -133,7 +130,7 @@ def colour_statistics(*, encoder: str, encoder_weights: str, weights: str | None
     if weights is None and encoder_weights == "none":
         return IMAGENET
     file = weight_file(encoder_weights=encoder_weights, weights=weights)
-    return (file and file.colours()) or colours_of_encoder(encoder)
+    return (file and file.normalisation()) or normalisation_of_encoder(encoder)
 
 
 def weight_file(*, encoder_weights: str, weights: str | None) -> WeightFile | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
 import torch
@@ -17,22 +17,12 @@ from torch import Tensor, nn
 from segdistill.errors import WeightsError, first_line
 from segdistill.files import expanded
 from segdistill.models.bundled import WITHOUT
+from segdistill.normalisation import IMAGENET, Normalisation, Triple
 
 _SAFETENSORS = ".safetensors"
 _HEAD = "segmentation_head"  # smp's name of the layers that the number of classes decides
 _COUNTER = "num_batches_tracked"  # of batch norm; nothing depends on it, and some files lack it
 
-Triple = tuple[float, float, float]
-
-
-class ColourStatistics(NamedTuple):
-    """Per-channel mean and standard deviation (RGB, 0..1 scale) that a network's weights expect."""
-
-    mean: Triple
-    std: Triple
-
-
-IMAGENET = ColourStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: smp's own encoders whose weights do not expect `IMAGENET`, and timm's names of the same weights. smp itself would
 #: have to ask the model hub (`smp.encoders.get_preprocessing_params`), also where the weights are at hand.
 _TIMM_NAMES = {
@@ -94,7 +84,7 @@ class WeightFile:
             )
         return dict(found)
 
-    def colours(self) -> ColourStatistics | None:
+    def normalisation(self) -> Normalisation | None:
         """What the file's metadata say as `mean` and `std`; None if they do not.
 
         Raises:
@@ -107,7 +97,7 @@ class WeightFile:
         if not {"mean", "std"} <= metadata.keys():
             return None
         try:
-            return ColourStatistics(_triple(metadata["mean"]), _triple(metadata["std"]))
+            return Normalisation(_triple(metadata["mean"]), _triple(metadata["std"]))
         except ValueError:
             raise WeightsError(
                 f"{self.key}: {self.path} gives mean {metadata['mean']!r} and std {metadata['std']!r} in its "
@@ -195,12 +185,12 @@ def _common_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> 
     return max(found, key=lambda prefix: (found[prefix], -len(prefix)), default="")
 
 
-def colours_of_encoder(encoder: str) -> ColourStatistics:
+def normalisation_of_encoder(encoder: str) -> Normalisation:
     """What the ImageNet weights of an encoder expect: timm knows it for its own models and for the ones that smp took
     over with other statistics than ImageNet's."""
     name = encoder.removeprefix("tu-") if encoder.startswith("tu-") else _TIMM_NAMES.get(encoder)
     settings = timm.get_pretrained_cfg(name) if name else None
-    return ColourStatistics(_three(settings.mean), _three(settings.std)) if settings else IMAGENET
+    return Normalisation(_three(settings.mean), _three(settings.std)) if settings else IMAGENET
 
 
 def _triple(text: str) -> Triple:

@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def same_data(self) -> bool:
-        """Whether all runs had the same data, as far as they know."""
+        """Whether all runs had the same data."""
         return not self._of_data()
 
     def _of_data(self) -> list[str]:
@@ -81,7 +81,7 @@ class Comparison:
             for run, other in _of_equal_seeds(result.runs, reference.runs)
             if reference.rung.name in REFERENCES
             and result.rung.name not in (reference.rung.name, BASELINE)
-            and not run.has_data_of(other)
+            and run.data_hash != other.data_hash
         ]
         left_out = f": {'; '.join(no_pairs)} are left out of the differences" if no_pairs else ""
         return [
@@ -208,7 +208,7 @@ def compare_rungs(
             reference: [
                 pair
                 for pair in _of_equal_seeds(finished[rung.name].values(), finished[reference].values())
-                if pair[0].has_data_of(pair[1])
+                if pair[0].data_hash == pair[1].data_hash
             ]
             for reference in REFERENCES
             if reference in finished and rung.name not in (reference, BASELINE)

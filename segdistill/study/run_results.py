@@ -8,6 +8,7 @@ from typing import Any
 
 from segdistill.errors import RunFolderError
 from segdistill.files import json_rows
+from segdistill.run_summary import SUMMARY, RunSummary
 from segdistill.streams import ENSEMBLE, PRIMARY
 from segdistill.study.runner import TAKEN_OVER
 
@@ -35,11 +36,7 @@ class RunResult:
     device: str = ""
     software: tuple[str, ...] = ()  # packages with their versions
     first_weights: str | None = None  # SHA-256 of the file they came from, if they did
-    data_hash: str | None = None  # of what it was trained and scored on; None in a run of an older version
-
-    def has_data_of(self, other: "RunResult") -> bool:
-        """Whether both had the same data, as far as both know."""
-        return None in (self.data_hash, other.data_hash) or self.data_hash == other.data_hash
+    data_hash: str = ""  # of what it was trained and scored on
 
 
 def read_run(folder: Path, *, seed: int) -> RunResult:
@@ -49,39 +46,37 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
         RunFolderError: if its files are damaged or of another version.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = RunSummary.read(folder / SUMMARY)
         metrics = folder / "metrics.jsonl"
         rows = json_rows(metrics) if metrics.is_file() else []
-        if lacking := {"protocol", "processes", "device", "versions"} - set(summary):
-            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
-        miou = summary["miou"]
-        if miou[PRIMARY] is None:
+        miou, best = summary.miou, summary.best
+        if miou.primary is None or best.epoch is None or best.miou is None:
             raise ValueError("the run has no mIoU, because no labelled pixel was scored")
         taken = folder / TAKEN_OVER
         shared: dict[str, Any] = {"epochs": 0, "source": ""}
         if taken.is_file():
             shared = json.loads(taken.read_text())
-        submodels = miou["branches"] | ({ENSEMBLE: miou[ENSEMBLE]} if miou["branches"] else {})
+        submodels = miou.branches | ({ENSEMBLE: miou.ensemble} if miou.branches else {})
         return RunResult(
             seed=seed,
-            miou=float(miou[PRIMARY]),
-            best_miou=float(summary["best"]["miou"]),
-            best_epoch=summary["best"]["epoch"],
-            iou=dict(summary["iou"]),
-            submodels=submodels,
+            miou=miou.primary,
+            best_miou=best.miou,
+            best_epoch=best.epoch,
+            iou=summary.iou,
+            submodels={name: value for name, value in submodels.items() if value is not None},
             curve=tuple((row["epoch"], float(row["val"]["miou"][PRIMARY])) for row in rows if row["val"]),
-            whole_curve=_is_whole(rows, steps=summary["steps"]),
-            memory_bytes=summary["memory_bytes"],
+            whole_curve=_is_whole(rows, steps=summary.steps),
+            memory_bytes=summary.memory_bytes,
             shared_epochs=shared["epochs"],
             shared_with=shared["source"].partition(",")[0],
-            device=_device(summary),
-            software=_software(summary),
-            first_weights=summary.get("first_weights"),
-            data_hash=summary.get("data", {}).get("hash"),
+            device=summary.where,
+            software=summary.software,
+            first_weights=summary.first_weights,
+            data_hash=summary.data.hash,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
-            f"{folder}: the run's summary.json or metrics.jsonl cannot be read ({type(error).__name__}: {error}); "
+            f"{folder}: the run's {SUMMARY} or metrics.jsonl cannot be read ({type(error).__name__}: {error}); "
             "remove that folder and start the comparison again to repeat the run"
         ) from None
 
@@ -94,35 +89,22 @@ def _is_whole(rows: Sequence[Mapping[str, Any]], *, steps: int) -> bool:
 
 def read_protocol(folder: Path) -> dict[str, Any]:
     """How the scores of a run that `read_run` could read came about, where, and by which software."""
-    summary = json.loads((folder / "summary.json").read_text())
-    data = summary.get("data", {})  # a run of an earlier version does not know
-    return summary["protocol"] | {
-        "training_images": data.get("training_images"),
-        "data_hash": data.get("hash"),
-        "device": _device(summary),
-        "software": ", ".join(_software(summary)),
+    summary = RunSummary.read(folder / SUMMARY)
+    return summary.protocol | {
+        "training_images": summary.data.training_images,
+        "data_hash": summary.data.hash,
+        "device": summary.where,
+        "software": ", ".join(summary.software),
     }
 
 
-def _device(summary: Mapping[str, Any]) -> str:
-    return f"{summary['processes']} x {summary['device']}"
-
-
-def _software(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{name} {version}" for name, version in summary["versions"].items())
-
-
 def common_protocol(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The protocol of all runs; where they differ (a rung may train for longer), all the values there are. What only
-    some of them know of their data is taken for all.
-    """
+    """The protocol of all runs; where they differ (a rung may train for longer), all the values there are."""
     common: dict[str, Any] = {}
     for key in protocols[0]:
         values: list[Any] = []
         for protocol in protocols:
-            unknown = key in ABOUT_DATA and protocol.get(key) is None
-            if not unknown and protocol.get(key) not in values:
+            if protocol.get(key) not in values:
                 values.append(protocol.get(key))
-        if values:
-            common[key] = values[0] if len(values) == 1 else DIFFERS + " / ".join(map(str, values))
+        common[key] = values[0] if len(values) == 1 else DIFFERS + " / ".join(map(str, values))
     return common

@@ -12,11 +12,11 @@ from segdistill.data.views import StrongViews
 from segdistill.losses.objective import Objective
 from segdistill.losses.terms import Adversarial
 from segdistill.models.multi_branch import MultiBranchNet
-from segdistill.models.weight_files import Triple
+from segdistill.normalisation import Normalisation
 from segdistill.training.ema import Ema
 
 #: The learner's key in a checkpoint: its name in the first ones, which must still load.
-LEARNER_KEY = "ensemble"
+LEARNER_KEY = "learner"
 
 
 @dataclass
@@ -72,12 +72,20 @@ class Position:
     best_miou: float | None = None  # of the primary, on val
     best_epoch: int | None = None
     first_weights: str | None = None  # SHA-256 of the file they came from, if they did
-    # Mean and std of the images it learns from; None in a run of an older version.
-    normalisation: tuple[Triple, Triple] | None = None
-    data_hash: str | None = None  # of what it was trained on; None in a run of an older version
+    normalisation: Normalisation | None = None  # of the images it learns from; None before the first step
+    data_hash: str | None = None  # of what it learns from; None before the first step
     programs: list[dict[str, str]] = field(
         default_factory=list
     )  # versions of those that trained it, in their order
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of primitives alone, as checkpoints have to be."""
+        return vars(self) | {"normalisation": self.normalisation and tuple(self.normalisation)}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "Position":
+        known = state["normalisation"]
+        return cls(**state | {"normalisation": known and Normalisation(*known)})
 
     def step_done(self, *, batches: int) -> None:
         """Go on to the step after one of so many batches."""
@@ -155,7 +163,7 @@ class TrainState:
             LEARNER_KEY: self.learner.state_dict(),
             "discriminator": self.opponent.state_dict() if self.opponent else None,
             "ema": self.ema.average.state_dict() if self.ema else None,
-            "position": dict(vars(self.position)),
+            "position": self.position.state_dict(),
             "epoch_terms": {"sums": dict(self.epoch_terms.sums), "counts": dict(self.epoch_terms.counts)},
         }
 
@@ -199,5 +207,5 @@ class TrainState:
             self.opponent.load_state_dict(state["discriminator"])
         if self.ema:
             self.ema.average.load_state_dict(state["ema"])
-        self.position = Position(**state["position"])
+        self.position = Position.from_state_dict(state["position"])
         self.epoch_terms = TermSums(**state["epoch_terms"])

@@ -24,12 +24,13 @@ from segdistill.data.samples import CachedSamples, LabelledImage
 from segdistill.data.taxonomy import CAMVID, Taxonomy
 from segdistill.data.transforms import (
     EvalTransform,
-    Normalisation,
     TrainTransform,
     named_transforms,
+    normalising,
     train_transforms,
 )
 from segdistill.errors import DataError
+from segdistill.normalisation import Normalisation
 
 SIZE = (16, 24)
 NORMALISATION = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -60,7 +61,7 @@ class Noise:
 
 def train_dataset(length: int = 13, seed: int = 4) -> TrainDataset:
     transforms = train_transforms(size=SIZE, scale=(0.5, 2), flip=0.5, colour=0.4, blur=0.2, ignore_index=11)
-    return TrainDataset(Noise(length), TrainTransform([*transforms, NORMALISATION.transform()], seed=seed))
+    return TrainDataset(Noise(length), TrainTransform([*transforms, normalising(NORMALISATION)], seed=seed))
 
 
 def eval_dataset(length: int) -> EvalDataset:

@@ -12,13 +12,14 @@ from albumentations.core.transforms_interface import BasicTransform
 from segdistill.data.samples import LabelledImage
 from segdistill.data.transforms import (
     EvalTransform,
-    Normalisation,
     RandomScaleCrop,
     TrainTransform,
     crop_to,
     named_transforms,
+    normalising,
     train_transforms,
 )
+from segdistill.normalisation import Normalisation
 
 IGNORE = 11
 NORMALISATION = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -83,8 +84,8 @@ def run(
 def test_neither_order_nor_instance_matters() -> None:
     sample = noise()
     keys = [(epoch, index) for epoch in range(3) for index in range(4)]
-    one = TrainTransform([*pipeline(), NORMALISATION.transform()], seed=5)
-    other = TrainTransform([*pipeline(), NORMALISATION.transform()], seed=5)
+    one = TrainTransform([*pipeline(), normalising(NORMALISATION)], seed=5)
+    other = TrainTransform([*pipeline(), normalising(NORMALISATION)], seed=5)
     forward = {key: one(sample, epoch=key[0], index=key[1]) for key in keys}
     backward = {key: other(sample, epoch=key[0], index=key[1]) for key in reversed(keys)}
     again = {key: one(sample, epoch=key[0], index=key[1]) for key in keys}
@@ -246,7 +247,7 @@ def test_image_and_mask_stay_aligned(size: tuple[int, int], scale: tuple[float, 
 @pytest.mark.parametrize("size", [(45, 31), (32, 32)])
 def test_odd_sizes(source: tuple[int, int], size: tuple[int, int]) -> None:
     sample = noise(*source)
-    transform = TrainTransform([*pipeline(size=size, scale=(0.01, 20.0)), NORMALISATION.transform()], seed=3)
+    transform = TrainTransform([*pipeline(size=size, scale=(0.01, 20.0)), normalising(NORMALISATION)], seed=3)
     for index in range(20):
         image, mask = transform(sample, epoch=0, index=index)
         assert (image.shape, image.dtype) == ((*size, 3), np.float32)
@@ -256,7 +257,7 @@ def test_odd_sizes(source: tuple[int, int], size: tuple[int, int]) -> None:
 
 def test_masks_hold_classes_and_the_ignore_index_only() -> None:
     sample = LabelledImage(noise().image, np.where(noise().mask < 5, 2, 9).astype(np.uint8))
-    transform = TrainTransform([*pipeline(), NORMALISATION.transform()], seed=0)
+    transform = TrainTransform([*pipeline(), normalising(NORMALISATION)], seed=0)
     seen = set()
     for index in range(40):
         seen |= set(np.unique(transform(sample, epoch=0, index=index)[1]).tolist())
@@ -355,7 +356,7 @@ def test_bad_entries_are_named(entry: dict[str, object], words: str) -> None:
 
 
 def test_normalisation_by_hand() -> None:
-    normalise = Normalisation(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 0.2)).transform()
+    normalise = normalising(Normalisation(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 0.2)))
     image = np.full((2, 3, 3), (255, 0, 51), np.uint8)
     out = normalise(image=image)["image"]
     assert out.dtype == np.float32
@@ -389,7 +390,7 @@ def test_an_axis_that_shrinks_is_averaged_also_where_the_other_grows() -> None:
     grey = np.full((10, 112, 3), 128 / 127.5 - 1)
     evaluated = EvalTransform(size=(10, 112), normalisation=NORMALISATION)(striped().image)
     np.testing.assert_allclose(evaluated, grey, atol=1 / 127)
-    trained, _ = run([*crop((10, 112), 1.0), NORMALISATION.transform()], striped())
+    trained, _ = run([*crop((10, 112), 1.0), normalising(NORMALISATION)], striped())
     np.testing.assert_allclose(trained, grey, atol=1 / 127)
 
 

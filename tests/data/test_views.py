@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from segdistill.data.loading import Batch
-from segdistill.data.transforms import Normalisation
 from segdistill.data.views import StrongViews
+from segdistill.normalisation import Normalisation
 
 IGNORED = 255
 RADIUS = 7

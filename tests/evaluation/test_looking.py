@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.data.transforms import EvalTransform, Normalisation
+from segdistill.data.transforms import EvalTransform
 from segdistill.evaluation.looking import View, Viewer, Window, slide, starts, taper
+from segdistill.normalisation import Normalisation
 
 NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

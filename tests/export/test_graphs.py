@@ -9,8 +9,9 @@ import torch
 from networks import NORMALISATION
 from torch import Tensor, nn
 
-from segdistill.data.transforms import EvalTransform, Normalisation
+from segdistill.data.transforms import EvalTransform
 from segdistill.export.graphs import ImageGraph, TensorGraph, resized_as_scored
+from segdistill.normalisation import Normalisation
 
 
 class Doubles(nn.Module):

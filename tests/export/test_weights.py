@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from segdistill.data.taxonomy import CAMVID
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import RunFolderError
 from segdistill.export.weights import Deployed, load_deployed, save_deployed
+from segdistill.normalisation import Normalisation
 
 KEYWORDS = {
     "encoder_name": "tu-test_efficientnet",

@@ -16,12 +16,12 @@ from segdistill.config import Config
 from segdistill.config_io import validate_config
 from segdistill.data.loading import Batch
 from segdistill.data.taxonomy import CAMVID
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import ConfigError
 from segdistill.export.weights import load_deployed, save_deployed
 from segdistill.models.primary import input_multiple
 from segdistill.models.reparam import ParallelConv
 from segdistill.models.taps import capture, read_captured
+from segdistill.normalisation import Normalisation
 from segdistill.training.state import TrainState
 from segdistill.training.steps import train_step
 

@@ -18,7 +18,7 @@ from segdistill.errors import WeightsError
 from segdistill.models.bundled import BUNDLED_ENCODER, unit_scale
 from segdistill.models.primary import (
     build_primary,
-    colour_statistics,
+    expected_normalisation,
     input_multiple,
     smp_keywords,
 )
@@ -203,7 +203,10 @@ def test_input_multiple(arch: str, encoder: str, multiple: int) -> None:
 
 
 def test_colours_of_the_bundled_weights() -> None:
-    assert colour_statistics(encoder=BUNDLED_ENCODER, encoder_weights="bundled") == ((0.5,) * 3, (0.5,) * 3)
+    assert expected_normalisation(encoder=BUNDLED_ENCODER, encoder_weights="bundled") == (
+        (0.5,) * 3,
+        (0.5,) * 3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +224,7 @@ def test_colours_of_the_bundled_weights() -> None:
     ],
 )
 def test_colours_of_known_encoders(encoder: str, weights: str, mean: tuple[float, ...]) -> None:
-    statistics = colour_statistics(encoder=encoder, encoder_weights=weights)
+    statistics = expected_normalisation(encoder=encoder, encoder_weights=weights)
     assert statistics.mean == mean
     assert statistics.std == (IMAGENET_STD if mean == IMAGENET_MEAN else mean)
 
@@ -229,7 +232,7 @@ def test_colours_of_known_encoders(encoder: str, weights: str, mean: tuple[float
 def test_colours_agree_with_timm() -> None:
     for name in ("mobilenetv3_small_050", "convnext_atto", "tf_efficientnet_lite0"):
         settings = timm.get_pretrained_cfg(name)
-        assert colour_statistics(encoder=f"tu-{name}", encoder_weights="imagenet") == (
+        assert expected_normalisation(encoder=f"tu-{name}", encoder_weights="imagenet") == (
             settings.mean,
             settings.std,
         )
@@ -238,7 +241,7 @@ def test_colours_agree_with_timm() -> None:
 @pytest.mark.parametrize("encoder", ["dpn68", "dpn68b", "dpn131"])
 def test_colours_of_dual_path_networks(encoder: str) -> None:
     """The numbers that MXNet trained them with, of 255."""
-    mean, std = colour_statistics(encoder=encoder, encoder_weights="imagenet")
+    mean, std = expected_normalisation(encoder=encoder, encoder_weights="imagenet")
     assert mean == pytest.approx((124 / 255, 117 / 255, 104 / 255))
     assert std == pytest.approx((1 / (0.0167 * 255),) * 3)
 

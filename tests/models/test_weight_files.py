@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segdistill.data.taxonomy import CAMVID
-from segdistill.data.transforms import Normalisation
 from segdistill.errors import WeightsError
 from segdistill.export.weights import Deployed, save_deployed
-from segdistill.models.primary import build_primary, colour_statistics
+from segdistill.models.primary import build_primary, expected_normalisation
 from segdistill.models.weight_files import WeightFile
+from segdistill.normalisation import Normalisation
 
 SMALL = "tu-mobilenetv3_small_050"
 REMEDY = r"model\.encoder_weights=none"
@@ -212,7 +212,10 @@ def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
 def test_colours_in_the_metadata_of_a_file(tmp_path: Path) -> None:
     metadata = {"mean": json.dumps((0.1, 0.2, 0.3)), "std": json.dumps([0.4, 0.5, 1])}
     path = written(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, metadata)
-    assert colour_statistics(encoder="resnet18", encoder_weights=path) == ((0.1, 0.2, 0.3), (0.4, 0.5, 1.0))
+    assert expected_normalisation(encoder="resnet18", encoder_weights=path) == (
+        (0.1, 0.2, 0.3),
+        (0.4, 0.5, 1.0),
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,14 +223,14 @@ def test_colours_in_the_metadata_of_a_file(tmp_path: Path) -> None:
 )
 def test_colours_of_a_file_that_tells_none(tmp_path: Path, encoder: str, mean: tuple[float, ...]) -> None:
     path = written(tmp_path / "w.safetensors", {"a": torch.zeros(1)})
-    assert colour_statistics(encoder=encoder, encoder_weights=path).mean == mean
+    assert expected_normalisation(encoder=encoder, encoder_weights=path).mean == mean
 
 
 def test_a_deployed_network_is_a_source_of_weights_and_colours(donor: nn.Module, tmp_path: Path) -> None:
     colours = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     path = tmp_path / "primary.safetensors"
     save_deployed(path, donor, Deployed("unet", {}, CAMVID, colours, (64, 64), 32))
-    assert colour_statistics(encoder=SMALL, encoder_weights=str(path)) == (colours.mean, colours.std)
+    assert expected_normalisation(encoder=SMALL, encoder_weights=str(path)) == (colours.mean, colours.std)
     assert same_tensors(unet(weights=str(path)).encoder.state_dict(), donor.encoder.state_dict())
 
 
@@ -237,20 +240,20 @@ def test_colours_of_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(WeightsError, match=rf"w\.safetensors.*{REMEDY}"):
-        colour_statistics(encoder="resnet18", encoder_weights=str(path))
+        expected_normalisation(encoder="resnet18", encoder_weights=str(path))
 
 
 def test_unreadable_colours_in_the_metadata(tmp_path: Path) -> None:
     path = written(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, {"mean": "[0.5]", "std": "[1, 2, 3]"})
     with pytest.raises(WeightsError, match=r"w\.safetensors.*mean"):
-        colour_statistics(encoder="resnet18", encoder_weights=path)
+        expected_normalisation(encoder="resnet18", encoder_weights=path)
 
 
 def test_colours_are_those_of_the_whole_network(donor: nn.Module, tmp_path: Path) -> None:
     told = {"mean": "[0.1, 0.2, 0.3]", "std": "[0.4, 0.5, 0.6]"}
     path = written(tmp_path / "w.safetensors", donor.state_dict(), told)
-    found = colour_statistics(encoder=SMALL, encoder_weights="none", weights=path)
+    found = expected_normalisation(encoder=SMALL, encoder_weights="none", weights=path)
     assert found == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     untold = saved(tmp_path / "w.pth", donor.state_dict())
-    found = colour_statistics(encoder="tu-tf_efficientnet_lite0", encoder_weights="none", weights=untold)
+    found = expected_normalisation(encoder="tu-tf_efficientnet_lite0", encoder_weights="none", weights=untold)
     assert found.mean == (0.5, 0.5, 0.5), "timm's, for there are weights"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from summaries import SUMMARY
 
 from segdistill.errors import RunFolderError
 from segdistill.report.html import comparison_page
@@ -42,19 +43,17 @@ ROWS = (
 
 def write_run(folder: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True)
-    summary = {
+    summary = SUMMARY | {
         "miou": {"primary": 0.5, "branches": {"branch3": 0.4}, "ensemble": 0.45},
         "best": {"epoch": 3, "miou": 0.52},
         "iou": {"sky": 0.9, "pole": None},
         "memory_bytes": 1000,
-        "data": {"training_images": 12, "hash": "abc"},
-        "protocol": {"split": "val"},
-        "device": "cpu",
+        "data": {"training_images": 12, "hash": "abc", "splits": {}},
         "processes": 2,
         "versions": {"segdistill": "0.1.0", "torch": "2.14"},
         "steps": 20,
-    } | changes
-    (folder / "summary.json").write_text(json.dumps(summary))
+    }
+    (folder / "summary.json").write_text(json.dumps(summary | changes))
     (folder / "metrics.jsonl").write_text("".join(f"{row}\n" for row in ROWS))
     return folder
 
@@ -216,34 +215,34 @@ def test_pairs_that_were_trained_by_other_programs_or_elsewhere_are_told() -> No
 
 
 def test_runs_on_other_data_are_told(tmp_path: Path) -> None:
-    """What an earlier version did not write down is no difference."""
-    here, there = {"training_images": 12, "hash": "abc"}, {"training_images": 12, "hash": "def"}
     protocols = [
-        read_protocol(write_run(tmp_path / name, data=data))
-        for name, data in (("a", here), ("b", there), ("old", {}))
+        read_protocol(
+            write_run(tmp_path / digest, data={"training_images": 12, "hash": digest, "splits": {}})
+        )
+        for digest in ("abc", "def")
     ]
     (caveat,) = Comparison("x", common_protocol(protocols), (), missing=()).caveats
     assert (
         caveat
         == "Not all of these runs had the same data (data hash differs: abc / def), so some are no pairs."
     )
-    assert Comparison("x", common_protocol(protocols[::2]), (), missing=()).caveats == []
+    assert Comparison("x", common_protocol(protocols[:1] * 2), (), missing=()).caveats == []
     longer = common_protocol([{"epochs": 80}, {"epochs": 160}])
     assert Comparison("x", longer, (), missing=()).caveats == []
 
 
 def test_runs_of_a_seed_on_other_data_are_no_pair() -> None:
-    """Labels were changed between them; what an older version did not write down is taken for the same."""
+    """Labels were changed between them."""
 
-    def on(hashes: Sequence[str | None], miou: float) -> list[RunResult]:
+    def on(hashes: Sequence[str], miou: float) -> list[RunResult]:
         return [replace(result(seed, miou), data_hash=name) for seed, name in enumerate(hashes)]
 
-    def study(hashes: Sequence[str | None]) -> Comparison:
+    def study(hashes: Sequence[str]) -> Comparison:
         runs = [(BASELINE, on(["abc", "abc", "abc"], 0.5)), (DISTILLED, on(hashes, 0.6))]
         protocol = {"data_hash": "differs: abc / def"}
         return Comparison("x", protocol, compare_rungs(runs, seconds_per_step={}), missing=())
 
-    some = study(["abc", "def", None])
+    some = study(["abc", "def", "abc"])
     assert list(some.results[1].against["baseline"].miou.by_seed) == [0, 2]
     assert some.results[1].miou.n == 3, "its own mean has them all"
     (caveat,) = some.caveats

@@ -268,7 +268,7 @@ def test_a_non_finite_value_stops_the_run_names_it_and_keeps_the_good_checkpoint
 
     checkpoint = load_checkpoint(run.folder.checkpoints(run.config).last)
     assert checkpoint["state"]["position"]["epoch"] == 1
-    assert all(torch.isfinite(tensor).all() for tensor in checkpoint["state"]["ensemble"]["module"].values())
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint["state"]["learner"]["module"].values())
 
 
 def test_all_kinds_see_the_same_batches_and_start_from_the_same_primary(
@@ -415,7 +415,7 @@ def test_looking_at_gradients_changes_nothing_and_is_logged(
         ).go()
         for every in (2, None)
     )
-    assert_same_tensors(looking.state.state_dict()["ensemble"], plain.state.state_dict()["ensemble"])
+    assert_same_tensors(looking.state.state_dict()["learner"], plain.state.state_dict()["learner"])
     first, second, third, _, fifth = (row["encoder"] for row in looking.metrics())
     assert set(first["gradient"]) == {"primary", "branches"}, "the other terms' ramps begin at 0"
     assert second is None
