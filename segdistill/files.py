@@ -1,11 +1,13 @@
 """Where a user's files lie, and writing files so that no reader ever sees half of one."""
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,34 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path: of the finished file; its folder is made if need be.
         write: gets the temporary path.
     """
+    with _complete(path, write) as temporary:
+        os.replace(temporary, path)
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files of which one without the others would be taken for the whole: none gets its name, or the place of an
+    earlier one, before all of them are complete.
+    """
+    with contextlib.ExitStack() as until_named:
+        complete = {
+            path: until_named.enter_context(_complete(path, partial(Path.write_bytes, data=content)))
+            for path, content in files.items()
+        }
+        if in_the_way := next((path for path in files if path.is_dir()), None):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(in_the_way))
+        new = [path for path in files if not path.exists()]
+        try:
+            for path, temporary in complete.items():
+                os.replace(temporary, path)
+        except BaseException:
+            for path in new:
+                path.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _complete(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
+    """A temporary file beside `path`, filled by `write` and flushed to disk; gone afterwards unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:_SHOWN]}.", suffix=path.suffix)
     os.close(handle)
@@ -95,11 +125,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        put_in_place(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
+        _flush(temporary)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -128,9 +157,13 @@ def _take_away(folders: Iterable[Path]) -> None:
 
 def put_in_place(finished: Path, path: Path) -> None:
     """Flush a file to disk, and only then give it its name."""
-    with finished.open("rb+") as file:
-        os.fsync(file.fileno())
+    _flush(finished)
     os.replace(finished, path)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def json_rows(path: Path) -> list[dict[str, Any]]:

@@ -29,7 +29,6 @@ from segdistill.data.files import read_image, read_mask
 from segdistill.data.transforms import EvalTransform
 from segdistill.data.video import Video, write_video
 from segdistill.export.onnx_file import OnnxFile
-from segdistill.files import write_atomically
 from segdistill.normalisation import Normalisation
 from segdistill.report.overlay import legend_entries, with_legend
 from segdistill.training.checkpoint import save_checkpoint
@@ -262,12 +261,14 @@ def test_one_result_that_cannot_be_written_does_not_stop_the_others(
     (out / "a_mask.png").mkdir(parents=True)
     (out / "deep").touch()
 
-    def guarded(path: Path, write: Callable[[Path], None]) -> None:
-        if path.name == "b_overlay.jpg":
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-        write_atomically(path, write)
+    replace = os.replace
 
-    monkeypatch.setattr(predict_command, "write_atomically", guarded)
+    def guarded(source: Path, target: Path) -> None:
+        if Path(target).name == "b_mask.png":  # the second of two
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", guarded)
     predict(models / "tiny.onnx", source, "--out", out, code=2)
     told = capsys.readouterr()
     assert told.out.startswith("1 image by ")
@@ -310,16 +311,28 @@ def test_a_terminated_prediction_leaves_nothing_half_written(
 def test_a_prediction_terminated_between_its_files_leaves_neither(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor does it take away what an earlier one has left."""
     save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    write = Path.write_bytes
 
-    def stopped(path: Path, write: Callable[[Path], None]) -> None:
-        if path.name == "a_mask.png":
+    def stopped(path: Path, data: bytes) -> int:
+        if path.name.startswith(".a_mask"):
             os.kill(os.getpid(), signal.SIGTERM)
-        write_atomically(path, write)
+        return write(path, data)
 
-    monkeypatch.setattr(predict_command, "write_atomically", stopped)
-    predict(models / "tiny.onnx", tmp_path / "a.png", "--out", tmp_path / "out", code=130)
-    assert written(tmp_path / "out") == set()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", stopped)
+        predict(models / "tiny.onnx", tmp_path / "a.png", "--out", out, code=130)
+    assert written(out) == set()
+    predict(models / "tiny.onnx", tmp_path / "a.png", "--out", out, "--no-legend")
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", stopped)
+        predict(models / "tiny.onnx", tmp_path / "a.png", "--out", out, code=130)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    predict(models / "tiny.onnx", tmp_path / "a.png", "--out", out)
+    assert {path: path.read_bytes() for path in out.iterdir()} != before, "replaced"
 
 
 def test_results_of_earlier_predictions_are_no_images(
@@ -385,6 +398,15 @@ def write_clip(path: Path, count: int, *, height: int, width: int, codec: str = 
         writer.write(np.roll(patches(height, width), 3 * place, axis=1)[..., ::-1])
     writer.release()
     return path
+
+
+def test_a_video_whose_name_looks_like_a_protocol(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "a:b.avi", 1, height=32, width=32)
+    predict(models / "tiny.onnx", Path("a:b.avi"), "--out", tmp_path / "out")
+    assert written(tmp_path / "out") == {"a:b_overlay.mp4"}
 
 
 def test_a_video(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import errno
 import re
 import signal
 import sys
@@ -21,6 +22,12 @@ from segdistill.memory import memory_told
 from segdistill.orphans import STOPPING
 
 USER_ERROR, INTERRUPTED = 2, 130
+#: Errors of a file's place. Our own words for a full disk, and Pillow's, have no number.
+_OF_PLACES = {
+    None,
+    *(errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+}
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 _TEXT_OPTIONS = (
     "--out",
@@ -55,10 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except OSError as error:
-        print(
-            f"error: {error} (is there such a folder, may it be written to, is the disk full?)",
-            file=sys.stderr,
-        )
+        hint = " (is there such a folder, may it be written to, is the disk full?)"
+        print(f"error: {error}{hint if error.errno in _OF_PLACES else ''}", file=sys.stderr)
         return USER_ERROR
     except InterruptedRunError as interruption:
         print(interruption, file=sys.stderr)

@@ -57,6 +57,12 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         help="npm archive of onnxruntime-web instead of a download",
     )
+    export.add_argument(
+        "--threads",
+        type=whole_number(1),
+        default=0,
+        help="of the CPU, on which files are timed; default: ONNX Runtime's choice",
+    )
     export.add_argument("--simplify", action="store_true", help="fold and merge nodes by onnxslim")
     export.add_argument("--out", type=Path, help="ONNX file or folder; default: in the run folder")
     export.set_defaults(run=_run)
@@ -92,6 +98,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         wanted=wanted,
         out=arguments.out,
         web=WebPage(arguments.web, arguments.web_runtime) if arguments.web else None,
+        threads=arguments.threads,
         console=console,
     )
 

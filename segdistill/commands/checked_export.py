@@ -15,6 +15,7 @@ from segdistill.commands.file_scores import PARITY_IMAGES, file_miou, spread, to
 from segdistill.commands.tables import check_table
 from segdistill.commands.trained import Trained
 from segdistill.commands.wanted_file import Wanted, describe, graph_of, protocol_of
+from segdistill.console import counted
 from segdistill.data.samples import Samples
 from segdistill.errors import ExportError
 from segdistill.export.check import Check
@@ -58,6 +59,7 @@ def export_checked(
     split: Split,
     *,
     calibration: Sequence[np.ndarray] = (),
+    threads: int = 0,
     console: Console,
 ) -> Exported:
     """Export, compare with torch, and only then let the file stand.
@@ -68,6 +70,7 @@ def export_checked(
         wanted: kind of file.
         split: to check on; int8 has to be scored.
         calibration: images (H, W, 3) that int8 finds ranges by.
+        threads: of the CPU, on which the file is timed; 0 lets ONNX Runtime choose.
         console: to print on.
 
     Raises:
@@ -84,7 +87,7 @@ def export_checked(
         with console.status(f"exporting {trained.name} to ONNX (up to half a minute)"):
             cost = export_onnx(single, graph, description, interface)
         batches = list(batches_of(spread(split.samples, PARITY_IMAGES), description, interface))
-        export = _Export(path, single, graph, batches, trained, wanted, split, calibration, console)
+        export = _Export(path, single, graph, batches, trained, wanted, split, calibration, threads, console)
         made = _made(export)
         refuse_unless(made.check, path, wanted, console=console)
         if made.check.miou is not None:
@@ -108,6 +111,7 @@ class _Export:
         wanted: kind of file.
         split: to check on.
         calibration: images (H, W, 3) that int8 finds ranges by.
+        threads: on which files are timed.
         console: to print on.
     """
 
@@ -119,6 +123,7 @@ class _Export:
     wanted: Wanted
     split: Split
     calibration: Sequence[np.ndarray]
+    threads: int
     console: Console
 
     @property
@@ -126,8 +131,8 @@ class _Export:
         """Where what is made of the fp32 file lies until it is checked."""
         return self.single.with_name(self.path.name)
 
-    def load(self, path: Path) -> OnnxFile:
-        return OnnxFile(path, name=self.path)
+    def load(self, path: Path, *, threads: int = 0) -> OnnxFile:
+        return OnnxFile(path, name=self.path, threads=threads)
 
     def parity(self, path: Path) -> Parity:
         """Of a file with the graph."""
@@ -212,9 +217,10 @@ def _in_words(export: _Export, made: _Made) -> str:
     said = [f"{line.name} {line.value}" for line in made.check.lines]
     note = ""
     if made.path != export.single:
-        file, samples = export.load(made.path), export.split.samples
-        speed = speed_up(export.load(export.single), file, samples)
-        said += [f"{speed:.2f} x as fast as fp32 on this CPU"]
+        single, file = (export.load(path, threads=export.threads) for path in (export.single, made.path))
+        samples = export.split.samples
+        speed = speed_up(single, file, samples)
+        said += [f"{speed:.2f} x as fast as fp32 on this CPU{_on(export.threads)}"]
         if speed < made.least_speed:
             note = f"\n{slow_note(file, samples, speed=speed)}"
     said += [f"left in float: {', '.join(made.kept_float)}"] if made.kept_float else []
@@ -222,6 +228,10 @@ def _in_words(export: _Export, made: _Made) -> str:
         f"{export.path}: {made.path.stat().st_size / 1e6:.1f} MB, checked against torch on "
         f"{made.check.parity.images} images under ONNX Runtime: {', '.join(said)}{note}"
     )
+
+
+def _on(threads: int) -> str:
+    return f" ({counted(threads, 'thread')})" if threads else ""
 
 
 def refuse_unless(check: Check, path: Path, wanted: Wanted, *, console: Console) -> None:

@@ -1,5 +1,6 @@
 """`segdistill export`: a trained stream as ONNX, checked before anybody can use it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ def export_run(
     wanted: Wanted,
     out: Path | None,
     web: WebPage | None,
+    threads: int,
     console: Console,
 ) -> None:
     """Export one stream of a run, or all of them.
@@ -62,6 +64,7 @@ def export_run(
         wanted: kind of file.
         out: ONNX file, or folder for several; by default in the run folder.
         web: a page to write around the first of the files.
+        threads: of the CPU, on which files are timed; 0 lets ONNX Runtime choose.
         console: to print on.
 
     Raises:
@@ -86,9 +89,13 @@ def export_run(
     exported = []
     for one in streams:
         target = target_of(folder, out, wanted.file_name(one.name), several=stream == ALL)
-        exported.append(export_checked(target, one, wanted, split, calibration=calibration, console=console))
-    image = split.samples.load(0).image
-    times = milliseconds({file.path.name: OnnxFile(file.path) for file in exported}, image)
+        exported.append(
+            export_checked(
+                target, one, wanted, split, calibration=calibration, threads=threads, console=console
+            )
+        )
+    timed = {file.path.name: OnnxFile(file.path, threads=threads) for file in exported}
+    times = milliseconds(timed, split.samples.load(0).image)
     console.print(files_table(exported, times))
     first = OnnxFile(exported[0].path)
     console.print("\nWithout segdistill:\n")
@@ -98,7 +105,7 @@ def export_run(
     if web is not None:
         write_web_page(exported[0].path, web.folder, runtime=web.runtime, cache=cache_folder())
         console.print(
-            f"\n{web.folder}: serve it, e.g. by python -m http.server -d {web.folder} 8000, and open "
+            f"\n{web.folder}: serve it, e.g. by python -m http.server -d {shlex.quote(str(web.folder))} 8000, and open "
             "http://localhost:8000",
         )
 

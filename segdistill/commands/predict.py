@@ -4,9 +4,8 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from segdistill.data.taxonomy import Taxonomy
 from segdistill.data.video import Video, write_video
 from segdistill.errors import DataError, ExportError
 from segdistill.export.segmenter import Segmenter
-from segdistill.files import write_atomically
+from segdistill.files import write_together
 from segdistill.report.lettering import boxes_in_words
 from segdistill.report.overlay import blend, largest_first, legend_entries, mask_image, outlined, with_legend
 
@@ -195,7 +194,7 @@ def _predict_image(
     classes = pace.timed(model.segmenter, image)
     picture = _overlay(image, classes, model.taxonomy, style, moving=False)
     ending = OVERLAYS[max(picture.shape) > _JPEG_SIDE]
-    _write_all(
+    write_together(
         {
             target.with_name(target.name + ending): _encoded(picture, Path(ending).suffix),
             target.with_name(target.name + MASK): _encoded_mask(classes, model.taxonomy),
@@ -236,19 +235,6 @@ def _is_of_one_result(problem: OSError, out: Path) -> bool:
     if isinstance(problem, PermissionError):
         return os.access(out, os.W_OK)
     return problem.errno in _OF_ONE_RESULT
-
-
-def _write_all(files: Mapping[Path, bytes]) -> None:
-    """Write all files or none of them: half of a result would be taken for a whole one."""
-    written: list[Path] = []
-    try:
-        for path, content in files.items():
-            write_atomically(path, partial(Path.write_bytes, data=content))
-            written.append(path)
-    except BaseException:
-        for path in written:
-            path.unlink()
-        raise
 
 
 def _encoded(picture: np.ndarray, suffix: str) -> bytes:
@@ -294,7 +280,7 @@ def _predict_video(
         for number, frame in enumerate(tracked):
             classes = pace.timed(model.segmenter, frame)
             if frame_masks:
-                _write_all({Path(work, f"{number:06}.png"): _encoded_mask(classes, model.taxonomy)})
+                write_together({Path(work, f"{number:06}.png"): _encoded_mask(classes, model.taxonomy)})
             yield _overlay(frame, classes, model.taxonomy, style, moving=True)
 
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """`segdistill prepare-data`: whether a data set is there and whole, and what is in it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def check_cityscapes(root: Path, *, quick: bool, console: Console) -> None:
         config = Config(name="cityscapes", data=DataConfig(kind="cityscapes", root=root, cache=False))
         build_splits(config, _SPLITS, console=console)
         console.print("every training and validation image and mask can be read")
-    console.print(f"train on it by data.root={root}")
+    console.print(f"train on it by data.root={shlex.quote(str(root))}")
 
 
 def print_statistics(path: Path, overrides: Sequence[str], *, out: Path | None, console: Console) -> None:

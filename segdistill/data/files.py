@@ -31,6 +31,7 @@ _UNDONE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
+_FEW_GREYS = {"L;2": 4, "L;4": 16}  # by Pillow's raw mode
 _DARK = 64  # of the upper 8 of 16 bits: below this a camera has stored 10, 12 or 14 bits as they are
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
@@ -152,7 +153,7 @@ def dark_in_words(peaks: Sequence[int]) -> str:
 
 def read_photo(path: Path) -> Photo:
     """What `read_image` gives, with what it leaves out."""
-    image, orientation, halved = _decode(path)
+    image, orientation, halved, _ = _decode(path)
     pixels = _rgb(image, path)
     return Photo(pixels, orientation, int(pixels.max()) if halved or _is_wide(image) else None)
 
@@ -206,7 +207,7 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
 
     Raises:
         DataError: the file is missing, damaged, cut short or has several pages.
-        MaskFormError: it is partly transparent, or cannot be read in this form.
+        MaskFormError: it is partly transparent, of 2 or 4 bits of grey, or cannot be read in this form.
     """
     stored = _decode(path)
     if stored.halved:
@@ -225,6 +226,11 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
         if (colours == colours[..., :1]).all():
             return np.ascontiguousarray(colours[..., 0])
     elif image.mode in ("1", "L", "P"):
+        if greys := stored.few_greys:
+            raise MaskFormError(
+                f"{path}: grey of {greys} levels, which may mean 0 to {greys - 1} or 0, {255 // (greys - 1)}, ..., "
+                "255; save the mask with 8 bits per pixel"
+            )
         return np.array(image).astype(np.uint8, copy=False)
     elif wide and form != "rgb":
         labels = np.array(image)
@@ -280,23 +286,29 @@ class _Stored(NamedTuple):
         image: every pixel as it is stored.
         orientation: as in `Photo`.
         halved: whether it has several channels of 16 bits, of which Pillow keeps the upper 8.
+        few_greys: how many there are of grey with 2 or 4 bits, which Pillow spreads over 0 to 255; else 0.
     """
 
     image: Image.Image
     orientation: int
     halved: bool
+    few_greys: int
 
 
 def _decode(path: Path) -> _Stored:
     """Only PIL's full load() notices a file that was cut short."""
-    orientation = 1
+    orientation, few_greys = 1, 0
     try:
         # By its path, Pillow (13.0) maps an uncompressed TIFF into memory with width and height of what it has turned.
         with path.open("rb") as file, Image.open(file) as image:
             # How the file stores a pixel; empty once it is loaded.
-            halved = image.mode in ("RGB", "RGBA", "LA") and ";16" in str(image.tile)
+            raw = str(image.tile)
+            halved = image.mode in ("RGB", "RGBA", "LA") and ";16" in raw
+            if image.mode == "L":
+                few_greys = next((greys for mode, greys in _FEW_GREYS.items() if mode in raw), 0)
             with contextlib.suppress(Exception):  # whatever is wrong with the tags, the pixels may be there
-                orientation = int(image.getexif().get(_ORIENTATION, 1))
+                tag = int(image.getexif().get(_ORIENTATION, 1))
+                orientation = tag if tag in _UNDONE else 1  # some cameras write 0 for what they do not know
             # Other formats with several frames (an MPO photo with its preview) begin with the picture itself.
             pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
             image.load()
@@ -315,4 +327,4 @@ def _decode(path: Path) -> _Stored:
     if pages > 1:
         raise DataError(f"{path}: holds {pages} pages; save each as a file of its own")
     turned = image.format == "TIFF" and orientation in _UNDONE
-    return _Stored(image.transpose(_UNDONE[orientation]) if turned else image, orientation, halved)
+    return _Stored(image.transpose(_UNDONE[orientation]) if turned else image, orientation, halved, few_greys)

@@ -32,7 +32,7 @@ class Video:
     def __init__(self, path: Path) -> None:
         """Raises DataError if the file is no video that OpenCV can decode."""
         self._path = path
-        self._capture = cv2.VideoCapture(str(path))
+        self._capture = cv2.VideoCapture(os.path.abspath(path))  # FFmpeg takes `a:` for a protocol
         if not self._capture.isOpened():
             raise DataError(
                 f"{path}: not a video, damaged or cut short, or of a codec that OpenCV lacks; "

@@ -46,8 +46,12 @@ MADE_BY = "segdistill"
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME/segdistill, else ~/.cache/segdistill."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segdistill"
+    """Where downloads are kept: $XDG_CACHE_HOME/segdistill, else ~/.cache/segdistill.
+
+    Raises:
+        PathError: if nobody knows the home folder.
+    """
+    return expanded(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "segdistill"
 
 
 def write_web_page(

@@ -14,6 +14,7 @@ from segdistill.report.lettering import font_for
 _WRONG = (226, 26, 28)
 _BOX, _HALO = (255, 255, 255), (20, 20, 20)
 _LARGEST, _SMALLEST = 1000, 480  # pixels of a picture's width
+_LONGEST = 4000  # pixels of the longer side: enlarged, a narrow strip would be longer than a JPEG can be
 
 
 def context_of(box: tuple[int, int, int, int], shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -48,6 +49,7 @@ def boxed(
     """
     rows, columns = picture.shape[:2]
     scale = height / rows if height else min(max(columns, _SMALLEST), _LARGEST) / columns
+    scale = min(scale, _LONGEST / max(rows, columns))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST if height else cv2.INTER_LINEAR
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     image = Image.fromarray(cv2.resize(picture, size, interpolation=how))

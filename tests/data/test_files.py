@@ -1,6 +1,8 @@
 """Decoding of images and masks."""
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -54,7 +56,37 @@ def test_an_orientation_is_told(tmp_path: Path) -> None:
     exif[0x0112] = 3
     Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
     Image.fromarray(RGB).save(tmp_path / "b.png")
-    assert [read_photo(tmp_path / name).orientation for name in ("a.png", "b.png")] == [3, 1]
+    exif[0x0112] = 0  # of a camera that does not know
+    Image.fromarray(RGB).save(tmp_path / "c.png", exif=exif)
+    assert [read_photo(tmp_path / f"{name}.png").orientation for name in "abc"] == [3, 1, 1]
+
+
+def grey_png(*rows: int, bits: int, width: int) -> bytes:
+    """By the PNG standard, as Pillow does not write it: one byte for each row."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, 0, 0, 0, 0)
+    pixels = zlib.compress(b"".join(bytes([0, row]) for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_grey_of_two_or_four_bits_is_no_mask_but_a_photo(tmp_path: Path) -> None:
+    """A viewer shows 1 as 85 or 17; which of them the class is nobody knows."""
+    path = tmp_path / "a.png"
+    for bits, row, width, levels in ((2, 0b00011011, 4, "4"), (4, 0x1F, 2, "16")):
+        path.write_bytes(grey_png(row, row, bits=bits, width=width))
+        with pytest.raises(
+            MaskFormError, match=rf"a\.png: grey of {levels} levels, .* save the mask with 8 bits"
+        ):
+            read_mask(path)
+        shades = [0, 85, 170, 255] if bits == 2 else [17, 255]
+        assert read_image(path)[0, :, 0].tolist() == read_mask(path, form="rgb")[0, :, 0].tolist() == shades
+    path.write_bytes(grey_png(0b01010000, bits=1, width=4))
+    assert read_mask(path)[0].tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

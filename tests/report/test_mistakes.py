@@ -20,7 +20,7 @@ from segdistill.report.mistakes import (
     WrongRegion,
     mistakes_page,
 )
-from segdistill.report.pictures import context_of, error_map
+from segdistill.report.pictures import boxed, context_of, embedded, error_map
 
 LEGEND = [("sky", (0, 0, 255)), ("a <b> & c", (255, 0, 0))]
 
@@ -141,3 +141,13 @@ def test_the_picture_of_confusions_shows_all_it_says(tmp_path: Path, names: tupl
     assert np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]).min() == 255
     (dark,) = np.where((grey < 80).sum(0) > 40)  # columns of the full cells
     assert dark.max() - dark.min() > 0.4 * 130 * len(names), "130 dots an inch"
+
+
+@pytest.mark.parametrize("shape", [(200, 1), (14000, 100), (1, 65501), (40, 30000)])
+@pytest.mark.parametrize("height", [None, 220])
+def test_a_strip_is_no_longer_than_a_jpeg_can_be(shape: tuple[int, int], height: int | None) -> None:
+    rows, columns = shape
+    picture = np.zeros((*shape, 3), np.uint8)
+    shown = boxed(picture, [(0, 0, rows, columns)], numbered=False, height=height)
+    assert max(shown.size) <= 4000
+    assert embedded(shown, "a strip").startswith("<img")

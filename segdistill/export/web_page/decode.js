@@ -17,7 +17,10 @@ function turns(view, tiff) {
     const directory = tiff + view.getUint32(tiff + 4, little);
     for (let place = 0; place < view.getUint16(directory, little); place++) {
       const entry = directory + 2 + 12 * place;
-      if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little) > 1;
+      if (view.getUint16(entry, little) === 0x0112) {
+        const orientation = view.getUint16(entry + 8, little);
+        return orientation > 1 && orientation <= 8; // 0 and others mean nothing
+      }
     }
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // beyond the file's end
