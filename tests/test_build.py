@@ -12,7 +12,7 @@ from segdistill.build import datasets, network
 from segdistill.build import splits as splits_module
 from segdistill.build.datasets import build_image_shares, build_train_dataset, size_note
 from segdistill.build.objective import build_objective
-from segdistill.build.splits import CheckedSplit, build_splits, build_taxonomy, data_hash
+from segdistill.build.splits import CheckedSplit, build_splits, build_taxonomy, data_hash, names_elsewhere
 from segdistill.config import Config, LogitConfig
 from segdistill.config_io import load_config, resolve
 from segdistill.console import new_console
@@ -308,6 +308,10 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert build_taxonomy(config).num_classes == 19
     assert "labelTrainIds" not in told
     assert "are not public" in refusal(config, "test")
+    for path in (tmp_path / "gtFine/test/ulm").iterdir():
+        path.write_bytes(b"")
+    known = names_elsewhere(config, "val", console=new_console(quiet=True))
+    assert {split: len(names) for split, names in known.items()} == {"test": 3, "train": 3}, "none is opened"
 
 
 def test_test_images_of_cityscapes_without_any_mask_of_theirs_are_listed(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from summaries import SUMMARY
 
 from segdistill.build.splits import build_splits, data_hash
 from segdistill.commands.compare import (
+    check_data,
     compare,
     known_cost,
     read_study,
-    refuse_other_data,
     timed_settings,
 )
 from segdistill.commands.settings import settings_hash
@@ -115,12 +115,20 @@ def test_what_could_not_be_compared_with_the_finished_runs_is_not_trained(tmp_pa
     for known, same in ((now, True), ("0123456789", False)):
         write_json(first.folder / "summary.json", SUMMARY | {"data": SUMMARY["data"] | {"hash": known}})
         if same:
-            refuse_other_data(study, console=console)
+            check_data(study, console=console)
     with pytest.raises(
         DataError, match=rf"1 finished run, e\.g\. baseline, seed 0 \(hash 0123456789, now {now}"
     ):
         start(tmp_path, *few, kinds=["baseline", "deep_supervision"], said=io.StringIO())
     assert not study.planned[1].folder.exists()
+
+
+def test_what_is_wrong_with_the_data_is_told_once_and_before_any_training(tmp_path: Path) -> None:
+    classes = "data.folder.classes=[{name: ground}, {name: sky}]"
+    data = ("data.kind=folder", f"data.root={tmp_path / 'nowhere'}", classes)
+    with pytest.raises(DataError, match=r"nowhere: no such folder \(data\.root\)"):
+        start(tmp_path / "study", *data, kinds=["baseline", "deep_supervision"], said=io.StringIO())
+    assert not list((tmp_path / "study").glob("*/seed*"))
 
 
 @pytest.mark.parametrize("held", ["", "{", "[]", '{"wide": null}', '{"wide": [3]}', "\0"])

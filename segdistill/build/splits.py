@@ -189,6 +189,8 @@ def _synthetic(config: Config, split: str, *, console: Console) -> CheckedSplit:
 def _checked(config: Config, split: str, evidence: Evidence, *, console: Console) -> CheckedSplit:
     """A split; what its masks say about those of others is added to the evidence."""
     listing, code, root = _listed(config, split, console=console)
+    if config.data.kind == "cityscapes" and split == "test":
+        cityscapes.refuse_unlabelled_test(listing, code)
     if listing.note:
         console.print(f"{split}: {listing.note}")
     files = PairedFiles(listing.pairs, build_taxonomy(config), code)
@@ -231,8 +233,6 @@ def _listed(config: Config, split: str, *, console: Console) -> tuple[Listing, M
             tree = cityscapes.list_split(root, split)
             if not tree.label_ids:
                 console.print(f"{split}: no labelIds masks, so labelTrainIds are used")
-            if split == "test":
-                cityscapes.refuse_unlabelled_test(tree)
             return tree.listing, tree.code, root
         case "folder":
             layout = _folder_layout(config)

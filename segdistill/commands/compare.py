@@ -117,7 +117,7 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
 
     Raises:
         RunFolderError: if another comparison does so in this folder, or another process trains one of the runs.
-        DataError: if the data are not those of finished runs.
+        DataError: for what is wrong with the data, or if they are not those of finished runs.
         ConfigError: if a rung's networks cannot be built; nothing is trained then.
         InterruptedRunError: see `Runner.run`.
     """
@@ -128,7 +128,7 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
     with ExitStack() as until_the_end:
         until_the_end.enter_context(alone_in(study.folder.path, otherwise=taken))
         refuse_busy(todo)
-        refuse_other_data(study, console=console)
+        check_data(study, console=console)
         refuse_unbuildable(todo, console=console)
         write_json(study.folder.rungs, {rung.name: rung.overrides for rung in study.rungs})
         for run in todo:  # so that an edit of the configuration does not reach the trainings still to come
@@ -151,17 +151,16 @@ def train_all(study: Study, todo: Sequence[PlannedRun], *, jobs: int, console: C
         return runner.run(todo, finished=finished)
 
 
-def refuse_other_data(study: Study, *, console: Console) -> None:
-    """Refuse to train on other data than the finished runs had, for such a run would have no pair.
+def check_data(study: Study, *, console: Console) -> None:
+    """Read the data once before all trainings: each of them would download what is not there, or fail at what is wrong.
+    On other data than the finished runs had, a run would have no pair.
 
     Raises:
-        DataError: naming a finished run; or for what is wrong with the data.
+        DataError: for what is wrong with the data; or naming a finished run that had others.
     """
-    trained = [(run, read_run(run.folder, seed=run.seed).data_hash) for run in study.finished]
-    if not trained:
-        return
-    with console.status("looking whether the data are those of the finished runs"):
+    with console.status("checking the data"):
         now = data_hash(build_splits(study.base, ("train", "val"), console=new_console(quiet=True)))
+    trained = [(run, read_run(run.folder, seed=run.seed).data_hash) for run in study.finished]
     if others := [(run, known) for run, known in trained if known != now]:
         run, known = others[0]
         raise DataError(

@@ -151,14 +151,15 @@ class KnownImages:
         return images
 
     def wanted(self, name: str) -> str:
-        """What an image's mask should be called, but for its ending."""
+        """What the mask of an image should be called, but for its ending; a mask's own name without it may be asked
+        for, too."""
         frame = frame_of(PurePosixPath(name).name) if self.by_frame else None
-        return frame or _without_type(PurePosixPath(as_key(name)))
+        return frame or as_key(name)
 
     def nearest(self, place: Path) -> list[KnownImage]:
         """The images that a mask at a place may be of; several if nothing tells them apart."""
         path = PurePosixPath(as_key(place.as_posix()))
-        named = self.wanted(path.name)
+        named = self.wanted(path.stem)
         bare = named.removesuffix(_SUFFIX)
         # As `predict` writes it first: an image may itself be called x_mask.
         forms = (bare, bare.removesuffix(self.image_suffix), named)
@@ -171,11 +172,6 @@ def _shared_folders(one: Sequence[str], other: Sequence[str]) -> int:
     """How many are the same, counted from the innermost."""
     pairs = zip(reversed(one), reversed(other), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
-def _without_type(path: PurePosixPath) -> str:
-    """Names may hold dots, so only what an image ends with is an ending."""
-    return (path.with_suffix("") if path.suffix.lower() in (".png", ".jpg", ".jpeg") else path).as_posix()
 
 
 def _size(shape: tuple[int, ...]) -> str:

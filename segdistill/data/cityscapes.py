@@ -117,14 +117,14 @@ def list_split(root: Path, split: str) -> Tree:
     return Tree(Listing(pairs, problems), label_ids)
 
 
-def refuse_unlabelled_test(tree: Tree) -> None:
+def refuse_unlabelled_test(listing: Listing, code: MaskCode) -> None:
     """Raises DataError if these are the masks published with the test images, which hold no class.
 
     Without any pair there is nothing to say of masks; the check tells which files lack their partner.
     """
-    if not tree.listing.pairs:
+    if not listing.pairs:
         return
-    masks = (tree.code.encode(read_mask(pair.mask)) for pair in tree.listing.pairs)
+    masks = (code.encode(read_mask(pair.mask)) for pair in listing.pairs)
     if all((mask == CITYSCAPES.ignore_index).all() for mask in masks):
         raise DataError(
             "the labels of Cityscapes' test images are not public: the masks in gtFine/test hold no class, so nothing "

@@ -154,8 +154,8 @@ def test_images_without_a_city_folder_are_not_taken_for_cityscapes(make_tree: Ma
 def test_the_published_test_labels_cannot_be_scored(make_tree: MakeTree) -> None:
     root = make_tree()
     with pytest.raises(DataError, match=r"not public.*Score on val"):
-        refuse_unlabelled_test(list_split(root, "test"))
-    refuse_unlabelled_test(list_split(root, "val"))  # somebody's own labels may be there
+        refuse_unlabelled_test(list_split(root, "test").listing, LABEL_IDS)
+    refuse_unlabelled_test(list_split(root, "val").listing, LABEL_IDS)  # somebody's own labels may be there
 
 
 def test_a_whole_tree_is_counted(make_tree: MakeTree) -> None:

@@ -245,6 +245,14 @@ def test_lists_of_names_and_of_pairs(layout: FolderLayout) -> None:
     ]
 
 
+def test_a_name_may_end_like_a_file(layout: FolderLayout) -> None:
+    """photo.jpg.png was converted. A run's own lists hold names, those of others files."""
+    touch(layout.root, "images/photo.jpg.png", "masks/photo.jpg.png")
+    for line in ("photo.jpg", "photo.jpg.png"):
+        listing = list_split(with_lists(layout, train=f"{line}\n"), "train")
+        assert (names(listing), listing.problems) == (["photo.jpg"], ())
+
+
 def test_names_with_blanks_and_of_one_of_two_files(layout: FolderLayout) -> None:
     lists = with_lists(layout, train="b c\na.png\nd/e.jpg\n", val="a\n")
     touch(layout.root, "images/a.png")

@@ -307,6 +307,8 @@ class Named:
         # Images whose own names end like masks'.
         (["x_mask"], [], ["x_mask"], ["x_mask"]),
         (["x_mask", "x"], [], ["x_mask_mask", "x_mask"], ["x_mask_mask", "x_mask"]),
+        # Photos that were converted keep their former ending in their names.
+        (["x.jpg", "x"], [], ["x.jpg_mask", "x_mask"], ["x.jpg_mask", "x_mask"]),
     ],
 )
 def test_a_mask_is_of_the_image_whose_folders_it_shares(

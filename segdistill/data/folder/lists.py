@@ -48,13 +48,19 @@ class _Index:
 
     def has(self, text: str) -> bool:
         """Whether an image has this name."""
-        return _plain(text, self.layout.image_suffix) in self.images
+        return self.name(text) in self.images
+
+    def name(self, text: str) -> str:
+        """The name that a line may mean: as it stands if there is such an image (a photo.jpg that was converted is
+        called photo.jpg.png), else without file type and suffix."""
+        whole = as_key(text)
+        return whole if whole in self.images else _plain(text, self.layout.image_suffix)
 
     def candidates(self, text: str) -> tuple[str, list[Path], list[Path]] | None:
         """The name of a line's sample, the images and the masks it may mean, there or not; None if it means nothing."""
         root = self.layout.root
         words = [word.strip() for word in (text.split("\t") if "\t" in text else text.split())]
-        name = _plain(text, self.layout.image_suffix)
+        name = self.name(text)
         if name in self.images or len(words) == 1:  # a name may hold blanks
             found = self.images.get(name, [root / self.layout.images / text])
             exact = [file for file in found if file.name == PurePosixPath(text).name]
