@@ -95,6 +95,12 @@ class Weighted(Section):
 
     _check_ramp = field_validator("ramp")(_rising)
 
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> "Weighted":
+        if self.weight and not any(factor for _, factor in self.ramp):
+            raise ValueError("its ramp is 0 throughout, so its weight has no effect; set the weight to 0")
+        return self
+
 
 class BranchesConfig(Section):
     taps: tuple[Int | Text, ...] = (3, 4, 5)  # encoder depths (stride 2^depth) or dotted module paths

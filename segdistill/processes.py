@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from torch import distributed
 
 from segdistill.errors import (
+    ConfigError,
     InterruptedRunError,
     LostProcessError,
     NonFiniteError,
@@ -36,11 +37,19 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
         to_save_memory: what the user can change where the device's memory does not suffice.
 
     Raises:
+        ConfigError: if torchrun or Slurm has started another number of processes, or several machines.
         OutOfMemoryError: if it does not.
         LostProcessError: if another process ended alone, or one that loads images for this one.
         ToldByAnotherError: instead of what all processes meet, such as an interruption, in all but the first one.
     """
-    fabric.launch()
+    try:
+        fabric.launch()
+    except ValueError as error:  # of what torchrun and Slurm write into the environment
+        raise ConfigError(
+            f"the launcher (torchrun or Slurm) did not start one process for each of the devices that are wanted, on "
+            f"one machine ({first_line(error)}); leave train.devices (evaluate: --devices) as it is by default, or "
+            "start the program without a launcher: it starts its processes itself"
+        ) from None
     if not fabric.is_global_zero:
         end_with_parent()
     try:

@@ -11,7 +11,7 @@ SUMMARY = "summary.json"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class StreamMiou(_Part):
@@ -66,8 +66,7 @@ class RunSummary(_Part):
     steps: int
     onnx: dict[str, Any] | None  # size and parity of the exported file; None until it is there
     versions: dict[str, str]
-    device: str
-    processes: int
+    devices: str  # it was trained on, `4 x cuda`; several after one another if it was resumed elsewhere
     data: TrainedData
     protocol: dict[str, Any]  # how the scores came about
 
@@ -79,11 +78,6 @@ class RunSummary(_Part):
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'])) or path.name}: {first['msg']}") from None
-
-    @property
-    def where(self) -> str:
-        """Processes and device, in words."""
-        return f"{self.processes} x {self.device}"
 
     @property
     def software(self) -> tuple[str, ...]:

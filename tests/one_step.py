@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segdistill.build.training import build_fabric, build_state
 from segdistill.config import Config
@@ -24,27 +24,36 @@ def train_once(state: TrainState, *batches: Batch) -> dict[str, Tensor]:
 
 
 def before_and_after(config: Config, *, share: int) -> tuple[Parameters, Parameters]:
-    """The network's parameters around one step on `train.accumulate` batches, with the dropout and the views, that
-    are `share`'s own.
+    """Both players' parameters around one step of gradient descent on `train.accumulate` batches, with the dropout and
+    the views, that are `share`'s own.
 
     On one thread, because rounding depends on their number and a decision at a kink may tip with it.
     """
     torch.set_num_threads(1)
     with launched(build_fabric(config), to_save_memory="") as fabric:
         state = build_state(config, fabric, total_steps=1)
+        assert state.opponent
+        state.opponent.optimizer = torch.optim.SGD(state.opponent.module.parameters(), lr=1.0)
         own = torch.Generator().manual_seed(share)
         batches = [
             Batch(torch.randn(2, 3, 64, 96, generator=own), torch.randint(0, 11, (2, 64, 96), generator=own))
             for _ in range(config.train.accumulate)
         ]
         torch.manual_seed(share)
-        before = parameters(state.net)
+        before = parameters(state)
         train_once(state, *batches)
-        return before, parameters(state.net)
+        return before, parameters(state)
 
 
-def parameters(net: torch.nn.Module) -> Parameters:
-    return {name: one.detach().clone() for name, one in net.named_parameters()}
+def parameters(state: TrainState) -> Parameters:
+    """Of the sub-models and of the discriminator."""
+    assert state.opponent
+    players: dict[str, nn.Module] = {"": state.net, "discriminator.": state.opponent.module.module}
+    return {
+        who + name: one.detach().clone()
+        for who, player in players.items()
+        for name, one in player.named_parameters()
+    }
 
 
 def one_of_two(rank: int, config: Config, port: int, folder: Path) -> None:

@@ -20,8 +20,7 @@ SUMMARY: dict[str, Any] = {
     "steps": 10,
     "onnx": {},
     "versions": {"segdistill": "0.1.0"},
-    "device": "cpu",
-    "processes": 1,
+    "devices": "1 x cpu",
     "data": {"training_images": 2, "hash": "abc", "splits": {"val": "def"}},
     "protocol": {"split": "val"},
 }

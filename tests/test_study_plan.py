@@ -126,7 +126,7 @@ def test_what_could_not_be_compared_with_the_finished_runs_is_not_trained(tmp_pa
 def test_what_is_wrong_with_the_data_is_told_once_and_before_any_training(tmp_path: Path) -> None:
     classes = "data.folder.classes=[{name: ground}, {name: sky}]"
     data = ("data.kind=folder", f"data.root={tmp_path / 'nowhere'}", classes)
-    with pytest.raises(DataError, match=r"nowhere: no such folder \(data\.root\)"):
+    with pytest.raises(DataError, match=r"nowhere/images: no such folder"):
         start(tmp_path / "study", *data, kinds=["baseline", "deep_supervision"], said=io.StringIO())
     assert not list((tmp_path / "study").glob("*/seed*"))
 

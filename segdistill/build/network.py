@@ -125,6 +125,8 @@ def _wrong_size(
         )
         if config.data.crop:
             remedy += " and data.crop=null, since it is evaluated at data.size"
+        if config.model.options:
+            remedy = f"model.options = {dict(config.model.options)} may not suit it; {remedy}"
     return ConfigError(
         f"data.{key} = {list(getattr(config.data, key))}: "
         f"{config.model.arch} on {config.model.encoder} cannot take images of {height}x{width} "

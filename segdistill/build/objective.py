@@ -29,7 +29,11 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
     if method.distils:
         logit, feature = method.logit, method.feature
         distillation = LogitDistillation(
-            logit.kind, logit.teacher, logit.students, logit.temperature, logit.label_gate
+            kind=logit.kind,
+            teacher=logit.teacher,
+            students=logit.students,
+            temperature=logit.temperature,
+            label_gate=logit.label_gate,
         )
         on_views = Schedule(logit.weight * logit.views.weight, logit.views.ramp)
         terms += [

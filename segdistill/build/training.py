@@ -1,7 +1,7 @@
 """Device, optimisers, the state a run begins with, the loop's settings."""
 
 import copy
-from typing import Literal
+import os
 
 import torch
 from lightning_fabric import Fabric
@@ -42,7 +42,16 @@ def trains_on_cpu(train: TrainConfig) -> bool:
 
 def slow_precision(train: TrainConfig) -> str | None:
     """What to say of a precision that this machine only imitates."""
-    if train.precision != "bf16-mixed" or not trains_on_cpu(train) or not lacks_bfloat16(cpu_capabilities()):
+    if train.precision != "bf16-mixed":
+        return None
+    if not trains_on_cpu(train):
+        if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+            return (
+                "train.precision=bf16-mixed: this GPU has no bfloat16 instructions (NVIDIA's have them since Ampere) "
+                "and imitates them; train.precision=32-true is likely to be faster"
+            )
+        return None
+    if not lacks_bfloat16(cpu_capabilities()):
         return None
     return (
         "train.precision=bf16-mixed: this CPU has no bfloat16 instructions and imitates them, which took 7 times as "
@@ -75,25 +84,28 @@ def build_fabric(config: Config) -> Fabric:
         ) from None
 
 
-def devices_of(train: TrainConfig) -> int | Literal["auto"]:
-    """How many processes Fabric is to start; "auto" leaves it to torchrun or Slurm where they started this one."""
+def devices_of(train: TrainConfig) -> int:
+    """How many processes train: as many as torchrun or Slurm has started, should one of them have started this."""
     if train.devices != "auto":
         return train.devices
-    if trains_on_cpu(train):
-        return 1
-    if TorchElasticEnvironment.detect() or SLURMEnvironment.detect():
-        return "auto"
-    return train.most_processes(torch.cuda.device_count())
+    if TorchElasticEnvironment.detect():
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    if SLURMEnvironment.detect():
+        return int(os.environ.get("SLURM_NTASKS_PER_NODE") or os.environ["SLURM_NTASKS"])
+    return 1 if trains_on_cpu(train) else train.most_processes(torch.cuda.device_count())
 
 
 def idle_gpus(train: TrainConfig) -> str | None:
     """What to say of GPUs that a training leaves alone without being told to."""
     processes, gpus = devices_of(train), torch.cuda.device_count()
-    if train.devices != "auto" or processes == "auto" or trains_on_cpu(train) or processes >= gpus:
+    if train.devices != "auto" or trains_on_cpu(train) or processes >= gpus:
         return None
+    taken = f"train.devices=auto takes {processes} of {gpus} GPUs"
+    if processes != train.most_processes(gpus):
+        return f"{taken}, as many as the launcher (torchrun or Slurm) has started processes"
     return (
-        f"train.devices=auto takes {processes} of {gpus} GPUs: train.batch_size={train.batch_size} does not give more "
-        f"of them an even share of two images or more; train.batch_size={2 * gpus} would"
+        f"{taken}: train.batch_size={train.batch_size} does not give more of them an even share of two images or more; "
+        f"train.batch_size={2 * gpus} would"
     )
 
 
@@ -140,14 +152,15 @@ def build_state_to_look_at(config: Config) -> TrainState:
     """
     here = config.train.model_copy(update={"accelerator": "cpu", "devices": 1, "precision": "32-true"})
     on_one_cpu = config.model_copy(update={"train": here})
-    return build_state(on_one_cpu, build_fabric(on_one_cpu), total_steps=config.train.epochs)
+    state = build_state(on_one_cpu, build_fabric(on_one_cpu), total_steps=config.train.epochs)
+    _refuse_single_images(config, state.net, processes=devices_of(config.train))
+    return state
 
 
 def _checked_net(config: Config, *, processes: int) -> MultiBranchNet:
     """Raises ConfigError if something is wrong with the network or its losses."""
     net = build_net(config)
-    if config.train.batch_size == processes:
-        _refuse_single_images(config, net)
+    _refuse_single_images(config, net, processes=processes)
     check_class_weights(config)
     return net
 
@@ -164,8 +177,10 @@ def _build_views(section: ViewsConfig, normalisation: Normalisation) -> StrongVi
     )
 
 
-def _refuse_single_images(config: Config, net: MultiBranchNet) -> None:
-    """Raises ConfigError if the network cannot be trained on one image at a time."""
+def _refuse_single_images(config: Config, net: MultiBranchNet, *, processes: int) -> None:
+    """Raises ConfigError if processes get one image at a time, and the network cannot be trained on that."""
+    if config.train.batch_size != processes:
+        return
     image = pad_to_multiple(torch.zeros(1, 3, *training_size(config)), input_multiple(net.primary))
     try:
         with torch.no_grad():
@@ -185,7 +200,8 @@ def _build_opponent(config: Config, fabric: Fabric, *, submodels: int) -> Oppone
     discriminator = build_discriminator(config, submodels=submodels)
     optimizer = build_discriminator_optimizer(discriminator, lr=section.lr)
     module, wrapped = fabric.setup(discriminator, optimizer)
-    return Opponent(module, wrapped, None, Adversarial(section.game, section.real_smoothing, module))
+    game = Adversarial(section.game, section.real_smoothing, module)
+    return Opponent(module, wrapped, scheduler=None, game=game)
 
 
 def build_loop_settings(config: Config, *, multiple: int) -> LoopSettings:

@@ -90,8 +90,7 @@ def summary_of(
         steps=position.step,
         onnx=None,
         versions=in_their_order(position.programs),
-        device=state.fabric.device.type,
-        processes=state.fabric.world_size,
+        devices=" then ".join(position.devices),
         data=TrainedData(training_images=data.training_images, hash=data.hash, splits=data.split_hashes),
         protocol=protocol(config, split="val", images=len(data.val)),
     )

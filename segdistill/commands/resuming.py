@@ -85,9 +85,14 @@ def go_on(
         position = state.position
     position.normalisation = build_normalisation(config)
     position.data_hash = data_hash
-    now = versions()
-    if now not in position.programs[-1:]:
-        position.programs.append(now)
+    note_change(position.programs, versions())
+    note_change(position.devices, f"{state.fabric.world_size} x {state.fabric.device.type}")
+
+
+def note_change(seen: list[Any], now: Any) -> None:
+    """Add what trains now to what trained before, unless it is the same."""
+    if now not in seen[-1:]:
+        seen.append(now)
 
 
 def _load(

@@ -214,6 +214,17 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
             console,
             f"another version trained the steps before: {differences(earlier[-1], now)}",
         )
+    kept = RunFolder(config.run_folder).checkpoints(config).kept
+    over = [epoch for epoch in config.train.keep_epochs if epoch < state.position.epoch]
+    if late := [str(epoch) for epoch in over if not kept(epoch).last.is_file()]:
+        warn(console, f"train.keep_epochs: too late for epoch {', '.join(late)}, which is over")
+    *before, here = state.position.devices
+    if before:
+        warn(
+            console,
+            f"the steps before were trained on {before[-1]}, now it is {here}: batch norm and losses see a process's "
+            "own images, so that this is another training than one on either alone",
+        )
     if (processes := state.fabric.world_size) > 1:
         console.print(
             f"{config.train.batch_size // processes} images at a time in each of {processes} processes; batch norm and "

@@ -157,10 +157,11 @@ def fill(part: nn.Module, tensors: Mapping[str, Tensor], *, source: str, remedy:
         remedy: likewise.
 
     Raises:
-        WeightsError: naming the first tensor that is missing or has another shape.
+        WeightsError: naming the first tensor that is missing or has another shape, or several networks among which
+            the file does not choose.
     """
     own = part.state_dict()
-    prefix = _common_prefix(own, tensors)
+    prefix = _common_prefix(own, tensors, source=source)
     for key, tensor in own.items():
         found = tensors.get(prefix + key)
         if found is None and key.endswith(_COUNTER):
@@ -174,15 +175,41 @@ def fill(part: nn.Module, tensors: Mapping[str, Tensor], *, source: str, remedy:
     part.load_state_dict({key: tensors.get(prefix + key, tensor) for key, tensor in own.items()})
 
 
-def _common_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
-    """What stands before most of the names that are wanted; the shortest of several."""
+def _common_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str) -> str:
+    """What stands before most of the names that are wanted.
+
+    Raises:
+        WeightsError: if it may be one of several, and their tensors differ: a teacher and a student, or a running
+            average beside the network.
+    """
     found: Counter[str] = Counter()
     for name in tensors:
         words = name.split(".")
         for at in range(len(words)):
             if ".".join(words[at:]) in own:
                 found["".join(f"{word}." for word in words[:at])] += 1
-    return max(found, key=lambda prefix: (found[prefix], -len(prefix)), default="")
+    most = max(found.values(), default=0)
+    prefixes = sorted((prefix for prefix, count in found.items() if count == most), key=len)
+    first = prefixes[0] if prefixes else ""
+    others = [
+        prefix
+        for prefix in prefixes[1:]
+        if not all(_same(tensors.get(first + key), tensors.get(prefix + key)) for key in own)
+    ]
+    if others:
+        raise WeightsError(
+            f"{source} holds several networks that differ: {', '.join(repr(prefix) for prefix in (first, *others))} "
+            "stand before the names of their tensors; save the one that is meant alone, e.g. "
+            f"torch.save({{key.removeprefix({others[0]!r}): tensor for key, tensor in state_dict.items() if "
+            f"key.startswith({others[0]!r})}}, FILE)"
+        )
+    return first
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def normalisation_of_encoder(encoder: str) -> Normalisation:

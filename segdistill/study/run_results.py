@@ -69,7 +69,7 @@ def read_run(folder: Path, *, seed: int) -> RunResult:
             memory_bytes=summary.memory_bytes,
             shared_epochs=shared["epochs"],
             shared_with=shared["source"].partition(",")[0],
-            device=summary.where,
+            device=summary.devices,
             software=summary.software,
             first_weights=summary.first_weights,
             data_hash=summary.data.hash,
@@ -93,7 +93,7 @@ def read_protocol(folder: Path) -> dict[str, Any]:
     return summary.protocol | {
         "training_images": summary.data.training_images,
         "data_hash": summary.data.hash,
-        "device": summary.where,
+        "device": summary.devices,
         "software": ", ".join(summary.software),
     }
 

@@ -158,18 +158,18 @@ def train_epoch(
         position.step_done(batches=len(group))
         looked = position.step % settings.log_every == 0
         if looked:
-            _look(state, steps, log)
+            _log_steps(state, steps, log)
         position.seconds += watch.lap()
         if state.fabric.world_size > 1 and not looked:
             continue  # processes agree only where all of them look
         due, stopped = agreed(state.fabric, watch.seconds > settings.checkpoint_seconds, stop.is_set())
         if due or stopped:
-            _look(state, steps, log)  # a checkpoint holds sums of steps that were all seen to be finite
+            _log_steps(state, steps, log)  # a checkpoint holds sums of steps that were all seen to be finite
             by_first(state.fabric, partial(checkpoints.save, checkpoints.last, state))
             watch.restart()
         if stopped:
             raise InterruptedRunError(INTERRUPTED)
-    _look(state, steps, log)
+    _log_steps(state, steps, log)
     position.seconds += watch.lap()  # what the device had still to do
 
 
@@ -199,7 +199,7 @@ def _wants_diagnosis(state: TrainState, every: int | None) -> bool:
     return first and len(state.objective.terms) > 1
 
 
-def _look(state: TrainState, steps: StepLog, log: RunLog | None) -> None:
+def _log_steps(state: TrainState, steps: StepLog, log: RunLog | None) -> None:
     """Add the steps since the last look to the epoch's sums, and log them.
 
     Raises:

@@ -19,9 +19,7 @@ def parameter_groups(
     for in_encoder in (True, False):
         for decays in (True, False):
             parameters = [
-                p
-                for p in net.parameters()
-                if p.requires_grad and (p in encoder) == in_encoder and (p.ndim > 1) == decays
+                p for p in net.parameters() if (p in encoder) == in_encoder and (p.ndim > 1) == decays
             ]
             groups.append(
                 {

@@ -77,6 +77,7 @@ class Position:
     programs: list[dict[str, str]] = field(
         default_factory=list
     )  # versions of those that trained it, in their order
+    devices: list[str] = field(default_factory=list)  # on which it was trained, likewise: `4 x cuda`
 
     def state_dict(self) -> dict[str, Any]:
         """Of primitives alone, as checkpoints have to be."""

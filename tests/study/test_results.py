@@ -49,7 +49,7 @@ def write_run(folder: Path, **changes: Any) -> Path:
         "iou": {"sky": 0.9, "pole": None},
         "memory_bytes": 1000,
         "data": {"training_images": 12, "hash": "abc", "splits": {}},
-        "processes": 2,
+        "devices": "2 x cpu",
         "versions": {"segdistill": "0.1.0", "torch": "2.14"},
         "steps": 20,
     }

@@ -6,8 +6,19 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from segdistill.build.training import devices_of, idle_gpus
+from segdistill.build.training import build_fabric, devices_of, idle_gpus
 from segdistill.config import Config
+from segdistill.errors import ConfigError
+from segdistill.processes import launched
+
+#: What they write into the environment of four processes on one machine.
+LAUNCHERS = (
+    {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"}
+    | {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
+    {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "1", "SLURM_JOB_NAME": "train"}
+    | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"},
+    {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train"},
+)
 
 
 @pytest.fixture
@@ -52,9 +63,25 @@ def test_processes_and_what_is_said_of_idle_gpus(
 def test_a_launcher_from_outside_has_chosen(
     tiny_config: Callable[..., Config], with_gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torchrun's processes count themselves; a number of ours would be refused as another one."""
     with_gpus(8)
     train = tiny_config(train={"batch_size": 4, "accelerator": "auto"}).train
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    assert devices_of(train) == "auto"
-    assert idle_gpus(train) is None
+    for variables in LAUNCHERS:
+        with monkeypatch.context() as patched:
+            for name, value in variables.items():
+                patched.setenv(name, value)
+            assert devices_of(train) == 4
+            assert re.search("4 of 8 GPUs, as many as the launcher", idle_gpus(train) or "")
+
+
+@pytest.mark.parametrize("variables", LAUNCHERS[:2], ids=["torchrun", "slurm"])
+def test_a_launcher_of_another_number_is_told(
+    tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    fabric = build_fabric(tiny_config(train={"batch_size": 4, "devices": 2}))
+    with (
+        pytest.raises(ConfigError, match=r"did not start one process .* leave train\.devices"),
+        launched(fabric, to_save_memory=""),
+    ):
+        pytest.fail("there is nobody to work with")

@@ -81,17 +81,6 @@ def test_the_rates_of_the_encoder_and_of_the_rest_are_read_by_the_groups_order(n
     assert learning_rates(optimizer) == {"encoder": 0.05, "decoder": 0.1}
 
 
-def test_frozen_parameters_are_left_out(net: MultiBranchNet) -> None:
-    net.primary.encoder.requires_grad_(False)
-    try:
-        groups = groups_of(net)
-        assert [group["lr"] for group in groups] == [0.1, 0.1]  # and no empty group is left
-        encoder = {id(p) for p in net.primary.encoder.parameters()}
-        assert not encoder & {id(p) for group in groups for p in group["params"]}
-    finally:
-        net.primary.encoder.requires_grad_(True)
-
-
 # ---- optimisers
 
 

@@ -54,5 +54,7 @@ def test_the_step_of_two_processes_is_the_mean_of_their_own(
         assert torch.equal(first[name], second[name]), name
         mean = (ours[name] - start + theirs[name] - start) / 2
         torch.testing.assert_close(first[name] - start, mean, rtol=1e-3, atol=1e-6, msg=name)
-    apart = max(float((ours[name] - theirs[name]).abs().max()) for name in before)
-    assert apart > 1e-3, "each has seen other images than the other"
+    for player in ("primary", "branches", "discriminator"):
+        names = [name for name in before if name.startswith(player)]
+        apart = max(float((ours[name] - theirs[name]).abs().max()) for name in names)
+        assert apart > 1e-4, f"{player}: each has seen other images than the other"
