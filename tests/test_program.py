@@ -118,6 +118,16 @@ def test_parallel_convolutions_are_one_each_in_the_file(workplace: Path) -> None
     assert not any(".convs." in name for name in tensors), "a branch's encoder is the merged one, too"
 
 
+def test_an_epoch_to_keep_that_is_over_is_told(workplace: Path) -> None:
+    config = load_config(workplace / "tiny.yaml", ("train.keep_epochs=[1,2,3]",))
+    state = build_state(config, build_fabric(config), total_steps=1)
+    go_on(RunFolder(workplace / "over"), config, state, None, data_hash="")
+    state.position.epoch = 2
+    said = io.StringIO()
+    say_what_runs(config, state, console=new_console(file=said), images=(14, 5))
+    assert "too late for epoch 1, which is over" in said.getvalue()
+
+
 def test_a_setting_without_effect_is_told_before_the_training(workplace: Path) -> None:
     said = io.StringIO()
     settings = ("method.kind=deep_supervision", "method.reparam.copies=1")
@@ -268,6 +278,7 @@ def made_by_another_version(finished: Path, folder: Path, **changed: Any) -> Non
     content = torch.load(last, weights_only=True)
     content["versions"]["torch"] = "2.0"
     content["state"]["position"]["programs"] = [content["versions"]]
+    content["state"]["position"]["devices"] = ["4 x cuda"]
     content["state"]["learner"] |= changed
     torch.save(content, last)
 
@@ -278,7 +289,9 @@ def test_a_run_that_another_version_goes_on_with_says_so(finished: Path, workpla
     out, _ = run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace)
     assert "another version trained the steps before: torch 2.0" in out
     now = importlib.metadata.version("torch")
-    assert json.loads((folder / "summary.json").read_text())["versions"]["torch"] == f"2.0 then {now}"
+    assert "the steps before were trained on 4 x cuda, now it is 1 x cpu" in out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["versions"]["torch"], summary["devices"]) == (f"2.0 then {now}", "4 x cuda then 1 x cpu")
     again = torch.load(finished / "checkpoints" / "last.pt", weights_only=True)
     assert [one["torch"] for one in again["state"]["position"]["programs"]] == [now]
 

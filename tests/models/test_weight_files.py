@@ -77,6 +77,20 @@ def test_a_whole_model_may_lack_them_too(donor: nn.Module, tmp_path: Path) -> No
     assert same_tensors(model.encoder.state_dict(), donor.encoder.state_dict())
 
 
+def test_of_several_networks_none_is_taken_in_silence(donor: nn.Module, tmp_path: Path) -> None:
+    """A teacher and a student; two names of one network are no choice."""
+    own = donor.encoder.state_dict()
+    student = {f"student.{name}": tensor for name, tensor in own.items()}
+    alike = {f"a.teacher.{name}": tensor.clone() for name, tensor in own.items()}
+    model = unet(weights=written(tmp_path / "w.safetensors", alike | student))
+    assert same_tensors(model.encoder.state_dict(), own)
+    other = {name: tensor + 1 for name, tensor in alike.items()}
+    with pytest.raises(
+        WeightsError, match=r"w\.safetensors holds several networks that differ: 'student\.', 'a\.teacher\.'"
+    ):
+        unet(weights=written(tmp_path / "w.safetensors", other | student))
+
+
 @pytest.mark.parametrize("whole_model", [False, True])
 @pytest.mark.parametrize("lost", ["model.blocks.0.0.conv_dw.weight", "model.bn1.running_var"])
 def test_missing_tensor_is_named(donor: nn.Module, tmp_path: Path, lost: str, whole_model: bool) -> None:
