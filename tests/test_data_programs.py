@@ -176,6 +176,13 @@ def test_the_exported_file_finds_its_data_again(
     summary = json.loads((run / "summary.json").read_text())
     assert scores["protocol"]["images"] == 2
     assert scores["miou"]["primary"] == pytest.approx(summary["miou"]["primary"], abs=0.01)
+    warning = "not the images and labels of val that the file's own score is of"
+    assert warning not in capsys.readouterr().out
+    shutil.copytree(workplace / "mydata", workplace / "changed")
+    for path in (workplace / "changed" / "masks").iterdir():
+        save(path, np.zeros(np.array(Image.open(path)).shape[:2], np.uint8))
+    assert main(["evaluate", str(run / "primary.onnx"), f"data.root={workplace / 'changed'}"]) == 0
+    assert warning in capsys.readouterr().out
 
 
 @pytest.mark.training

@@ -1,6 +1,7 @@
 """Whether a run's data are still what they were when it was trained."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from segdistill.build.splits import names_elsewhere
 from segdistill.commands.run_folder import RunFolder
@@ -50,6 +51,25 @@ def refuse_what_it_learnt(folder: RunFolder, samples: Samples, config: Config, *
             "to be scored by data.root=DIR, or train anew with lists of each split's images (data.folder.lists; "
             f"those of this run are images_*.txt in {folder.path})"
         )
+
+
+def other_images(own: Mapping[str, Any], split: str, split_hash: str | None) -> str:
+    """What to say if an exported file's own score is of other images or labels; empty if it is of the same, as far as
+    is known.
+
+    Args:
+        own: the protocol of that score.
+        split: of the data that the file is scored on now.
+        split_hash: see `data_hash`, of that split; None if it has no labels.
+    """
+    then = own.get("split_hash")
+    if own.get("split") != split or None in (then, split_hash) or then == split_hash:
+        return ""
+    return (
+        f"these are not the images and labels of {split} that the file's own score is of (hash {then}, now "
+        f"{split_hash}): the two cannot be compared, and where images are dealt out by shares (data.folder.val_share) "
+        "some of these may have been trained on; the run's folder tells (evaluate RUN)"
+    )
 
 
 def other_labels(folder: RunFolder, split: str, split_hash: str | None) -> str:

@@ -67,10 +67,14 @@ def other_data(config: Config, own: Config) -> Path | None:
     return place
 
 
+#: Where the images lie, and which they are.
+ABOUT_IMAGES = ("data_root", "split_hash")
+
+
 def told(elsewhere: Path | None, split_hash: str | None = None) -> dict[str, str]:
     """What the protocol says of other data, and of which images and labels they are, see `data_hash`."""
-    known = {"data_root": elsewhere and str(elsewhere), "split_hash": split_hash}
-    return {key: value for key, value in known.items() if value}
+    values = (str(elsewhere) if elsewhere else None, split_hash)
+    return {key: value for key, value in zip(ABOUT_IMAGES, values, strict=True) if value}
 
 
 def of_measures(scores: Scores) -> dict[str, Any]:

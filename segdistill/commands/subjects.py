@@ -12,8 +12,8 @@ from rich.console import Console
 
 from segdistill.build.datasets import worker_count
 from segdistill.build.splits import build_splits, build_unlabelled_test, data_hash, names_elsewhere
-from segdistill.commands.data_drift import other_labels, refuse_what_it_learnt
-from segdistill.commands.protocol import of_view, other_data, protocol, told
+from segdistill.commands.data_drift import other_images, other_labels, refuse_what_it_learnt
+from segdistill.commands.protocol import ABOUT_IMAGES, of_view, other_data, protocol, told
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import refuse_what_counts
 from segdistill.commands.trained import Weights, load_predictor
@@ -185,8 +185,10 @@ def file_subject(
     # A file says nothing of where its data lay, so own to it is where data of the kind lie by default.
     elsewhere = other_data(config, resolve(known, [], source=str(path)))
     samples, split_hash = _samples(config, split, submitted=submitted, console=console)
-    scored = {key: value for key, value in described.score.get("protocol", {}).items() if key != "data_root"}
-    how = scored | {
+    own = described.score.get("protocol", {})
+    if others := other_images(own, split, split_hash):
+        warn(console, others)
+    how = {key: value for key, value in own.items() if key not in ABOUT_IMAGES} | {
         "data": config.data.kind,
         "split": split,
         "images": len(samples),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segdistill.build.network import build_net
 from segdistill.build.splits import build_taxonomy
-from segdistill.commands.protocol import weights_in_words
+from segdistill.commands.protocol import told, weights_in_words
 from segdistill.commands.run_folder import RunFolder
 from segdistill.config import Config
 from segdistill.errors import RunFolderError
@@ -76,7 +76,8 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
 
 def score_in(summary: RunSummary, stream: str) -> dict[str, Any]:
     """What the run's summary says of a stream, as it stands in the exported files."""
-    return {"miou": summary.miou.of(stream), "of": "the network in torch", "protocol": summary.protocol}
+    how = summary.protocol | told(None, summary.data.splits[summary.protocol["split"]])
+    return {"miou": summary.miou.of(stream), "of": "the network in torch", "protocol": how}
 
 
 def refuse_other_classes(folder: RunFolder, config: Config, deployed: Deployed) -> None:

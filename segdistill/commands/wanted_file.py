@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segdistill.commands.protocol import told
+from segdistill.commands.protocol import ABOUT_IMAGES, told
 from segdistill.commands.settings import settings_hash
 from segdistill.commands.trained import Trained
 from segdistill.commands.versions import versions
@@ -141,8 +141,11 @@ def protocol_of(trained: Trained, wanted: Wanted, *, images: int, elsewhere: Pat
     size = seen_size(wanted, wanted.size, trained=trained.deployed.size)
     runtime = f"{wanted.precision} {wanted.input} file under ONNX Runtime"
     scored_at = SCORED_AT[wanted.input]
+    how = trained.score["protocol"]
+    if elsewhere is not None:
+        how = {key: value for key, value in how.items() if key not in ABOUT_IMAGES}
     return {
-        **trained.score["protocol"],
+        **how,
         "images": images,
         "input_size": size,
         "scored_at": scored_at,

@@ -1,7 +1,7 @@
 """Predicted masks that lie in a folder, matched to the images of a split."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -69,35 +69,12 @@ class MaskFolder:
         images = KnownImages.of(
             {split: names, **(elsewhere or {})}, image_suffix=image_suffix, by_frame=cityscapes
         )
-        found: dict[str, list[Path]] = {name: [] for name in names}
-        unscored = 0
-        strange: list[str] = []
-        for path in (one for one in files_below(folder) if one.suffix.lower() == ".png"):
-            nearest = images.nearest(path.relative_to(folder))
-            own = [image.name for image in nearest if image.split == split]
-            match own:
-                case [name]:
-                    found[name].append(path)
-                case []:
-                    unscored += bool(nearest)
-                    strange += [] if nearest else [f"{path}: the data have no such image"]
-                case several:
-                    strange.append(f"{path}: may be the mask of {' or '.join(several)}")
-        lacking = [
-            f"{name}: no mask {images.wanted(name)}.png or {images.wanted(name)}{_SUFFIX}.png"
-            for name, paths in found.items()
-            if not paths
-        ]
-        doubled = [
-            f"{' and '.join(map(str, paths))}: masks of the same image"
-            for paths in found.values()
-            if len(paths) > 1
-        ]
-        if problems := [*lacking, *strange, *doubled]:
+        found = _Found.below(folder, images, names, split=split)
+        if problems := found.problems(images):
             head = f"--masks {folder}: the split's {len(names)} images need one PNG each, and none may be unknown:"
             raise DataError("\n  ".join([head, *problems]))
-        files = tuple(found[name][0] for name in names)
-        return cls(files, samples.taxonomy.num_classes, label_ids, unscored)
+        files = tuple(found.masks[name][0] for name in names)
+        return cls(files, samples.taxonomy.num_classes, label_ids, found.unscored)
 
     def label(self, index: int, sample: LabelledImage) -> Mapping[str, Labelling]:
         """Raises DataError if the file is damaged, of another size than the label, or holds no class."""
@@ -113,6 +90,53 @@ class MaskFolder:
             what = "ids of the 19 classes" if self.label_ids else f"class indexes 0 to {self.num_classes - 1}"
             raise DataError(f"{path}: holds {', '.join(map(str, strange))}, but only {what} can be scored")
         return {STORED: Labelling(torch.from_numpy(classes), None)}
+
+
+@dataclass
+class _Found:
+    """The PNG files of a folder, by what they are masks of.
+
+    Attributes:
+        masks: of each image of the split that is scored; one if all is well.
+        strange: what is wrong with files that are of no image, or of several.
+        unscored: number of files of images of other splits.
+    """
+
+    masks: dict[str, list[Path]]
+    strange: list[str] = field(default_factory=list)
+    unscored: int = 0
+
+    @classmethod
+    def below(cls, folder: Path, images: "KnownImages", names: Sequence[str], *, split: str) -> "_Found":
+        found = cls({name: [] for name in names})
+        for path in files_below(folder):
+            if path.suffix.lower() == ".png":
+                found.add(path, images.nearest(path.relative_to(folder)), split=split)
+        return found
+
+    def add(self, path: Path, nearest: Sequence["KnownImage"], *, split: str) -> None:
+        """Sort in a file that may be the mask of some images."""
+        match [image.name for image in nearest if image.split == split]:
+            case [name]:
+                self.masks[name].append(path)
+            case []:
+                self.unscored += bool(nearest)
+                self.strange += [] if nearest else [f"{path}: the data have no such image"]
+            case several:
+                self.strange.append(f"{path}: may be the mask of {' or '.join(several)}")
+
+    def problems(self, images: "KnownImages") -> list[str]:
+        lacking = [
+            f"{name}: no mask {images.wanted(name)}.png or {images.wanted(name)}{_SUFFIX}.png"
+            for name, paths in self.masks.items()
+            if not paths
+        ]
+        doubled = [
+            f"{' and '.join(map(str, paths))}: masks of the same image"
+            for paths in self.masks.values()
+            if len(paths) > 1
+        ]
+        return [*lacking, *self.strange, *doubled]
 
 
 class KnownImage(NamedTuple):
