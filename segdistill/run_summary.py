@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from segdistill.protocol import Protocol
 from segdistill.streams import ENSEMBLE, PRIMARY
 
 SUMMARY = "summary.json"
@@ -68,7 +69,11 @@ class RunSummary(_Part):
     versions: dict[str, str]
     devices: str  # it was trained on, `4 x cuda`; several after one another if it was resumed elsewhere
     data: TrainedData
-    protocol: dict[str, Any]  # how the scores came about
+    protocol: Protocol
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return self.model_dump() | {"protocol": self.protocol.as_dict()}
 
     @classmethod
     def read(cls, path: Path) -> "RunSummary":

@@ -9,9 +9,23 @@ from segdistill.config import Architecture
 from segdistill.data.taxonomy import CAMVID
 from segdistill.export.description import Description
 from segdistill.normalisation import Normalisation
+from segdistill.protocol import Protocol, Score
 
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 NORMALISATION = Normalisation((0.5, 0.4, 0.3), (0.25, 0.5, 0.75))
+
+
+PROTOCOL = Protocol(
+    data="camvid",
+    split="val",
+    images=101,
+    input_size=(64, 96),
+    view="whole image",
+    test_time_augmentation=None,
+    scored_at="label size",
+    ignored="void pixels",
+    weights="last epoch",
+)
 
 
 def described(**changes: Any) -> Description:
@@ -28,7 +42,7 @@ def described(**changes: Any) -> Description:
         "size": (64, 96),
         "stride": 32,
         "network": {"arch": "unet", "encoder": "resnet18"},
-        "score": {"miou": 0.5, "protocol": {"split": "val"}},
+        "score": Score(miou=0.5, of="this file", protocol=PROTOCOL),
         "data": {"kind": "camvid", "size": [64, 96]},
         "config_hash": "ab" * 32,
         "versions": {"torch": "2"},

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from networks import PROTOCOL
+
 SUMMARY: dict[str, Any] = {
     "name": "a",
     "method": "baseline",
@@ -22,5 +24,5 @@ SUMMARY: dict[str, Any] = {
     "versions": {"segdistill": "0.1.0"},
     "devices": "1 x cpu",
     "data": {"training_images": 2, "hash": "abc", "splits": {"val": "def"}},
-    "protocol": {"split": "val"},
+    "protocol": PROTOCOL.as_dict(),
 }

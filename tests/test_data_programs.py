@@ -152,8 +152,8 @@ def test_a_file_that_was_scored_on_other_data_says_so(run: Path, workplace: Path
     asked = ["export", str(run), "--size", "x".join(sides), "--batch", "1", "--out", "file.onnx"]
     for name, told in {"mydata": None, "others": str((workplace / "others").resolve())}.items():
         assert main([*asked, f"data.root={workplace / name}"]) == 0
-        protocol = OnnxFile(Path("file.onnx")).description.score["protocol"]
-        assert protocol.get("data_root") == told
+        protocol = OnnxFile(Path("file.onnx")).description.score.protocol
+        assert protocol.data_root == told
     assert main(["evaluate", "file.onnx", f"data.root={workplace / 'mydata'}"]) == 0
     (file,) = Path().glob("file_val_on_mydata_*.json")
     scores = json.loads(file.read_text())

@@ -51,7 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_deployed(place / "run" / "primary.safetensors", size=SIZE)
     (place / "run" / "config.yaml").write_text(dump_config(CONFIG))
     module = build_net(CONFIG).state_dict()
-    state = {"ema": None, "ensemble": {"module": module}, "position": {"epoch": 2}}
+    position = {"epoch": 2, "normalisation": tuple(NORMALISATION)}
+    state = {"ema": None, "learner": {"module": module}, "position": position}
     save_checkpoint(place / "run" / "checkpoints" / "last.pt", state=state, config="", versions={})
     return place
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import NORMALISATION
+from networks import NORMALISATION, described
 from program import TINY, run, write_config
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -93,8 +93,8 @@ def test_one_training_gives_a_family(family: tuple[Path, str], finished: Path) -
         description = OnnxFile(folder / name).description
         assert description.stream == stream
         # An image graph resizes by itself; the scenes have the network's size, so nothing is resized.
-        assert description.score["miou"] == pytest.approx(miou, abs=1e-3)
-        assert f"{100 * description.score['miou']:.2f}" in rows[name]
+        assert description.score.miou == pytest.approx(miou, abs=1e-3)
+        assert f"{100 * description.score.miou:.2f}" in rows[name]
         assert f"{(folder / name).stat().st_size / 1e6:.1f} MB" in rows[name]
     parameters = [float(rows[name].split("│")[3].split()[0]) for name in names]
     summary = json.loads((finished / "summary.json").read_text())
@@ -107,7 +107,7 @@ def test_evaluate_scores_a_file_by_onnx_runtime(family: tuple[Path, str], workpl
         "evaluate", folder / "branch4_image_confidence_64x96.onnx", "--out", "scores.json", cwd=workplace
     )
     scores = json.loads((workplace / "scores.json").read_text())
-    expected = OnnxFile(folder / "branch4_image_confidence_64x96.onnx").description.score["miou"]
+    expected = OnnxFile(folder / "branch4_image_confidence_64x96.onnx").description.score.miou
     assert scores["streams"]["branch4"]["miou"] == expected
     assert scores["protocol"]["weights"] == "fp32 image file under ONNX Runtime"
     assert "bicyclist" in out
@@ -140,7 +140,7 @@ def test_smaller_numbers_keep_the_score(precision: str, finished: Path, workplac
     assert "x as fast as fp32 on this CPU" in out
     description = OnnxFile(target).description
     assert description.precision == precision
-    assert f"{100 * description.score['miou']:.2f}" in out
+    assert f"{100 * description.score.miou:.2f}" in out
     model = onnx.load(str(target))
     weights = [one for one in model.graph.initializer if len(one.dims) == 4]
     kind = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.INT8
@@ -211,18 +211,18 @@ def test_a_file_of_images_of_another_size_is_held_against_torch_that_sees_the_sa
     options = ("--input", "image", "--fit", fit, "--batch", "1", "--size", size, "--out", target)
     run("export", finished, *options, cwd=workplace)
     score = OnnxFile(target).description.score
-    assert score["protocol"]["scored_at"] == "label size, classes as the file gives them"
+    assert score.protocol.scored_at == "label size, classes as the file gives them"
     run("evaluate", target, "--out", "scores.json", cwd=workplace)
-    assert json.loads((workplace / "scores.json").read_text())["streams"]["primary"]["miou"] == score["miou"]
+    assert json.loads((workplace / "scores.json").read_text())["streams"]["primary"]["miou"] == score.miou
 
 
 def test_a_file_for_another_size_is_held_against_torch_at_that_size(finished: Path, workplace: Path) -> None:
     run("export", finished, "--out", ".", "--batch", "1", "--size", "90x70", cwd=workplace)
     score = OnnxFile(workplace / "primary_90x70.onnx").description.score
-    assert score["of"] == "this file"
-    assert score["protocol"]["input_size"] == [90, 70]
+    assert score.of == "this file"
+    assert score.protocol.input_size == (90, 70)
     out, _ = run("evaluate", "primary_90x70.onnx", "--out", "scores.json", cwd=workplace)
-    assert json.loads((workplace / "scores.json").read_text())["streams"]["primary"]["miou"] == score["miou"]
+    assert json.loads((workplace / "scores.json").read_text())["streams"]["primary"]["miou"] == score.miou
     assert "whole image at 90x70" in out
 
 
@@ -352,7 +352,7 @@ def test_without_the_data_the_file_keeps_the_trainings_score(
     assert "not at hand" in out
     assert "data.root=DIR" in out
     description: Description = OnnxFile(workplace / "moved.onnx").description
-    assert description.score["miou"] == miou_of(finished / "summary.json")["primary"]
+    assert description.score.miou == miou_of(finished / "summary.json")["primary"]
     _, err = run("export", moved, "--out", "named.onnx", "data.root=there", *FIXED, cwd=workplace, code=2)
     assert "there holds no val, valannot of CamVid" in err, "who names a folder means it"
     for name, content in (("val/a.png", b"no image"), ("valannot/a.png", b"no mask")):
@@ -381,7 +381,7 @@ def test_a_network_for_one_size_is_exported_for_that_size_and_says_so(
 ) -> None:
     config = Config.model_validate(TINY)
     deployed = Deployed("unet", {}, CAMVID, NORMALISATION, (64, 96), 32)
-    trained = Trained("primary", OfOneSize().eval(), deployed, config, {"miou": 0.5, "protocol": {}})
+    trained = Trained("primary", OfOneSize().eval(), deployed, config, described().score)
     split = Split(build_samples(config, "val", console=new_console(quiet=True)), scored=False)
     file = tmp_path / "primary.onnx"
     exported = export_of_some_size(file, trained, split, console=new_console())

@@ -22,6 +22,7 @@ LEAVES = {
         "normalisation",
         "orphans",
         "processes",
+        "protocol",
         "resolution",
         "run_summary",
         "seeds",

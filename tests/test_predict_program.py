@@ -45,7 +45,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_deployed(folder / "run" / "primary.safetensors", size=SIZE)
     (folder / "run" / "config.yaml").write_text(dump_config(config))
     module = build_net(config).state_dict()
-    state = {"ema": None, "ensemble": {"module": module}, "position": {"epoch": 2}}
+    position = {"epoch": 2, "normalisation": tuple(NORMALISATION)}
+    state = {"ema": None, "learner": {"module": module}, "position": position}
     save_checkpoint(folder / "run" / "checkpoints" / "last.pt", state=state, config="", versions={})
     write_onnx(folder / "tiny.onnx", convolution(), size=SIZE)
     return folder

@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -26,6 +25,7 @@ from segdistill.export.onnx import Cost, Interface, export_onnx
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.parity import Parity, batches_of, compare
 from segdistill.files import put_in_place, room_for, write_atomically
+from segdistill.protocol import Score
 
 
 @dataclass(frozen=True)
@@ -202,14 +202,13 @@ def _in_int8(export: _Export) -> _Made:
     return _Made(export.candidate, check, kept_float=outcome.kept_float, least_speed=INT8_SPEED)
 
 
-def _score(export: _Export, made: _Made) -> dict[str, Any]:
+def _score(export: _Export, made: _Made) -> Score:
     """What the file says of its score."""
     split = export.split
     protocol = protocol_of(
         export.trained, export.wanted, images=len(split.samples), elsewhere=split.elsewhere
     )
-    score = {"miou": made.check.miou, "of": "this file", "protocol": protocol}
-    return score if made.kept_float is None else score | {"float_layers": made.kept_float}
+    return Score(miou=made.check.miou, of="this file", protocol=protocol, float_layers=made.kept_float)
 
 
 def _in_words(export: _Export, made: _Made) -> str:

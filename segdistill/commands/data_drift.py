@@ -1,7 +1,6 @@
 """Whether a run's data are still what they were when it was trained."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from segdistill.build.splits import names_elsewhere
 from segdistill.commands.run_folder import RunFolder
@@ -10,6 +9,7 @@ from segdistill.console import new_console
 from segdistill.data.samples import Samples, names_of
 from segdistill.errors import RunFolderError
 from segdistill.files import read_text, write_text
+from segdistill.protocol import Protocol
 
 
 def note_images(folder: RunFolder, names: Mapping[str, Sequence[str]]) -> None:
@@ -53,7 +53,7 @@ def refuse_what_it_learnt(folder: RunFolder, samples: Samples, config: Config, *
         )
 
 
-def other_images(own: Mapping[str, Any], split: str, split_hash: str | None) -> str:
+def other_images(own: Protocol, split: str, split_hash: str | None) -> str:
     """What to say if an exported file's own score is of other images or labels; empty if it is of the same, as far as
     is known.
 
@@ -62,8 +62,8 @@ def other_images(own: Mapping[str, Any], split: str, split_hash: str | None) -> 
         split: of the data that the file is scored on now.
         split_hash: see `data_hash`, of that split; None if it has no labels.
     """
-    then = own.get("split_hash")
-    if own.get("split") != split or None in (then, split_hash) or then == split_hash:
+    then = own.split_hash
+    if own.split != split or None in (then, split_hash) or then == split_hash:
         return ""
     return (
         f"these are not the images and labels of {split} that the file's own score is of (hash {then}, now "

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from segdistill.build.network import build_deployed
 from segdistill.build.training_data import TrainingData
 from segdistill.commands.checked_export import Exported, Split, export_checked
-from segdistill.commands.protocol import protocol
+from segdistill.commands.protocol import run_protocol
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.tables import better_branch, stream_table
 from segdistill.commands.trained import Trained, score_in
@@ -46,7 +46,7 @@ def deploy(
     save_deployed(folder.primary, primary, deployed)
     summary = summary_of(config, state, scores, primary, deployed, data)
     # Scores first: an export that fails must not cost them.
-    write_json(folder.summary, summary.model_dump())
+    write_json(folder.summary, summary.as_dict())
     console.print(stream_table(scores, deployed.taxonomy.names))
     trained = Trained(PRIMARY, primary, deployed, config, score_in(summary, PRIMARY))
     exported = export_of_some_size(
@@ -55,7 +55,7 @@ def deploy(
     if hint := better_branch(scores, folder.path):
         console.print(hint)
     onnx = {"bytes": os.path.getsize(folder.onnx), **exported.check.parity.as_dict()}
-    write_json(folder.summary, summary.model_copy(update={"onnx": onnx}).model_dump())
+    write_json(folder.summary, summary.as_dict() | {"onnx": onnx})
     console.print(
         f"deployed: {summary.parameters / 1e6:.2f} M parameters, {summary.macs / 1e9:.2f} GMACs at "
         f"{deployed.size[0]}x{deployed.size[1]}; {folder.primary.name}, {folder.onnx.name} and "
@@ -92,7 +92,7 @@ def summary_of(
         versions=in_their_order(position.programs),
         devices=" then ".join(position.devices),
         data=TrainedData(training_images=data.training_images, hash=data.hash, splits=data.split_hashes),
-        protocol=protocol(config, split="val", images=len(data.val)),
+        protocol=run_protocol(config, split="val", images=len(data.val)),
     )
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch.utils.data import Dataset
 
 from segdistill.commands.mistakes_page import MistakeCounts, write_mistakes_page
-from segdistill.commands.protocol import in_words, of_measures
+from segdistill.commands.protocol import of_measures
 from segdistill.commands.subjects import (
     Subject,
     Wishes,
@@ -33,6 +33,7 @@ from segdistill.evaluation.evaluator import Labelling, Watcher, evaluate_images
 from segdistill.evaluation.metrics import Scores, miou_by_stream
 from segdistill.files import make_room, write_json
 from segdistill.processes import end_together, in_turn, launched
+from segdistill.protocol import Protocol
 from segdistill.report.confusion import confusion_csv, confusion_picture
 from segdistill.report.lettering import boxes_in_words
 
@@ -174,7 +175,7 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
         if not any(one.confusion.sum() for one in scores.values()):
             console.print("these images have no public labels, so there is no score")
             return
-    how = subject.protocol | of_measures(next(iter(scores.values())))
+    how = subject.protocol.but(**of_measures(next(iter(scores.values()))))
     report(scores, taxonomy, how, target=target, console=console)
     if mistakes is not None:
         page = _beside(target, "errors.html")
@@ -183,7 +184,7 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
             subject,
             mistakes.found,
             scores,
-            protocol=in_words(how),
+            protocol=how.words,
             images=asked.worst,
             pairs=asked.confusions,
             console=console,
@@ -245,21 +246,21 @@ def _as_it_is(item: Any) -> Any:
 def report(
     scores: Mapping[str, Scores],
     taxonomy: Taxonomy,
-    how: Mapping[str, Any],
+    how: Protocol,
     *,
     target: Path,
     console: Console,
 ) -> None:
     """Print the scores; write them, how they came about, and every stream's confusion matrix."""
     console.print(stream_table(scores, taxonomy.names))
-    console.print(in_words(how))
+    console.print(how.words)
     streams = {name: one.as_dict(taxonomy.names) for name, one in scores.items()}
     write_json(
         target,
         {
             "miou": {STORED: streams[STORED]["miou"]} if STORED in streams else miou_by_stream(scores),
             "streams": streams,
-            "protocol": how,
+            "protocol": how.as_dict(),
             "versions": versions(),
         },
     )

@@ -1,6 +1,5 @@
-"""How scores came about; a number without it cannot be compared."""
+"""The protocols of scores that a run's networks get."""
 
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,15 @@ from segdistill.evaluation.boundary import DIAGONAL_SHARE
 from segdistill.evaluation.calibration import BINS
 from segdistill.evaluation.looking import View
 from segdistill.evaluation.metrics import Scores
+from segdistill.protocol import Protocol
+
+#: What the labels leave out, in every data set.
+IGNORED = "void pixels"
 
 
-def protocol(
+def run_protocol(
     config: Config, *, split: str, images: int, view: View | None = None, weights: str | None = None
-) -> dict[str, Any]:
+) -> Protocol:
     """How the scores come about that a run's networks get on a split of its data.
 
     Args:
@@ -26,24 +29,23 @@ def protocol(
         view: how the networks looked at them; by default as during training.
         weights: by default those that the run deploys.
     """
-    seen = view or View(config.data.size)
-    return {
-        "data": config.data.kind,
-        "split": split,
-        "images": images,
-        **of_view(seen),
-        "scored_at": "label size, logits resized bilinearly",
-        "ignored": "void pixels",
-        "weights": weights or weights_in_words(config, config.export.weights),
-        "epochs": config.train.epochs,
-        "training_crop": list(config.data.crop or config.data.size),
-        "sampling": config.data.sampling.kind,
-    }
+    return Protocol(
+        data=config.data.kind,
+        split=split,
+        images=images,
+        **of_view(view or View(config.data.size)),
+        scored_at="label size, logits resized bilinearly",
+        ignored=IGNORED,
+        weights=weights or weights_in_words(config, config.export.weights),
+        epochs=config.train.epochs,
+        training_crop=config.data.crop or config.data.size,
+        sampling=config.data.sampling.kind,
+    )
 
 
 def of_view(view: View) -> dict[str, Any]:
     return {
-        "input_size": list(view.size),
+        "input_size": view.size,
         "view": view.mode,
         "test_time_augmentation": view.augmentation,
     }
@@ -67,19 +69,9 @@ def other_data(config: Config, own: Config) -> Path | None:
     return place
 
 
-#: Where the images lie, and which they are.
-ABOUT_IMAGES = ("data_root", "split_hash")
-
-
-def told(elsewhere: Path | None, split_hash: str | None = None) -> dict[str, str]:
-    """What the protocol says of other data, and of which images and labels they are, see `data_hash`."""
-    values = (str(elsewhere) if elsewhere else None, split_hash)
-    return {key: value for key, value in zip(ABOUT_IMAGES, values, strict=True) if value}
-
-
-def of_measures(scores: Scores) -> dict[str, Any]:
+def of_measures(scores: Scores) -> dict[str, str]:
     """What the protocol says of what was measured beside the confusion."""
-    found: dict[str, Any] = {}
+    found: dict[str, str] = {}
     if scores.boundary is not None:
         narrowest, widest = scores.boundary.widths
         pixels = f"{narrowest}" if narrowest == widest else f"{narrowest} to {widest}"
@@ -87,22 +79,3 @@ def of_measures(scores: Scores) -> dict[str, Any]:
     if scores.calibration is not None:
         found["calibration"] = f"{BINS} bins of the largest softmax"
     return found
-
-
-def in_words(how: Mapping[str, Any]) -> str:
-    """One line that may stand beside a score."""
-    size = how["input_size"]
-    seen = f" at {size if isinstance(size, str) else 'x'.join(map(str, size))}" if size else ""
-    place = f" in {how['data_root']}" if "data_root" in how else ""
-    parts = [
-        f"{how['data']}{place} {how['split']}, {how['images']} images",
-        f"{how['view']}{seen}",
-        f"test-time augmentation: {how['test_time_augmentation'] or 'none'}",
-        f"scored at {how['scored_at']}, {how['ignored']} ignored",
-        f"weights: {how['weights']}",
-    ]
-    if "boundary" in how:
-        parts.append(f"boundary: {how['boundary']}")
-    if "calibration" in how:
-        parts.append(f"calibration: {how['calibration']}")
-    return "; ".join(parts)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,7 +12,7 @@ from rich.console import Console
 from segdistill.build.datasets import worker_count
 from segdistill.build.splits import build_splits, build_unlabelled_test, data_hash, names_elsewhere
 from segdistill.commands.data_drift import other_images, other_labels, refuse_what_it_learnt
-from segdistill.commands.protocol import ABOUT_IMAGES, of_view, other_data, protocol, told
+from segdistill.commands.protocol import IGNORED, of_view, other_data, run_protocol
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import refuse_what_counts
 from segdistill.commands.trained import Weights, load_predictor
@@ -27,6 +26,7 @@ from segdistill.errors import EvaluationError
 from segdistill.evaluation.evaluator import Labelling
 from segdistill.evaluation.looking import View, Viewer, Window
 from segdistill.export.onnx_file import OnnxFile
+from segdistill.protocol import Protocol
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Subject:
 
     samples: Samples
     label: Callable[[int, LabelledImage], Mapping[str, Labelling]]
-    protocol: dict[str, Any]
+    protocol: Protocol
     target: Path
     workers: int
 
@@ -144,8 +144,9 @@ def run_subject(
     return Subject(
         samples=samples,
         label=_looking(Viewer(predictor, view, normalisation=normalisation)),
-        protocol=protocol(config, split=split, images=len(samples), view=view, weights=words)
-        | told(elsewhere, split_hash),
+        protocol=run_protocol(config, split=split, images=len(samples), view=view, weights=words).on(
+            elsewhere, split_hash
+        ),
         target=path / f"evaluation_{split}_{weights}{wishes.tag}{_tag(elsewhere)}.json",
         workers=worker_count(config, on_gpu=device.type == "cuda"),
     )
@@ -185,27 +186,26 @@ def file_subject(
     # A file says nothing of where its data lay, so own to it is where data of the kind lie by default.
     elsewhere = other_data(config, resolve(known, [], source=str(path)))
     samples, split_hash = _samples(config, split, submitted=submitted, console=console)
-    own = described.score.get("protocol", {})
+    own = described.score.protocol
     if others := other_images(own, split, split_hash):
         warn(console, others)
-    how = {key: value for key, value in own.items() if key not in ABOUT_IMAGES} | {
-        "data": config.data.kind,
-        "split": split,
-        "images": len(samples),
+    how = own.but(
+        data=config.data.kind,
+        split=split,
+        images=len(samples),
         **of_view(view),
-        "ignored": "void pixels",
-        "weights": f"{described.precision} {described.input} file under ONNX Runtime",
-    }
-    how["scored_at"] = SCORED_AT[described.input]
+        scored_at=SCORED_AT[described.input],
+        weights=f"{described.precision} {described.input} file under ONNX Runtime",
+    )
     if described.input == "image":
         label = _asking(file)
-        how["input_size"] = seen_size(described, file.fixed_size, trained=described.size)
+        how = how.but(input_size=seen_size(described, file.fixed_size, trained=described.size))
     else:
         label = _looking(Viewer(file.logits, view, normalisation=described.normalisation))
     return Subject(
         samples=samples,
         label=label,
-        protocol=how | told(elsewhere, split_hash),
+        protocol=how.on(elsewhere, split_hash),
         target=path.with_name(f"{path.stem}_{split}{wishes.tag}{_tag(elsewhere)}.json"),
         workers=worker_count(config, on_gpu=False),
     )
@@ -267,21 +267,21 @@ def mask_subject(
     if found.unscored:
         console.print(f"{found.unscored} masks in {masks} are of images of other splits, and not scored")
     place = masks.resolve()
-    how = {
-        "data": config.data.kind,
-        "split": split,
-        "images": len(samples),
-        "input_size": None,
-        "view": f"masks in {masks}",
-        "test_time_augmentation": None,
-        "scored_at": "label size",
-        "ignored": "void pixels",
-        "weights": "unknown",
-    }
+    how = Protocol(
+        data=config.data.kind,
+        split=split,
+        images=len(samples),
+        input_size=None,
+        view=f"masks in {masks}",
+        test_time_augmentation=None,
+        scored_at="label size",
+        ignored=IGNORED,
+        weights="unknown",
+    )
     return Subject(
         samples=samples,
         label=found.label,
-        protocol=how | told(elsewhere, split_hash),
+        protocol=how.on(elsewhere, split_hash),
         target=place.parent / f"{place.name}_{split}{_tag(elsewhere)}.json",
         workers=0,
     )

@@ -1,6 +1,5 @@
 """The networks that a run has trained, as they are exported, scored and resumed."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from segdistill.build.network import build_net
 from segdistill.build.splits import build_taxonomy
-from segdistill.commands.protocol import told, weights_in_words
+from segdistill.commands.protocol import weights_in_words
 from segdistill.commands.run_folder import RunFolder
 from segdistill.config import Config
 from segdistill.errors import RunFolderError
@@ -19,6 +18,7 @@ from segdistill.export.weights import Deployed, load_deployed
 from segdistill.models.multi_branch import MultiBranchNet, branch_name
 from segdistill.models.primary import input_multiple
 from segdistill.normalisation import Normalisation
+from segdistill.protocol import Score
 from segdistill.run_summary import RunSummary
 from segdistill.streams import PRIMARY
 from segdistill.training.checkpoint import load_checkpoint
@@ -45,7 +45,7 @@ class Trained:
     network: nn.Module
     deployed: Deployed
     config: Config
-    score: Mapping[str, Any]
+    score: Score
 
 
 def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trained]:
@@ -74,10 +74,10 @@ def trained_streams(folder: RunFolder, config: Config, stream: str) -> list[Trai
     return trained
 
 
-def score_in(summary: RunSummary, stream: str) -> dict[str, Any]:
+def score_in(summary: RunSummary, stream: str) -> Score:
     """What the run's summary says of a stream, as it stands in the exported files."""
-    how = summary.protocol | told(None, summary.data.splits[summary.protocol["split"]])
-    return {"miou": summary.miou.of(stream), "of": "the network in torch", "protocol": how}
+    how = summary.protocol.on(None, summary.data.splits[summary.protocol.split])
+    return Score(miou=summary.miou.of(stream), of="the network in torch", protocol=how)
 
 
 def refuse_other_classes(folder: RunFolder, config: Config, deployed: Deployed) -> None:

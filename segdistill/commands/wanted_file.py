@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from segdistill.commands.protocol import ABOUT_IMAGES, told
 from segdistill.commands.settings import settings_hash
 from segdistill.commands.trained import Trained
 from segdistill.commands.versions import versions
 from segdistill.export.description import Description, Fit, Input, Layout, Precision
 from segdistill.export.graphs import ImageGraph, TensorGraph
 from segdistill.export.ranges import Method
+from segdistill.protocol import Protocol
 
 #: Input of a file -> where it is scored, as a protocol has it.
 SCORED_AT: dict[Input, str] = {
@@ -114,7 +113,7 @@ def describe(trained: Trained, wanted: Wanted) -> Description:
 
 def seen_size(
     file: Wanted | Description, fixed: tuple[int, int] | None, *, trained: tuple[int, int]
-) -> list[int] | str:
+) -> tuple[int, int] | str:
     """The size at which the file's network sees an image, as a protocol has it.
 
     Args:
@@ -123,13 +122,13 @@ def seen_size(
         trained: of the network.
     """
     if file.input == "image" and file.fit == "resize":
-        return list(trained)
+        return trained
     if file.input == "image":
-        return list(fixed) if fixed else "its own size"
-    return list(fixed or trained)
+        return fixed or "its own size"
+    return fixed or trained
 
 
-def protocol_of(trained: Trained, wanted: Wanted, *, images: int, elsewhere: Path | None) -> dict[str, Any]:
+def protocol_of(trained: Trained, wanted: Wanted, *, images: int, elsewhere: Path | None) -> Protocol:
     """How the file was scored: on the training's split, but as the file prepares images.
 
     Args:
@@ -138,17 +137,10 @@ def protocol_of(trained: Trained, wanted: Wanted, *, images: int, elsewhere: Pat
         images: of the split that are there now.
         elsewhere: the folder of the data if they are others than the training's.
     """
-    size = seen_size(wanted, wanted.size, trained=trained.deployed.size)
-    runtime = f"{wanted.precision} {wanted.input} file under ONNX Runtime"
-    scored_at = SCORED_AT[wanted.input]
-    how = trained.score["protocol"]
-    if elsewhere is not None:
-        how = {key: value for key, value in how.items() if key not in ABOUT_IMAGES}
-    return {
-        **how,
-        "images": images,
-        "input_size": size,
-        "scored_at": scored_at,
-        "weights": runtime,
-        **told(elsewhere),
-    }
+    own = trained.score.protocol
+    return own.but(
+        images=images,
+        input_size=seen_size(wanted, wanted.size, trained=trained.deployed.size),
+        scored_at=SCORED_AT[wanted.input],
+        weights=f"{wanted.precision} {wanted.input} file under ONNX Runtime",
+    ).on(elsewhere, own.split_hash if elsewhere is None else None)

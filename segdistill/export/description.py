@@ -11,6 +11,7 @@ from segdistill.data.taxonomy import Taxonomy
 from segdistill.errors import ExportError
 from segdistill.export.feed import from_values, to_values
 from segdistill.normalisation import Normalisation
+from segdistill.protocol import Score
 
 Input = Literal["tensor", "image"]
 Layout = Literal["nchw", "nhwc"]
@@ -45,7 +46,7 @@ class Description:
         size: (height, width) in pixels at which the network was trained and scored.
         stride: what height and width are padded to, in pixels.
         network: `arch` and `encoder`.
-        score: `miou` (0..1), `of` this file or of the network in torch that it was made from, and its `protocol`.
+        score: of this file, or of the network in torch that it was made from.
         data: the configuration's section on data, without paths.
         config_hash: SHA-256 of the run's settings, but for names, places and what its kind of training ignores.
         versions: of the packages that made the file.
@@ -63,7 +64,7 @@ class Description:
     size: tuple[int, int]
     stride: int
     network: Mapping[str, str]
-    score: Mapping[str, Any]
+    score: Score
     data: Mapping[str, Any]
     config_hash: str
     versions: Mapping[str, str]
@@ -102,6 +103,7 @@ class Description:
             "input_description": self.inputs_in_words,
             "output_description": self.outputs_in_words,
             **to_values(self.taxonomy, self.normalisation),
+            "score": self.score.as_dict(),
         }
         del values["taxonomy"], values["normalisation"]
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}

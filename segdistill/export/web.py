@@ -162,8 +162,8 @@ def _settings(file: OnnxFile, runtime: str) -> dict[str, Any]:
         "name": " / ".join(described.network.values()),
         "stream": described.stream,
         "precision": described.precision,
-        "miou": score.get("miou"),
-        "scored_on": f"{data['kind']} {score['protocol']['split']}" if score else None,
+        "miou": score.miou,
+        "scored_on": f"{data['kind']} {score.protocol.split}",
         "licence": described.licence,
         "classes": [
             {"name": name, "colour": colour}

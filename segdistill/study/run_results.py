@@ -90,7 +90,7 @@ def _is_whole(rows: Sequence[Mapping[str, Any]], *, steps: int) -> bool:
 def read_protocol(folder: Path) -> dict[str, Any]:
     """How the scores of a run that `read_run` could read came about, where, and by which software."""
     summary = RunSummary.read(folder / SUMMARY)
-    return summary.protocol | {
+    return summary.protocol.as_dict() | {
         "training_images": summary.data.training_images,
         "data_hash": summary.data.hash,
         "device": summary.devices,

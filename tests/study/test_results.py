@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from networks import PROTOCOL
 from summaries import SUMMARY
 
 from segdistill.errors import RunFolderError
@@ -269,8 +270,7 @@ def test_a_rung_without_runs_or_without_a_shared_seed_is_compared_with_nothing()
 
 def test_where_and_by_what_a_run_was_made_is_part_of_its_protocol(tmp_path: Path) -> None:
     first = read_protocol(write_run(tmp_path / "first"))
-    assert first == {
-        "split": "val",
+    assert first == PROTOCOL.as_dict() | {
         "training_images": 12,
         "data_hash": "abc",
         "device": "2 x cpu",
