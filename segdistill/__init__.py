@@ -1,4 +1,4 @@
-"""segdistill: self-distillation that makes small segmentation networks better at no cost on the device."""
+"""segdistill: trains small segmentation networks by self-distillation, at no cost on the device."""
 
 import os
 

@@ -312,7 +312,8 @@ class TrainConfig(Section):
         None  # per step; then the average is what is deployed
     )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    # Processes. auto: one on a CPU, else as many GPUs as share a batch out evenly, two images or more to each.
+    # Processes. auto: what torchrun or Slurm has started; else one on a CPU, or as many GPUs as share a batch out
+    # evenly, two images or more to each.
     devices: PositiveInt | Literal["auto"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: Bool = True  # 1.3 to 1.5 times faster on CPU

@@ -1,11 +1,13 @@
 """Several processes that work on one job, one per device."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import distributed
 
 from segdistill.errors import (
@@ -42,14 +44,7 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
         LostProcessError: if another process ended alone, or one that loads images for this one.
         ToldByAnotherError: instead of what all processes meet, such as an interruption, in all but the first one.
     """
-    try:
-        fabric.launch()
-    except ValueError as error:  # of what torchrun and Slurm write into the environment
-        raise ConfigError(
-            f"the launcher (torchrun or Slurm) did not start one process for each of the devices that are wanted, on "
-            f"one machine ({first_line(error)}); leave train.devices (evaluate: --devices) as it is by default, or "
-            "start the program without a launcher: it starts its processes itself"
-        ) from None
+    _launch(fabric)
     if not fabric.is_global_zero:
         end_with_parent()
     try:
@@ -76,6 +71,23 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
             "another process of this run has ended, so that it cannot go on; that process says why"
         ) from None
     _leave()
+
+
+def _launch(fabric: Fabric) -> None:
+    """Raises ConfigError if torchrun or Slurm has started other processes than one for each device of this machine."""
+    told = (
+        "torchrun or Slurm has not started one process for each of the devices that are wanted, on one machine ({}); "
+        "leave train.devices as it is by default, or start the program without them: it starts its processes itself"
+    )
+    # Of a single device Fabric asks nobody: each of several processes would take itself for the only one.
+    if TorchElasticEnvironment.detect() and fabric.world_size != (started := int(os.environ["WORLD_SIZE"])):
+        raise ConfigError(told.format(f"{started} processes for {fabric.world_size}"))
+    try:
+        fabric.launch()
+    except ValueError as error:
+        if TorchElasticEnvironment.detect() or SLURMEnvironment.detect():
+            raise ConfigError(told.format(first_line(error))) from None
+        raise
 
 
 def in_turn(fabric: Fabric, make: Callable[[], Made]) -> Made:

@@ -6,12 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-#: What is left out of the JSON if it is None; of the rest, None says something.
-_OPTIONAL = (
-    *("epochs", "training_crop", "sampling", "boundary", "calibration"),
-    *("data_root", "split_hash"),
-)
-
 
 class Protocol(BaseModel):
     """
@@ -63,9 +57,10 @@ class Protocol(BaseModel):
         return self.but(data_root=None if place is None else str(place), split_hash=split_hash)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON, without fields that have no value; of those that have to be given, None is one."""
         values = self.model_dump(mode="json")
-        return {key: value for key, value in values.items() if value is not None or key not in _OPTIONAL}
+        given = {key for key, field in type(self).model_fields.items() if field.is_required()}
+        return {key: value for key, value in values.items() if value is not None or key in given}
 
     @property
     def words(self) -> str:

@@ -4,9 +4,11 @@ import importlib.metadata
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.train import say_what_runs
 from segdistill.config_io import load_config
 from segdistill.console import new_console
+from segdistill.resolution import pad_to_multiple
 
 pytestmark = pytest.mark.training
 
@@ -95,6 +98,14 @@ def test_primary_safetensors_is_a_plain_smp_model(finished: Path) -> None:
     trained = checkpoint["state"]["learner"]["module"]
     for name, tensor in plain.state_dict().items():
         assert torch.equal(tensor, trained[f"primary.{name}"]), name
+    lines = (Path(__file__).parents[1] / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(import json, .*?)```", lines, re.S)
+    names: dict[str, Any] = {}
+    exec(snippet.replace("runs/camvid_unet/primary.safetensors", str(path)), names)
+    images = torch.randn(2, 3, 40, 52, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = plain.eval()(pad_to_multiple(images, 32))[..., :40, :52]
+        torch.testing.assert_close(names["logits_of"](images), expected)
     assert metadata["class_names"][0] == "sky"
     assert metadata["mean"] == pytest.approx([0.485, 0.456, 0.406]), "random weights: ImageNet's statistics"
 
@@ -269,8 +280,10 @@ def test_a_finished_run_whose_network_is_gone_makes_it_anew(finished: Path, work
     assert "--overwrite" in err
 
 
-def made_by_another_version(finished: Path, folder: Path, **changed: Any) -> None:
-    """A copy of a run as an earlier torch left it before its export, with a changed state."""
+def made_by_another_version(
+    finished: Path, folder: Path, learner: Mapping[str, Any] | None = None, **position: int
+) -> None:
+    """A copy of a run as an earlier torch left it before its export or, by `position`, before its last steps."""
     shutil.copytree(finished, folder)
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps(summary | {"onnx": None}))
@@ -278,27 +291,37 @@ def made_by_another_version(finished: Path, folder: Path, **changed: Any) -> Non
     content = torch.load(last, weights_only=True)
     content["versions"]["torch"] = "2.0"
     content["state"]["position"]["programs"] = [content["versions"]]
-    content["state"]["position"]["devices"] = ["4 x cuda"]
-    content["state"]["learner"] |= changed
+    content["state"]["position"] |= {"devices": ["4 x cuda"], **position}
+    content["state"]["learner"] |= learner or {}
     torch.save(content, last)
 
 
 def test_a_run_that_another_version_goes_on_with_says_so(finished: Path, workplace: Path) -> None:
+    """Two of three epochs are another one's."""
     folder = workplace / "updated"
-    made_by_another_version(finished, folder)
+    made_by_another_version(finished, folder, epoch=2, step=6)
     out, _ = run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace)
     assert "another version trained the steps before: torch 2.0" in out
     now = importlib.metadata.version("torch")
-    assert "the steps before were trained on 4 x cuda, now it is 1 x cpu" in out
+    assert "this run is trained on 4 x cuda then 1 x cpu" in out
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["versions"]["torch"], summary["devices"]) == (f"2.0 then {now}", "4 x cuda then 1 x cpu")
     again = torch.load(finished / "checkpoints" / "last.pt", weights_only=True)
     assert [one["torch"] for one in again["state"]["position"]["programs"]] == [now]
 
 
+def test_who_only_exports_a_run_has_not_trained_it(finished: Path, workplace: Path) -> None:
+    folder = workplace / "exported_elsewhere"
+    made_by_another_version(finished, folder)
+    out, _ = run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace)
+    assert "another version" not in out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["versions"]["torch"], summary["devices"]) == ("2.0", "4 x cuda")
+
+
 def test_a_run_of_a_version_with_other_networks_is_not_gone_on_with(finished: Path, workplace: Path) -> None:
     folder = workplace / "other_networks"
-    made_by_another_version(finished, folder, module={})
+    made_by_another_version(finished, folder, learner={"module": {}})
     _, err = run("train", "tiny.yaml", f"out={folder}", "--resume", cwd=workplace, code=2)
     for words in ("last.pt does not fit the networks", "torch 2.0", "--overwrite"):
         assert words in err

@@ -79,7 +79,7 @@ def build_fabric(config: Config) -> Fabric:
         )
     except Exception as error:  # Fabric raises RuntimeError, ValueError and MisconfigurationException
         raise ConfigError(
-            f"train.accelerator={accelerator}, train.devices={train.devices}, train.precision={train.precision} "
+            f"train.accelerator={accelerator}, train.devices={devices}, train.precision={train.precision} "
             f"cannot be had on this machine: {error}"
         ) from None
 
@@ -88,11 +88,18 @@ def devices_of(train: TrainConfig) -> int:
     """How many processes train: as many as torchrun or Slurm has started, should one of them have started this."""
     if train.devices != "auto":
         return train.devices
+    if (launched := _launched_processes()) is not None:
+        return launched
+    return 1 if trains_on_cpu(train) else train.most_processes(torch.cuda.device_count())
+
+
+def _launched_processes() -> int | None:
+    """How many processes torchrun or Slurm has started on this machine; None if neither did."""
     if TorchElasticEnvironment.detect():
         return int(os.environ["LOCAL_WORLD_SIZE"])
     if SLURMEnvironment.detect():
         return int(os.environ.get("SLURM_NTASKS_PER_NODE") or os.environ["SLURM_NTASKS"])
-    return 1 if trains_on_cpu(train) else train.most_processes(torch.cuda.device_count())
+    return None
 
 
 def idle_gpus(train: TrainConfig) -> str | None:
@@ -101,7 +108,7 @@ def idle_gpus(train: TrainConfig) -> str | None:
     if train.devices != "auto" or trains_on_cpu(train) or processes >= gpus:
         return None
     taken = f"train.devices=auto takes {processes} of {gpus} GPUs"
-    if processes != train.most_processes(gpus):
+    if _launched_processes() is not None:
         return f"{taken}, as many as the launcher (torchrun or Slurm) has started processes"
     return (
         f"{taken}: train.batch_size={train.batch_size} does not give more of them an even share of two images or more; "

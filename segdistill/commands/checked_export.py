@@ -45,11 +45,13 @@ class Split:
         samples: labelled images.
         scored: whether file and network are also scored on all of them.
         elsewhere: the folder of the data if they are others than the training's.
+        split_hash: see `data_hash`; None of images that are not scored.
     """
 
     samples: Samples
     scored: bool
     elsewhere: Path | None = None
+    split_hash: str | None = None
 
 
 def export_checked(
@@ -205,10 +207,13 @@ def _in_int8(export: _Export) -> _Made:
 def _score(export: _Export, made: _Made) -> Score:
     """What the file says of its score."""
     split = export.split
-    protocol = protocol_of(
-        export.trained, export.wanted, images=len(split.samples), elsewhere=split.elsewhere
+    how = protocol_of(export.trained, export.wanted, images=len(split.samples))
+    return Score(
+        miou=made.check.miou,
+        of="this file",
+        protocol=how.on(split.elsewhere, split.split_hash),
+        float_layers=made.kept_float,
     )
-    return Score(miou=made.check.miou, of="this file", protocol=protocol, float_layers=made.kept_float)
 
 
 def _in_words(export: _Export, made: _Made) -> str:

@@ -158,8 +158,10 @@ def check_data(study: Study, *, console: Console) -> None:
     Raises:
         DataError: for what is wrong with the data; or naming a finished run that had others.
     """
-    with console.status("checking the data"):
-        now = data_hash(build_splits(study.base, ("train", "val"), console=new_console(quiet=True)))
+    config = study.base
+    if config.data.kind != "synthetic":  # whose labels are only there once they are drawn
+        config = config.model_copy(update={"data": config.data.model_copy(update={"cache": False})})
+    now = data_hash(build_splits(config, ("train", "val"), console=console))
     trained = [(run, read_run(run.folder, seed=run.seed).data_hash) for run in study.finished]
     if others := [(run, known) for run, known in trained if known != now]:
         run, known = others[0]

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from segdistill.build.splits import build_samples
+from segdistill.build.splits import build_splits, data_hash
 from segdistill.commands.checked_export import Exported, Split, export_checked
-from segdistill.commands.data_drift import refuse_what_it_learnt
+from segdistill.commands.data_drift import other_labels, refuse_what_it_learnt
 from segdistill.commands.export_int8 import calibration_images
 from segdistill.commands.file_scores import PARITY_IMAGES
 from segdistill.commands.protocol import other_data
@@ -163,11 +163,14 @@ def split_at_hand(
         DataError: there are images, but something is wrong with them; or they were named and are not there.
     """
     try:
-        samples = build_samples(config, "val", console=console, download=False)
+        checked = build_splits(config, ("val",), console=console, download=False)
+        samples, split_hash = checked["val"].samples, data_hash(checked)
         elsewhere = other_data(config, folder.load_config())
         if elsewhere is None:
             refuse_what_it_learnt(folder, samples, config, split="val")
-        return Split(samples, scored=True, elsewhere=elsewhere)
+            if others := other_labels(folder, "val", split_hash):
+                warn(console, others)
+        return Split(samples, scored=True, elsewhere=elsewhere, split_hash=split_hash)
     except RunFolderError as error:
         warn(console, f"the check gives no mIoU: {error}")
         return Split(samples, scored=False, elsewhere=None)

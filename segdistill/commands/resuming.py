@@ -85,8 +85,9 @@ def go_on(
         position = state.position
     position.normalisation = build_normalisation(config)
     position.data_hash = data_hash
-    note_change(position.programs, versions())
-    note_change(position.devices, f"{state.fabric.world_size} x {state.fabric.device.type}")
+    if position.epoch < config.train.epochs:  # else what is left is to score or to export
+        note_change(position.programs, versions())
+        note_change(position.devices, f"{state.fabric.world_size} x {state.fabric.device.type}")
 
 
 def note_change(seen: list[Any], now: Any) -> None:

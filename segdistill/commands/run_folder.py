@@ -59,7 +59,10 @@ class RunFolder:
     @property
     def scored(self) -> bool:
         """Whether the training came to its end, whatever became of the export."""
-        return self.summary.is_file() and bool(self.load_summary())
+        if not self.summary.is_file():
+            return False
+        self.load_summary()  # a damaged one is told
+        return True
 
     @property
     def finished(self) -> bool:
@@ -76,7 +79,8 @@ class RunFolder:
             return RunSummary.read(self.summary)
         except ValueError as error:
             raise RunFolderError(
-                f"{self.summary} is damaged ({error}); remove it and resume the run, or remove {self.path}"
+                f"{self.summary} is damaged, or of another version of segdistill ({error}); use the version that made "
+                f"it, or else remove it and resume the run, or remove {self.path}"
             ) from None
 
     def checkpoints(self, config: Config) -> Checkpoints:

@@ -215,15 +215,14 @@ def say_what_runs(config: Config, state: TrainState, *, console: Console, images
             f"another version trained the steps before: {differences(earlier[-1], now)}",
         )
     kept = RunFolder(config.run_folder).checkpoints(config).kept
-    over = [epoch for epoch in config.train.keep_epochs if epoch < state.position.epoch]
+    position = state.position
+    over = [epoch for epoch in config.train.keep_epochs if (epoch, 0) < (position.epoch, position.batch)]
     if late := [str(epoch) for epoch in over if not kept(epoch).last.is_file()]:
         warn(console, f"train.keep_epochs: too late for epoch {', '.join(late)}, which is over")
-    *before, here = state.position.devices
-    if before:
+    if len(position.devices) > 1:
         warn(
             console,
-            f"the steps before were trained on {before[-1]}, now it is {here}: batch norm and losses see a process's "
-            "own images, so that this is another training than one on either alone",
+            f"this run is trained on {' then '.join(position.devices)}: the end is not that of a run on one of them",
         )
     if (processes := state.fabric.world_size) > 1:
         console.print(
@@ -257,7 +256,9 @@ def _parameters(state: TrainState) -> str:
 
 def _first_weights(config: Config, state: TrainState) -> str:
     """Whose weights a run begins with, and what normalisation comes with them."""
-    mean, std = state.position.normalisation or ((), ())
+    normalisation = state.position.normalisation
+    assert normalisation, "known since the run goes on"
+    mean, std = normalisation
     head = ", but for a new head" if config.model.new_head else ""
     return (
         f"begins with the weights of {config.model.weights}{head}; images "

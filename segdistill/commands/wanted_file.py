@@ -1,7 +1,6 @@
 """What kind of ONNX file is asked for, and the graph and description that follow from it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from segdistill.commands.settings import settings_hash
 from segdistill.commands.trained import Trained
@@ -128,19 +127,17 @@ def seen_size(
     return fixed or trained
 
 
-def protocol_of(trained: Trained, wanted: Wanted, *, images: int, elsewhere: Path | None) -> Protocol:
+def protocol_of(trained: Trained, wanted: Wanted, *, images: int) -> Protocol:
     """How the file was scored: on the training's split, but as the file prepares images.
 
     Args:
         trained: what the file was made from.
         wanted: kind of file.
         images: of the split that are there now.
-        elsewhere: the folder of the data if they are others than the training's.
     """
-    own = trained.score.protocol
-    return own.but(
+    return trained.score.protocol.but(
         images=images,
         input_size=seen_size(wanted, wanted.size, trained=trained.deployed.size),
         scored_at=SCORED_AT[wanted.input],
         weights=f"{wanted.precision} {wanted.input} file under ONNX Runtime",
-    ).on(elsewhere, own.split_hash if elsewhere is None else None)
+    )

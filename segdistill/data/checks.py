@@ -138,7 +138,7 @@ def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
     except DataError as error:
         problems.append(Problem(Kind.UNREADABLE, str(error)))
     try:
-        stored = read_mask(pair.mask, files.code.reading)
+        stored = read_mask(pair.mask, files.code.reading, known=files.code.values)
     except MaskFormError as error:
         problems.append(Problem(Kind.FORM, str(error)))
     except DataError as error:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +81,7 @@ class PairedFiles:
 
     def load(self, index: int) -> LabelledImage:
         pair = self.pairs[index]
-        stored = read_mask(pair.mask, self.code.reading)
+        stored = read_mask(pair.mask, self.code.reading, known=self.code.values)
         mask = self.code.encode(stored)
         if (mask == FOREIGN).any():  # the file was changed after the check
             raise DataError(f"{pair.mask}: {self.code.foreign(stored, mask)}")
@@ -194,20 +194,23 @@ def _colours(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
+def read_mask(path: Path, form: MaskForm = "index", *, known: Collection[int] = ()) -> np.ndarray:
     """Decode a mask.
 
     Args:
         path: of the file.
         form: `index`: one number per pixel, a palette image gives its indexes; `rgb`: colours, a palette is
             expanded, grey is taken for a colour; `auto`: colours of an RGB file, numbers of any other.
+        known: numbers that mean something. In a grey image of 2 or 4 bits, which viewers spread over 0 to 255, they
+            decide whether its numbers are meant or what viewers show.
 
     Returns:
         (H, W) uint8, or uint16 where a label is above 255; or (H, W, 3) uint8 colours.
 
     Raises:
         DataError: the file is missing, damaged, cut short or has several pages.
-        MaskFormError: it is partly transparent, of 2 or 4 bits of grey, or cannot be read in this form.
+        MaskFormError: it is partly transparent, of 2 or 4 bits of grey that both readings or neither explain, or cannot
+            be read in this form.
     """
     stored = _decode(path)
     if stored.halved:
@@ -226,12 +229,8 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
         if (colours == colours[..., :1]).all():
             return np.ascontiguousarray(colours[..., 0])
     elif image.mode in ("1", "L", "P"):
-        if greys := stored.few_greys:
-            raise MaskFormError(
-                f"{path}: grey of {greys} levels, which may mean 0 to {greys - 1} or 0, {255 // (greys - 1)}, ..., "
-                "255; save the mask with 8 bits per pixel"
-            )
-        return np.array(image).astype(np.uint8, copy=False)
+        labels = np.array(image).astype(np.uint8, copy=False)
+        return _of_few_greys(labels, stored.few_greys, known, path) if stored.few_greys else labels
     elif wide and form != "rgb":
         labels = np.array(image)
         if labels.min() < 0 or labels.max() > 65535:
@@ -248,6 +247,19 @@ def read_mask(path: Path, form: MaskForm = "index") -> np.ndarray:
     raise MaskFormError(
         f"{path}: this is a colour image (PIL mode {image.mode}); a mask has one channel that holds the class "
         "index of each pixel: convert the colours to indexes"
+    )
+
+
+def _of_few_greys(shown: np.ndarray, greys: int, known: Collection[int], path: Path) -> np.ndarray:
+    """The numbers of a grey image that a viewer shows so: its own 0 to `greys` - 1, or those that are shown."""
+    step = 255 // (greys - 1)
+    readings = (shown // np.uint8(step), shown)
+    explained = [one for one in readings if set(np.unique(one).tolist()) <= set(known)]
+    if len(explained) == 1 or not shown.any():
+        return explained[0] if explained else shown
+    raise MaskFormError(
+        f"{path}: grey of {greys} levels, which may mean 0 to {greys - 1} or 0, {step}, ..., 255; save the mask with 8 "
+        "bits per pixel"
     )
 
 

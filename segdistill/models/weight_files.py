@@ -190,6 +190,12 @@ def _common_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, 
                 found["".join(f"{word}." for word in words[:at])] += 1
     most = max(found.values(), default=0)
     prefixes = sorted((prefix for prefix, count in found.items() if count == most), key=len)
+    fitting = [
+        prefix
+        for prefix in prefixes
+        if all(prefix + key not in tensors or tensors[prefix + key].shape == own[key].shape for key in own)
+    ]
+    prefixes = fitting or prefixes
     first = prefixes[0] if prefixes else ""
     others = [
         prefix

@@ -50,10 +50,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "by removing its folder"
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
+        made_by = content.get("versions") if isinstance(content, dict) else None
+        maker = made_by.get("segdistill", "unknown") if isinstance(made_by, dict) else "unknown"
         raise RunFolderError(
             f"{path} is not a checkpoint of this version of segdistill (format {FORMAT}); use the version that "
-            "made it, which its summary.json names, or start the run anew by --overwrite, or by "
-            "removing its folder"
+            f"made it ({maker}), or start the run anew by --overwrite, or by removing its folder"
         )
     return content
 

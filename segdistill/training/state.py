@@ -15,7 +15,7 @@ from segdistill.models.multi_branch import MultiBranchNet
 from segdistill.normalisation import Normalisation
 from segdistill.training.ema import Ema
 
-#: The learner's key in a checkpoint: its name in the first ones, which must still load.
+#: The learner's key in a checkpoint.
 LEARNER_KEY = "learner"
 
 
@@ -72,8 +72,8 @@ class Position:
     best_miou: float | None = None  # of the primary, on val
     best_epoch: int | None = None
     first_weights: str | None = None  # SHA-256 of the file they came from, if they did
-    normalisation: Normalisation | None = None  # of the images it learns from; None before the first step
-    data_hash: str | None = None  # of what it learns from; None before the first step
+    normalisation: Normalisation | None = None  # of the images it learns from; None until it goes on
+    data_hash: str | None = None  # of what it learns from; likewise
     programs: list[dict[str, str]] = field(
         default_factory=list
     )  # versions of those that trained it, in their order

@@ -74,8 +74,8 @@ def grey_png(*rows: int, bits: int, width: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def test_grey_of_two_or_four_bits_is_no_mask_but_a_photo(tmp_path: Path) -> None:
-    """A viewer shows 1 as 85 or 17; which of them the class is nobody knows."""
+def test_grey_of_two_or_four_bits_is_read_as_far_as_it_is_clear(tmp_path: Path) -> None:
+    """A viewer shows 1 as 85 or 17; which of them is meant the classes' numbers may tell."""
     path = tmp_path / "a.png"
     for bits, row, width, levels in ((2, 0b00011011, 4, "4"), (4, 0x1F, 2, "16")):
         path.write_bytes(grey_png(row, row, bits=bits, width=width))
@@ -83,8 +83,14 @@ def test_grey_of_two_or_four_bits_is_no_mask_but_a_photo(tmp_path: Path) -> None
             MaskFormError, match=rf"a\.png: grey of {levels} levels, .* save the mask with 8 bits"
         ):
             read_mask(path)
-        shades = [0, 85, 170, 255] if bits == 2 else [17, 255]
+        numbers, shades = ([0, 1, 2, 3], [0, 85, 170, 255]) if bits == 2 else ([1, 15], [17, 255])
+        for meant in (numbers, shades):
+            assert read_mask(path, known=meant)[0].tolist() == meant
+        with pytest.raises(MaskFormError, match="save the mask with 8 bits"):
+            read_mask(path, known=[*numbers, *shades])
         assert read_image(path)[0, :, 0].tolist() == read_mask(path, form="rgb")[0, :, 0].tolist() == shades
+    path.write_bytes(grey_png(0, bits=4, width=2))
+    assert not read_mask(path).any(), "both readings are the same"
     path.write_bytes(grey_png(0b01010000, bits=1, width=4))
     assert read_mask(path)[0].tolist() == [0, 1, 0, 1]
 

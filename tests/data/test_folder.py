@@ -251,6 +251,13 @@ def test_a_name_may_end_like_a_file(layout: FolderLayout) -> None:
     for line in ("photo.jpg", "photo.jpg.png"):
         listing = list_split(with_lists(layout, train=f"{line}\n"), "train")
         assert (names(listing), listing.problems) == (["photo.jpg"], ())
+    touch(layout.root, "images/photo.jpg", "masks/photo.png")
+    (said,) = lines(with_lists(layout, train="photo.jpg\n"), "train", Kind.TWINS)
+    assert "photo.jpg may be" in said
+    assert names(list_split(with_lists(layout, train="photo\nphoto.jpg.png\n"), "train")) == [
+        "photo",
+        "photo.jpg",
+    ]
 
 
 def test_names_with_blanks_and_of_one_of_two_files(layout: FolderLayout) -> None:

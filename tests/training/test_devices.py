@@ -17,7 +17,7 @@ LAUNCHERS = (
     | {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
     {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "1", "SLURM_JOB_NAME": "train"}
     | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"},
-    {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train"},
+    {"SLURM_NTASKS": "1", "SLURM_NNODES": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0"},
 )
 
 
@@ -69,19 +69,32 @@ def test_a_launcher_from_outside_has_chosen(
         with monkeypatch.context() as patched:
             for name, value in variables.items():
                 patched.setenv(name, value)
-            assert devices_of(train) == 4
-            assert re.search("4 of 8 GPUs, as many as the launcher", idle_gpus(train) or "")
+            started = int(variables.get("LOCAL_WORLD_SIZE") or variables["SLURM_NTASKS"])
+            assert devices_of(train) == started
+            assert re.search(f"{started} of 8 GPUs, as many as the launcher", idle_gpus(train) or "")
 
 
-@pytest.mark.parametrize("variables", LAUNCHERS[:2], ids=["torchrun", "slurm"])
+@pytest.mark.parametrize(
+    ("variables", "devices"),
+    [
+        (LAUNCHERS[0], 2),
+        (LAUNCHERS[0], 1),
+        (LAUNCHERS[0] | {"LOCAL_WORLD_SIZE": "2"}, "auto"),
+        (LAUNCHERS[1], 2),
+    ],
+    ids=["torchrun", "torchrun for one", "torchrun on two machines", "slurm"],
+)
 def test_a_launcher_of_another_number_is_told(
-    tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+    tiny_config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    devices: int | str,
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    fabric = build_fabric(tiny_config(train={"batch_size": 4, "devices": 2}))
+    fabric = build_fabric(tiny_config(train={"batch_size": 4, "devices": devices}))
     with (
-        pytest.raises(ConfigError, match=r"did not start one process .* leave train\.devices"),
+        pytest.raises(ConfigError, match=r"has not started one process .* leave train\.devices"),
         launched(fabric, to_save_memory=""),
     ):
         pytest.fail("there is nobody to work with")

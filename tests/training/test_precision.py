@@ -113,6 +113,16 @@ def test_a_precision_that_is_imitated_is_told(
     assert ("bfloat16" in (slow_precision(config.train) or "")) == told
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_a_gpu_that_imitates_it_is_told(
+    tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: has)
+    config = tiny_config(train={"precision": "bf16-mixed", "accelerator": "cuda"})
+    assert (slow_precision(config.train) is None) == has
+
+
 def test_a_network_gets_it_from_fabric(tiny_config: Callable[..., Config]) -> None:
     """And it ends with the forward pass."""
     torch.manual_seed(0)

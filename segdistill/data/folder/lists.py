@@ -64,8 +64,11 @@ class _Index:
         if name in self.images or len(words) == 1:  # a name may hold blanks
             found = self.images.get(name, [root / self.layout.images / text])
             exact = [file for file in found if file.name == PurePosixPath(text).name]
+            plain = _plain(text, self.layout.image_suffix)
+            others = self.images.get(plain, []) if plain != name else []
+            twins = [file for file in others if file.name == PurePosixPath(text).name]
             none = root / self.layout.masks / f"{name}{self.layout.mask_suffix}.*"
-            return name, exact or found, self.masks.get(name, [none])
+            return name, [*twins, *(exact or found)], self.masks.get(name, [none])
         if len(words) == 2:
             image, mask = words
             return _name_below(root, image), [root / image], [root / mask]
