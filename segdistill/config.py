@@ -129,9 +129,9 @@ class ReparamConfig(Section):
 
 
 class SupervisedConfig(Section):
-    # one per class
+    # one per class, of the cross-entropy
     class_weights: Annotated[tuple[PositiveFloat, ...] | None, Field(examples=[[0.5, 1.2, 3.0]])] = None
-    label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0  # of the cross-entropy
     balance: Share = 0.0  # of the cross-entropy; 0: all pixels weigh the same, 1: all classes of a batch do
     dice_weight: NonNegative = 1.0  # rare classes: +6 mIoU for the baseline in a first trial on CamVid
     # beside Dice; 1: +0.2 mIoU for the baseline in the mean of four trials, within noise (EXPERIMENTS.md)
@@ -164,7 +164,7 @@ class LogitConfig(Weighted):
     weight: NonNegative = 4.0
     # divergence between classes, divergence between places by class, or Jaccard distance by class
     kind: Literal["pixel", "channel", "overlap"] = "pixel"
-    teacher: Literal["others", "ensemble", "primary"] = "others"  # all sub-models but the student
+    teacher: Literal["others", "ensemble", "primary"] = "others"  # all sub-models but the student, or all
     students: Literal["all", "primary", "branches"] = "primary"
     temperature: PositiveFloat = 1.0
     label_gate: Bool = False  # learn only where the teacher is right
@@ -281,7 +281,7 @@ class OptimizerConfig(Section):
     lr: PositiveFloat = 1e-3  # peak, of decoder, head and branches
     encoder_lr_scale: PositiveFloat = 1.0  # the encoder's lr is this times lr
     weight_decay: NonNegative = 1e-2  # not on biases and normalisation
-    momentum: Share = 0.9  # sgd only
+    momentum: Share = 0.9  # sgd only; Nesterov's
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -309,7 +309,7 @@ class TrainConfig(Section):
     # Largest gradient norm, of the primary and of the branches each by itself; null: no clipping.
     clip_norm: PositiveFloat | None = 5.0
     ema_decay: Annotated[Float, Field(gt=0, lt=1)] | None = (
-        None  # per step; then the average is what is deployed
+        None  # per step, less in the first ones; then the average is what is scored and deployed
     )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     # Processes. auto: what torchrun or Slurm has started; else one on a CPU, or as many GPUs as share a batch out
@@ -320,12 +320,13 @@ class TrainConfig(Section):
     eval_every: PositiveInt = 1  # epochs between evaluations; the last epoch is always evaluated
     log_every: PositiveInt = 10  # steps between looks at the losses; the device runs ahead in between
     # Epochs between looks at the gradient of every loss term at the shared encoder (a backward pass for
-    # each term, in one step); null: never. Only in 32-true precision.
+    # each term, in one step); null: never. Only in 32-true precision, and if there
+    # are several terms.
     diagnose_every: PositiveInt | None = 5
     checkpoint_minutes: PositiveFloat = 5.0  # time between `last` checkpoints inside an epoch
     # whose checkpoints stay, in checkpoints/epoch<N>/
     keep_epochs: Annotated[tuple[PositiveInt, ...], Field(examples=[[20, 40]])] = ()
-    resume: Bool = False
+    resume: Bool = False  # as --resume
 
     @model_validator(mode="after")
     def _kept_epochs_exist(self) -> "TrainConfig":

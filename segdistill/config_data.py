@@ -42,7 +42,9 @@ class AugmentConfig(Section):
 
     scale: Scales = (0.5, 2.0)  # random scale relative to data.size, low to high
     flip: Share = 0.5  # probability of a horizontal flip
-    colour: Share = 0.4  # half-range of brightness, contrast and saturation factors; hue gets a tenth of it
+    colour: Share = (
+        0.4  # of four in five images: half-range of brightness, contrast, saturation; hue: a tenth
+    )
     blur: Share = 0.1  # probability of a slight Gaussian blur
     # Any Albumentations transforms instead of all of the above. Bringing them to data.crop (pad, then crop) and
     # normalisation are still appended.
@@ -213,7 +215,8 @@ class SamplingConfig(Section):
 
 class DataConfig(Section):
     kind: Literal["camvid", "cityscapes", "folder", "synthetic"] = "camvid"
-    # null: $SEGDISTILL_CAMVID, then data/camvid; $SEGDISTILL_CITYSCAPES, $CITYSCAPES_DATASET, data/cityscapes
+    # null: $SEGDISTILL_CAMVID, then data/camvid; $SEGDISTILL_CITYSCAPES, $CITYSCAPES_DATASET, data/cityscapes; a
+    # folder has to be named
     root: Path | None = None
     # [height, width] in pixels that an image is resized to; for evaluation, and at scale 1
     size: Annotated[Size, Field(description="height and width")] = (360, 480)
@@ -222,7 +225,9 @@ class DataConfig(Section):
     cache: Bool | None = (
         None  # keep decoded images in memory; null: synthetic ones, others up to 2 GB a split
     )
-    workers: Annotated[Int, Field(ge=0)] | None = None  # loader processes; null: 0 on CPU, up to 8 on GPU
+    workers: Annotated[Int, Field(ge=0)] | None = (
+        None  # loaders of each process; null: 0 on CPU, up to 8 on GPU
+    )
     # The network sees (colour - mean) / std of red, green and blue between 0 and 1; null: what the weights it begins
     # with expect
     mean: Annotated[tuple[Share, Share, Share] | None, Field(examples=[[0.5, 0.5, 0.5]])] = None

@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="train several methods with several seeds and compare them")
     compare.add_argument("config", type=Path, help="YAML file, see configs/")
     take_overrides(compare, help="for every rung")
-    compare.add_argument("--kinds", nargs="+", choices=LADDER_NAMES, help="default: all of them")
+    compare.add_argument("--kinds", nargs="+", choices=LADDER_NAMES, help="default: all that differ")
     compare.add_argument(
         "--rung",
         action="append",
@@ -26,7 +26,10 @@ def add(commands: Commands) -> None:
     )
     compare.add_argument("--seeds", nargs="+", type=whole_number(0), default=[0, 1, 2], help="default: 0 1 2")
     compare.add_argument(
-        "--jobs", type=whole_number(1), default=1, help="trainings at a time, which share the cores"
+        "--jobs",
+        type=whole_number(1),
+        default=1,
+        help="trainings at a time, which share cores or GPUs; default: 1",
     )
     compare.add_argument("--out", type=Path, help="folder of the study; default: runs/<name>_compare")
     compare.add_argument("--report", action="store_true", help="train nothing, report what is finished")

@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     evaluate = commands.add_parser("evaluate", help="score a run, an ONNX file or stored masks on a split")
     evaluate.add_argument("model", type=Path, metavar="RUN|FILE.onnx|CONFIG.yaml")
     take_overrides(evaluate, metavar="data.root=DIR", help="where the data lie now")
-    evaluate.add_argument("--split", choices=("train", "val", "test"), default="val")
+    evaluate.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     evaluate.add_argument(
         "--weights",
         choices=("deployed", "last", "best"),

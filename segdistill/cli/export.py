@@ -18,12 +18,12 @@ def add(commands: Commands) -> None:
     export.add_argument(
         "--stream", default="primary", help="primary, a branch (e.g. branch3), or all; default: primary"
     )
-    export.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    export.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: fp32")
     export.add_argument(
         "--input",
         choices=("tensor", "image"),
         default="tensor",
-        help="tensor: normalised floats in, logits out; image: uint8 RGB in, class indexes out",
+        help="tensor: normalised floats in, logits out; image: uint8 RGB in, class indexes out; default: tensor",
     )
     export.add_argument("--layout", choices=("nchw", "nhwc"), help="default: nchw for tensor, nhwc for image")
     export.add_argument(
@@ -33,7 +33,13 @@ def add(commands: Commands) -> None:
     )
     export.add_argument("--confidence", action="store_true", help="image: also give each class's softmax")
     export.add_argument("--batch", type=whole_number(1), help="images per call; default: any number")
-    export.add_argument("--size", type=size, metavar="HxW", help="of the input in pixels; default: any")
+    export.add_argument(
+        "--size",
+        type=size,
+        metavar="HxW",
+        help="of the input in pixels; default: any. The network of an image graph works at the trained size all "
+        "the same, unless --fit pad",
+    )
     export.add_argument("--opset", type=whole_number(1), help="of the ONNX standard; default: the run's")
     export.add_argument(
         "--calibration",
@@ -50,7 +56,12 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="int8: 7-bit weights, for x86 CPUs without VNNI; chosen by itself if this is one",
     )
-    export.add_argument("--web", type=Path, metavar="DIR", help="also write a page that runs it in a browser")
+    export.add_argument(
+        "--web",
+        type=Path,
+        metavar="DIR",
+        help="also write a page that runs it (of several the first one) in a browser",
+    )
     export.add_argument(
         "--web-runtime",
         type=Path,
