@@ -52,7 +52,6 @@ def method(kind: str = "self_distill", **losses: Mapping[str, Any]) -> dict[str,
         (method(logit={"weight": 1.0, "views": {"weight": 1.0, "ramp": [[0.4, 0.0], [0.5, 1.0]]}}), 4),
         (method(logit={"weight": 1.0, "views": {"weight": 0.0, "ramp": [[0.4, 0.0], [0.5, 1.0]]}}), 7),
         (method(logit={"weight": 0.0, "views": {"weight": 1.0, "ramp": [[0.4, 0.0], [0.5, 1.0]]}}), 10),
-        (method(logit={"weight": 1.0, "ramp": [[0.7, 0.0]]}), 10),
         (method(), 10),
     ],
 )
