@@ -129,7 +129,9 @@ class Objective:
     def __call__(self, maps: StepMaps, progress: float) -> Summands:
         """Every active term on one batch, all of which look at the same images."""
         active = self.active(progress)
-        assert len({term.sees for term in active}) <= 1, "those on views have a look of their own, see `on_views`"
+        assert len({term.sees for term in active}) <= 1, (
+            "those on views have a look of their own, see `on_views`"
+        )
         return Summands(
             values={term.name: term.loss(maps) for term in active},
             weights={term.name: term.schedule.at(progress) for term in active},

@@ -177,5 +177,7 @@ def test_terms_that_look_at_views_are_kept_apart() -> None:
     assert both.on_views.active(1.0) == (viewed,)
     assert both.plain == Objective((seen,))
     assert both.on_views == Objective((viewed,))
-    total = both.plain(make_maps(), 1.0).total + both.on_views(make_maps(), 1.0).total
-    assert total == both(make_maps(), 1.0).total
+    assert both.plain(make_maps(), 1.0).values.keys() == {"labels"}
+    assert both.on_views(make_maps(), 1.0).values.keys() == {"views"}
+    with pytest.raises(AssertionError, match="a look of their own"):
+        both(make_maps(), 1.0)
