@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from segdistill.config_data import DataConfig
 from segdistill.config_types import (
@@ -95,11 +95,12 @@ class Weighted(Section):
 
     _check_ramp = field_validator("ramp")(_rising)
 
-    @model_validator(mode="after")
-    def _has_an_effect(self) -> "Weighted":
-        if self.weight and not any(factor for _, factor in self.ramp):
-            raise ValueError("its ramp is 0 throughout, so its weight has no effect; set the weight to 0")
-        return self
+    @field_validator("ramp")
+    @classmethod
+    def _has_an_effect(cls, ramp: Ramp, info: ValidationInfo) -> Ramp:
+        if info.data.get("weight") and not any(factor for _, factor in ramp):
+            raise ValueError("is 0 throughout, so that the weight has no effect; set the weight to 0 instead")
+        return ramp
 
 
 class BranchesConfig(Section):

@@ -174,7 +174,8 @@ def test_branches_that_learn_nothing_teach_nobody(method: dict[str, Any]) -> Non
 @pytest.mark.parametrize("term", ["logit", "feature", "adversarial"])
 def test_a_ramp_that_is_0_throughout_is_no_training_with_that_loss(term: str) -> None:
     silent = {"ramp": [[0, 0], [0.7, 0]]}
-    assert "its ramp is 0 throughout" in refusal(method={term: {"weight": 1, **silent}})
+    told = refusal(method={term: {"weight": 1, **silent}})
+    assert f"method.{term}.ramp = [[0, 0], [0.7, 0]]: is 0 throughout" in told
     validate_config({"name": "a", "method": {term: {"weight": 0, **silent}}}, source="test")
 
 

@@ -44,6 +44,7 @@ def run_protocol(
 
 
 def of_view(view: View) -> dict[str, Any]:
+    """What the protocol says of how a network looked at images."""
     return {
         "input_size": view.size,
         "view": view.mode,

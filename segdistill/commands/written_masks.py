@@ -126,6 +126,7 @@ class _Found:
                 self.strange.append(f"{path}: may be the mask of {' or '.join(several)}")
 
     def problems(self, images: "KnownImages") -> list[str]:
+        """One line for every image without a mask, every file without an image, and all masks of one image."""
         lacking = [
             f"{name}: no mask {images.wanted(name)}.png or {images.wanted(name)}{_SUFFIX}.png"
             for name, paths in self.masks.items()
