@@ -16,7 +16,12 @@ def add(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="train several methods with several seeds and compare them")
     compare.add_argument("config", type=Path, help="YAML file, see configs/")
     take_overrides(compare, help="for every rung")
-    compare.add_argument("--kinds", nargs="+", choices=LADDER_NAMES, help="default: all that differ")
+    compare.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=LADDER_NAMES,
+        help="default: all, but reparam only if it is more than baseline",
+    )
     compare.add_argument(
         "--rung",
         action="append",
