@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segdistill.build import datasets, network
@@ -20,7 +21,9 @@ from segdistill.data.files import PairedFiles
 from segdistill.data.loading import Place
 from segdistill.data.samples import CachedSamples
 from segdistill.errors import ConfigError, DataError
-from segdistill.losses.terms import LogitDistillation
+from segdistill.losses.maps import StepMaps
+from segdistill.losses.objective import Needs
+from segdistill.losses.terms import Adversarial, LogitDistillation
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SIZE = (24, 32)
@@ -453,6 +456,39 @@ def test_on_views_is_taught_what_logit_says_on_a_ramp_of_its_own(tmp_path: Path)
     assert terms["logit"].schedule.at(0.5) == 3
     assert terms["views"].sees == "views"
     assert terms["logit"].sees == "batch"
+
+
+@pytest.mark.parametrize("students", ["all", "primary", "branches"])
+def test_branches_are_said_to_learn_by_the_terms_that_give_them_a_gradient(
+    tmp_path: Path, students: str
+) -> None:
+    views = {"weight": 1.0, "ramp": [[0, 1]]}
+    logit = LogitConfig.model_validate({"students": students, "ramp": [[0, 1]], "views": views})
+    config = settings(tmp_path)
+    method = config.method.model_copy(update={"logit": logit})
+    judge = torch.nn.Conv2d(2, 1, 1)
+    game = Adversarial("label", 0.1, lambda maps, images, valid: judge(maps))
+    terms = {
+        term.name: term for term in build_objective(config.model_copy(update={"method": method}), game).terms
+    }
+    assert terms.keys() == {"primary", "branches", "logit", "views", "feature", "adversarial"}
+    for name, term in terms.items():
+        maps = StepMaps(
+            images=torch.zeros(1, 3, 8, 8),
+            labels=torch.arange(64).view(1, 8, 8) % 2,
+            primary_logits=torch.randn(1, 2, 8, 8, requires_grad=True),
+            branch_logits={
+                one: torch.randn(1, 2, 4, 4, requires_grad=True) for one in ("branch3", "branch4")
+            },
+            features={one: torch.randn(1, 2, 2, 2, requires_grad=True) for one in ("branch3", "branch4")}
+            | {"primary": torch.randn(1, 4, 2, 2, requires_grad=True)},
+            ignore_index=255,
+            grid_stride=4,
+        )
+        term.loss(maps).backward()
+        of_branches = [maps.branch_logits["branch3"], maps.features["branch3"]]
+        learn = any(one.grad is not None and one.grad.abs().sum() > 0 for one in of_branches)
+        assert (Needs.LEARNING_BRANCHES in term.needs) == learn, name
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
     terms = [Term(PRIMARY, Schedule(1.0), labels.primary)]
     if method.has_branches:
         schedule = Schedule(supervised.branch_weight, supervised.branch_ramp)
-        terms.append(Term("branches", schedule, labels.branches, Needs.BRANCHES))
+        terms.append(Term("branches", schedule, labels.branches, Needs.BRANCHES | Needs.LEARNING_BRANCHES))
     if method.distils:
         logit, feature = method.logit, method.feature
         distillation = LogitDistillation(
@@ -35,10 +35,13 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
             temperature=logit.temperature,
             label_gate=logit.label_gate,
         )
+        needed = Needs.BRANCHES
+        if logit.students != "primary":
+            needed |= Needs.LEARNING_BRANCHES
         on_views = Schedule(logit.weight * logit.views.weight, logit.views.ramp)
         terms += [
-            Term("logit", _schedule(logit), distillation, Needs.BRANCHES, distillation.notes),
-            Term("views", on_views, distillation, Needs.BRANCHES, sees="views"),
+            Term("logit", _schedule(logit), distillation, needed, distillation.notes),
+            Term("views", on_views, distillation, needed, sees="views"),
             Term(
                 "feature",
                 _schedule(feature),
@@ -52,7 +55,7 @@ def build_objective(config: Config, adversarial: Adversarial | None) -> Objectiv
                 "adversarial",
                 _schedule(method.adversarial),
                 adversarial,
-                Needs.BRANCHES | Needs.DISCRIMINATOR,
+                Needs.BRANCHES | Needs.LEARNING_BRANCHES | Needs.DISCRIMINATOR,
             )
         )
     return Objective(tuple(term for term in terms if term.schedule.weight > 0))

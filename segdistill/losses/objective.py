@@ -37,6 +37,7 @@ class Needs(Flag):
 
     NOTHING = 0
     BRANCHES = auto()
+    LEARNING_BRANCHES = auto()  # else they only teach, and nothing is kept for their gradients
     FEATURES = auto()
     DISCRIMINATOR = auto()
 

@@ -2,12 +2,13 @@
 
 from typing import NamedTuple
 
+import torch
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 
-from segdistill.models.branches import BranchDecoder
+from segdistill.models.branches import BranchDecoder, BranchOutput
 from segdistill.models.reparam import merge
-from segdistill.models.taps import MapInfo, TapMap, capture, read_captured
+from segdistill.models.taps import Captured, MapInfo, TapMap, capture, read_captured
 from segdistill.resolution import fit_to
 from segdistill.streams import PRIMARY
 
@@ -117,12 +118,18 @@ class MultiBranchNet(nn.Module):
         return (PRIMARY, *self.branches)
 
     def forward(
-        self, images: Tensor, *, with_branches: bool = True, with_features: bool = False
+        self,
+        images: Tensor,
+        *,
+        with_branches: bool = True,
+        branches_learn: bool = True,
+        with_features: bool = False,
     ) -> MultiBranchOutput:
         """
         Args:
             images: (B, 3, H, W), normalised; H and W are multiples of the encoder's stride.
             with_branches: without them this is one forward pass of the primary.
+            branches_learn: if not, no gradient flows into them, and none of their maps are kept for one.
             with_features: also give the features that are compared; needs `with_branches`.
         """
         if not (with_branches and self.spec):
@@ -132,30 +139,33 @@ class MultiBranchNet(nn.Module):
         with capture(self.primary, (*paths, *([self.feature_path] if compared else []))) as seen:
             primary_logits = self.primary(images)
         captured = read_captured(seen)
-        shared = [scale_gradient(maps, self.spec.encoder_gradient) for maps in captured.encoder]
-
-        rows, columns = (size // self.spec.stride for size in images.shape[-2:])
-        branch_logits: dict[str, Tensor] = {}
-        features: dict[str, Tensor] = {}
-        for name, decoder in self.branches.items():
-            tap = self._taps[name]
-            tapped = (
-                shared[tap - 1]
-                if isinstance(tap, int)
-                else scale_gradient(captured.modules[tap], self.spec.encoder_gradient)
-            )
-            beside = tuple(shared[depth - 1] for depth in self._laterals[name])
-            out = decoder(tapped, beside, height=rows, width=columns)
-            branch_logits[name] = out.logits
-            features[name] = out.features
+        with torch.set_grad_enabled(branches_learn and torch.is_grad_enabled()):
+            outputs = self._decode(captured, *(size // self.spec.stride for size in images.shape[-2:]))
+        branch_logits = {name: out.logits for name, out in outputs.items()}
         if not compared:
             return MultiBranchOutput(primary_logits, branch_logits, {})
+        features = {name: out.features for name, out in outputs.items()}
         features[PRIMARY] = captured.modules[self.feature_path]
         height, width = (size // compared for size in images.shape[-2:])
         adapted = {
             name: adapt(fit_to(features[name], height, width)) for name, adapt in self.adapters.items()
         }
         return MultiBranchOutput(primary_logits, branch_logits, adapted)
+
+    def _decode(self, captured: Captured, rows: int, columns: int) -> dict[str, BranchOutput]:
+        """What every branch makes of the maps that the primary has computed."""
+        assert self.spec is not None
+        gradient = self.spec.encoder_gradient
+        shared = [scale_gradient(maps, gradient) for maps in captured.encoder]
+        outputs = {}
+        for name, decoder in self.branches.items():
+            tap = self._taps[name]
+            tapped = (
+                shared[tap - 1] if isinstance(tap, int) else scale_gradient(captured.modules[tap], gradient)
+            )
+            beside = tuple(shared[depth - 1] for depth in self._laterals[name])
+            outputs[name] = decoder(tapped, beside, height=rows, width=columns)
+        return outputs
 
     def deploy(self) -> SegmentationModel:
         """The primary stream as plain smp has it: what was added to it is gone or merged into it."""

@@ -177,7 +177,10 @@ def forward(state: TrainState, batch: Batch, settings: StepSettings, *, needs: N
     images = pad_to_multiple(batch.images, settings.multiple)
     labels = pad_to_multiple(batch.labels, settings.multiple, value=settings.ignore_index)
     out = state.learner.module(
-        images, with_branches=Needs.BRANCHES in needs, with_features=Needs.FEATURES in needs
+        images,
+        with_branches=Needs.BRANCHES in needs,
+        branches_learn=Needs.LEARNING_BRANCHES in needs,
+        with_features=Needs.FEATURES in needs,
     )
     return StepMaps(
         images=images,

@@ -124,6 +124,36 @@ def test_the_primary_does_not_notice_its_branches(training: bool) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_branches_that_only_teach_say_the_same_and_keep_nothing_for_a_gradient() -> None:
+    def run(**asked: bool) -> tuple[MultiBranchOutput, list[Tensor], int]:
+        net, kept = make_net(dropout=0.5).train(), list[int]()
+        torch.manual_seed(4)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda one: kept.append(one.nbytes) or one, lambda one: one
+        ):
+            out = net(batch(), **asked)
+        out.primary.square().mean().backward()
+        return out, [one.grad for one in net.primary.parameters() if one.grad is not None], sum(kept)
+
+    learning, _, most = run(branches_learn=True)
+    teaching, gradients, kept = run(branches_learn=False)
+    _, alone, least = run(with_branches=False)
+    assert all(torch.equal(teaching.branches[name], learning.branches[name]) for name in learning.branches)
+    assert not any(logits.requires_grad for logits in teaching.branches.values())
+    assert kept == least < most
+    assert len(gradients) == len(alone) > 0
+    assert all(torch.equal(one, other) for one, other in zip(gradients, alone, strict=True))
+
+
+def test_the_primary_predicts_features_of_branches_that_only_teach() -> None:
+    net = make_net()
+    features = net(batch(), branches_learn=False, with_features=True).features
+    features.pop("primary").square().mean().backward()
+    assert not any(one.requires_grad for one in features.values())
+    assert net.adapters["primary"].weight.grad.abs().sum() > 0  # type: ignore[union-attr, operator]
+    assert all(parameter.grad is None for parameter in net.branches.parameters())
+
+
 def test_branches_see_their_tap_and_nothing_deeper() -> None:
     net = make_net(taps=(3, 5)).eval()
     reference = net(batch())
