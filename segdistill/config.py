@@ -39,8 +39,8 @@ class ModelConfig(Section):
     arch: Annotated[Architecture, BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)] = "unet"
     encoder: Text = "tu-tf_efficientnet_lite0"
     # bundled: ImageNet weights from the package index (tu-tf_efficientnet_lite0 only); imagenet: what smp
-    # and timm download; none: random; or the path of a file with the encoder's tensors
-    encoder_weights: Text = "bundled"
+    # and timm download; none (or null, as in smp): random; or the path of a file with the encoder's tensors
+    encoder_weights: Annotated[Text, BeforeValidator(lambda v: "none" if v is None else v)] = "bundled"
     # path of a file with the tensors of the whole network, in place of encoder_weights: a run's primary.safetensors, or
     # what torch.save or Lightning made of an smp model; null: decoder and head begin at random
     weights: Annotated[Text | None, Field(examples=["runs/before/primary.safetensors"])] = None

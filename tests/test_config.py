@@ -142,7 +142,9 @@ def test_bundled_weights_belong_to_one_encoder() -> None:
     assert "model.encoder_weights='bundled'" in message
     assert "'resnet18'" in message
     assert "imagenet" in message
-    validate_config({"name": "a", "model": {"encoder": "resnet18", "encoder_weights": "none"}}, source="test")
+    for none in ("none", None):  # smp has None
+        model = {"encoder": "resnet18", "encoder_weights": none}
+        assert validate_config({"name": "a", "model": model}, source="test").model.encoder_weights == "none"
 
 
 def test_architecture_names_ignore_case() -> None:
