@@ -35,7 +35,7 @@ from segdistill.report.html import comparison_page
 from segdistill.report.rows import verdict
 from segdistill.report.text import comparison_tables, protocol_line
 from segdistill.study.results import Comparison, compare_rungs
-from segdistill.study.run_results import RunResult, common_protocol, read_protocol, read_run
+from segdistill.study.run_results import RunResult, read_protocol, read_run
 from segdistill.study.rungs import Rung
 from segdistill.study.runner import Failure, PlannedRun, Runner
 
@@ -247,7 +247,7 @@ def read_study(study: Study) -> Comparison | None:
     missing = [run for run in study.planned if run not in done]
     return Comparison(
         name=study.base.name,
-        protocol=common_protocol([read_protocol(run.folder) for run in done]),
+        protocols=tuple(read_protocol(run.folder) for run in done),
         results=compare_rungs(
             [(rung, runs_of(rung)) for rung in study.rungs], seconds_per_step=known_cost(study)
         ),

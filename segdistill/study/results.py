@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from segdistill.study.run_results import ABOUT_DATA, DIFFERS, RunResult
+from segdistill.study.run_results import ABOUT_DATA, RunResult, distinct_values
 from segdistill.study.rungs import BASELINE, DEEP_SUPERVISION, Rung
 from segdistill.study.statistics import CONFIDENCE, PairedDifference, Spread
 
@@ -44,17 +44,25 @@ class Comparison:
 
     Attributes:
         name: of the study's configuration.
-        protocol: how scores came about, as `summary.json` has it.
+        protocols: how the score of each finished run came about, as `read_protocol` has it.
         results: of the rungs with a finished run, in the order of the ladder.
         missing: (rung, seed) of the runs that are not finished.
         failures: of the missing ones, what those said that ended with an error.
     """
 
     name: str
-    protocol: dict[str, Any]
+    protocols: tuple[Mapping[str, Any], ...]
     results: tuple[RungResult, ...]
     missing: tuple[tuple[str, int], ...]
     failures: tuple[str, ...] = ()
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The protocol of all runs; where they differ (a rung may train for longer), all the values there are."""
+        return {
+            key: values[0] if len(values) == 1 else _differs(values)
+            for key, values in distinct_values(self.protocols).items()
+        }
 
     @property
     def caveats(self) -> list[str]:
@@ -68,9 +76,9 @@ class Comparison:
 
     def _of_data(self) -> list[str]:
         differing = [
-            f"{what.replace('_', ' ')} {value}"
-            for what, value in self.protocol.items()
-            if what in ABOUT_DATA and str(value).startswith(DIFFERS)
+            f"{what.replace('_', ' ')} {_differs(values)}"
+            for what, values in distinct_values(self.protocols).items()
+            if what in ABOUT_DATA and len(values) > 1
         ]
         if not differing:
             return []
@@ -170,11 +178,21 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {
-            "caveats": self.caveats,
-            "words": self.words,
-            "by_chance": self.by_chance,
-        }
+        plain = asdict(self)
+        del plain["protocols"]
+        return (
+            {"name": self.name, "protocol": self.protocol}
+            | plain
+            | {
+                "caveats": self.caveats,
+                "words": self.words,
+                "by_chance": self.by_chance,
+            }
+        )
+
+
+def _differs(values: Iterable[Any]) -> str:
+    return f"differs: {' / '.join(map(str, values))}"
 
 
 def _made_otherwise(run: RunResult, reference: RunResult, *, same_start: bool) -> str:

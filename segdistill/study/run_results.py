@@ -14,8 +14,6 @@ from segdistill.study.runner import TAKEN_OVER
 
 #: What of a protocol is the same in runs that are pairs.
 ABOUT_DATA = ("data", "split", "images", "training_images", "data_hash")
-#: How the value of a protocol begins that is not the same in all runs.
-DIFFERS = "differs: "
 
 
 @dataclass(frozen=True)
@@ -98,13 +96,11 @@ def read_protocol(folder: Path) -> dict[str, Any]:
     }
 
 
-def common_protocol(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The protocol of all runs; where they differ (a rung may train for longer), all the values there are."""
-    common: dict[str, Any] = {}
-    for key in protocols[0]:
-        values: list[Any] = []
+def distinct_values(protocols: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Every value that an entry has in some of the runs: one, where they agree. None where a run lacks the entry."""
+    distinct: dict[str, list[Any]] = {key: [] for protocol in protocols for key in protocol}
+    for key, values in distinct.items():
         for protocol in protocols:
             if protocol.get(key) not in values:
                 values.append(protocol.get(key))
-        common[key] = values[0] if len(values) == 1 else DIFFERS + " / ".join(map(str, values))
-    return common
+    return distinct

@@ -14,7 +14,7 @@ from segdistill.errors import RunFolderError
 from segdistill.report.html import comparison_page
 from segdistill.report.rows import verdict
 from segdistill.study.results import Comparison, compare_rungs
-from segdistill.study.run_results import RunResult, common_protocol, read_protocol, read_run
+from segdistill.study.run_results import RunResult, read_protocol, read_run
 from segdistill.study.rungs import LADDER, Rung
 
 BASELINE, _, DEEP, *_, DISTILLED = LADDER
@@ -107,7 +107,7 @@ def test_a_run_whose_learning_curve_is_damaged_keeps_its_score_and_says_so(
         (folder / "metrics.jsonl").write_text(metrics)
     run = read_run(folder, seed=4)
     assert (run.miou, run.curve, run.whole_curve) == (0.5, curve, False)
-    study = Comparison("x", {}, compare_rungs([(BASELINE, [run])], seconds_per_step={}), missing=())
+    study = Comparison("x", (), compare_rungs([(BASELINE, [run])], seconds_per_step={}), missing=())
     (caveat,) = study.caveats
     assert "baseline, seed 4 lacks epochs" in caveat
     assert ("<h2>Learning curves" in comparison_page(study)) == bool(curve)
@@ -174,13 +174,13 @@ def test_means_over_different_classes_are_told() -> None:
         (BASELINE, [result(0, 0.5, iou={"sky": 0.5, "rare": None})]),
         (DISTILLED, [result(0, 0.26, iou={"sky": 0.52, "rare": 0.0})]),
     ]
-    study = Comparison("x", {}, compare_rungs(runs, seconds_per_step={}), missing=())
+    study = Comparison("x", (), compare_rungs(runs, seconds_per_step={}), missing=())
     assert study.results[1].against["baseline"].unpaired == ("rare",)
     (caveat,) = study.caveats
     assert "mIoU of self_distill and of baseline are means over different classes (rare: not in" in caveat
     assert study.as_dict()["caveats"] == [caveat]
     same = [(BASELINE, [result(0, 0.5)]), (DISTILLED, [result(0, 0.6)])]
-    assert Comparison("x", {}, compare_rungs(same, seconds_per_step={}), missing=()).caveats == []
+    assert Comparison("x", (), compare_rungs(same, seconds_per_step={}), missing=()).caveats == []
 
 
 def test_pairs_that_were_trained_by_other_programs_or_elsewhere_are_told() -> None:
@@ -195,7 +195,7 @@ def test_pairs_that_were_trained_by_other_programs_or_elsewhere_are_told() -> No
 
     def caveats(distilled: list[RunResult]) -> list[str]:
         results = compare_rungs([(BASELINE, plain), (DISTILLED, distilled)], seconds_per_step={})
-        return Comparison("x", {}, results, missing=()).caveats
+        return Comparison("x", (), results, missing=()).caveats
 
     assert caveats(alike) == []
     assert caveats(other) == [
@@ -212,7 +212,7 @@ def test_pairs_that_were_trained_by_other_programs_or_elsewhere_are_told() -> No
     assert "(self_distill and baseline, seed 1: weights bbbbbbbb / weights aaaaaaaa)" in caveat
     chosen = Rung("fine", ("model.weights=b.safetensors",))
     results = compare_rungs([(BASELINE, plain), (chosen, replaced)], seconds_per_step={})
-    assert Comparison("x", {}, results, missing=()).caveats == [], "a rung that chooses its weights"
+    assert Comparison("x", (), results, missing=()).caveats == [], "a rung that chooses its weights"
 
 
 def test_runs_on_other_data_are_told(tmp_path: Path) -> None:
@@ -222,14 +222,14 @@ def test_runs_on_other_data_are_told(tmp_path: Path) -> None:
         )
         for digest in ("abc", "def")
     ]
-    (caveat,) = Comparison("x", common_protocol(protocols), (), missing=()).caveats
+    (caveat,) = Comparison("x", tuple(protocols), (), missing=()).caveats
     assert (
         caveat
         == "Not all of these runs had the same data (data hash differs: abc / def), so some are no pairs."
     )
-    assert Comparison("x", common_protocol(protocols[:1] * 2), (), missing=()).caveats == []
-    longer = common_protocol([{"epochs": 80}, {"epochs": 160}])
-    assert Comparison("x", longer, (), missing=()).caveats == []
+    assert Comparison("x", (protocols[0], protocols[0]), (), missing=()).caveats == []
+    longer = Comparison("x", ({"epochs": 80}, {"epochs": 160}), (), missing=())
+    assert longer.caveats == []
 
 
 def test_runs_of_a_seed_on_other_data_are_no_pair() -> None:
@@ -240,8 +240,8 @@ def test_runs_of_a_seed_on_other_data_are_no_pair() -> None:
 
     def study(hashes: Sequence[str]) -> Comparison:
         runs = [(BASELINE, on(["abc", "abc", "abc"], 0.5)), (DISTILLED, on(hashes, 0.6))]
-        protocol = {"data_hash": "differs: abc / def"}
-        return Comparison("x", protocol, compare_rungs(runs, seconds_per_step={}), missing=())
+        protocols = tuple({"data_hash": name} for name in ("abc", *hashes))
+        return Comparison("x", protocols, compare_rungs(runs, seconds_per_step={}), missing=())
 
     some = study(["abc", "def", "abc"])
     assert list(some.results[1].against["baseline"].miou.by_seed) == [0, 2]
@@ -277,23 +277,35 @@ def test_where_and_by_what_a_run_was_made_is_part_of_its_protocol(tmp_path: Path
         "software": "segdistill 0.1.0, torch 2.14",
     }
     other = read_protocol(write_run(tmp_path / "other", versions={"segdistill": "0.2.0"}))
-    differs = "differs: segdistill 0.1.0, torch 2.14 / segdistill 0.2.0"
-    assert common_protocol([first, other])["software"] == differs
+    both = Comparison("x", (first, other), (), missing=())
+    assert both.protocol["software"] == "differs: segdistill 0.1.0, torch 2.14 / segdistill 0.2.0"
 
 
 def test_a_protocol_that_differs_says_so() -> None:
-    protocols = [
+    protocols = (
         {"split": "val", "epochs": 80},
-        {"split": "val", "epochs": 160},
+        {"split": "val", "epochs": 160, "sampling": "rare"},
         {"split": "val", "epochs": 80},
-    ]
-    assert common_protocol(protocols) == {"split": "val", "epochs": "differs: 80 / 160"}
+    )
+    study = Comparison("x", protocols, (), missing=())
+    assert study.protocol == {
+        "split": "val",
+        "epochs": "differs: 80 / 160",
+        "sampling": "differs: None / rare",
+    }
+    assert list(study.as_dict())[:2] == ["name", "protocol"]
+    assert study.as_dict()["protocol"] == study.protocol
+    assert "protocols" not in study.as_dict()
+
+
+def test_a_value_that_reads_like_a_difference_is_none() -> None:
+    assert Comparison("x", ({"data": "differs: a / b"},) * 2, (), missing=()).caveats == []
 
 
 def test_the_verdict_on_the_last_rung_comes_first() -> None:
     rungs = enumerate((BASELINE, DEEP, DISTILLED))
     runs = [(rung, [result(0, 0.5), result(1, 0.6 + place / 50)]) for place, rung in rungs]
-    comparison = Comparison("x", {}, compare_rungs(runs, seconds_per_step={}), missing=())
+    comparison = Comparison("x", (), compare_rungs(runs, seconds_per_step={}), missing=())
     starts = [sentence.split(" cannot")[0] for sentence in comparison.words]
     assert starts == [
         "self_distill against baseline",
@@ -311,7 +323,7 @@ def test_many_intervals_are_told_to_surprise() -> None:
 
     def study(runs: Any) -> Comparison:
         results = compare_rungs(runs, seconds_per_step={})
-        return Comparison(name="study", protocol={}, results=results, missing=())
+        return Comparison(name="study", protocols=(), results=results, missing=())
 
     assert study(runs).by_chance.startswith("These are 3 intervals of primaries. ")
     assert "in up to 14% of such studies" in study(runs).by_chance
