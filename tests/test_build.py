@@ -14,8 +14,9 @@ from segdistill.build import splits as splits_module
 from segdistill.build.datasets import build_image_shares, build_train_dataset, size_note
 from segdistill.build.objective import build_objective
 from segdistill.build.splits import CheckedSplit, build_splits, build_taxonomy, data_hash, names_elsewhere
-from segdistill.config import Config, LogitConfig
+from segdistill.config import Config
 from segdistill.config_io import load_config, resolve
+from segdistill.config_method import LogitConfig
 from segdistill.console import new_console
 from segdistill.data.files import PairedFiles
 from segdistill.data.loading import Place

@@ -33,9 +33,10 @@ COMPOSERS = {f"{PACKAGE}.{name}" for name in ("build", "cli", "commands", "confi
 
 #: What a module or package may import beside the leaves, itself and the package's version.
 ALLOWED = {
-    "config": {"config_data", "config_types"},
+    "config": {"config_data", "config_method", "config_types"},
     "config_data": {"config_types"},
     "config_io": {"config", "config_problems", "config_yaml"},
+    "config_method": {"config_types"},
     "config_problems": {"config", "config_yaml"},
     "config_types": set(),
     "config_yaml": set(),

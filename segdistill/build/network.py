@@ -8,7 +8,8 @@ from segmentation_models_pytorch.base import SegmentationModel
 
 from segdistill.build.datasets import training_size
 from segdistill.build.splits import build_taxonomy
-from segdistill.config import Config, FeatureConfig
+from segdistill.config import Config
+from segdistill.config_method import FeatureConfig
 from segdistill.errors import ConfigError, first_line
 from segdistill.export.weights import Deployed
 from segdistill.memory import is_out_of_memory

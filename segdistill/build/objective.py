@@ -3,7 +3,8 @@
 import torch
 
 from segdistill.build.splits import build_taxonomy
-from segdistill.config import Config, Weighted
+from segdistill.config import Config
+from segdistill.config_method import Weighted
 from segdistill.losses.objective import Needs, Objective, Schedule, Term
 from segdistill.losses.terms import Adversarial, FeatureSimilarity, LogitDistillation, Supervised
 from segdistill.models.discriminator import PixelDiscriminator

@@ -12,7 +12,8 @@ from segdistill.build.datasets import build_normalisation, training_size
 from segdistill.build.network import build_net
 from segdistill.build.objective import build_discriminator, build_objective
 from segdistill.build.splits import build_taxonomy, check_class_weights
-from segdistill.config import Config, TrainConfig, ViewsConfig
+from segdistill.config import Config, TrainConfig
+from segdistill.config_method import ViewsConfig
 from segdistill.data.views import StrongViews
 from segdistill.errors import ConfigError, first_line
 from segdistill.losses.terms import Adversarial

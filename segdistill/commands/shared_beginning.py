@@ -11,8 +11,9 @@ from segdistill.build.training import build_state_to_look_at
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import settings_that_count
 from segdistill.commands.versions import versions
-from segdistill.config import Config, Weighted
+from segdistill.config import Config
 from segdistill.config_io import dump_config
+from segdistill.config_method import Weighted
 from segdistill.console import counted
 from segdistill.errors import RunFolderError
 from segdistill.files import json_rows, write_json, write_json_rows
