@@ -4,62 +4,63 @@ import torch
 
 from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config
-from segdistill.config_method import Weighted
+from segdistill.config_method import MethodConfig, Weighted
 from segdistill.losses.objective import Needs, Objective, Schedule, Term
 from segdistill.losses.terms import Adversarial, FeatureSimilarity, LogitDistillation, Supervised
 from segdistill.models.discriminator import PixelDiscriminator
 from segdistill.seeds import stream_seed
 from segdistill.streams import PRIMARY
 
+_LEARNING = Needs.BRANCHES | Needs.LEARNING_BRANCHES
+
 
 def build_objective(config: Config, adversarial: Adversarial | None) -> Objective:
     """The terms that the kind of method has and that have a weight."""
     method = config.method
-    supervised = method.supervised
+    terms = _from_labels(method)
+    if method.distils:
+        terms += _from_each_other(method)
+    if adversarial:
+        game = Term(
+            "adversarial", _schedule(method.adversarial), adversarial, _LEARNING | Needs.DISCRIMINATOR
+        )
+        terms.append(game)
+    return Objective(tuple(term for term in terms if term.schedule.weight > 0))
+
+
+def _from_labels(method: MethodConfig) -> list[Term]:
+    section = method.supervised
     labels = Supervised(
-        class_weights=supervised.class_weights,
-        label_smoothing=supervised.label_smoothing,
-        dice_weight=supervised.dice_weight,
-        jaccard_weight=supervised.jaccard_weight,
-        balance=supervised.balance,
+        class_weights=section.class_weights,
+        label_smoothing=section.label_smoothing,
+        dice_weight=section.dice_weight,
+        jaccard_weight=section.jaccard_weight,
+        balance=section.balance,
     )
     terms = [Term(PRIMARY, Schedule(1.0), labels.primary)]
     if method.has_branches:
-        schedule = Schedule(supervised.branch_weight, supervised.branch_ramp)
-        terms.append(Term("branches", schedule, labels.branches, Needs.BRANCHES | Needs.LEARNING_BRANCHES))
-    if method.distils:
-        logit, feature = method.logit, method.feature
-        distillation = LogitDistillation(
-            kind=logit.kind,
-            teacher=logit.teacher,
-            students=logit.students,
-            temperature=logit.temperature,
-            label_gate=logit.label_gate,
-        )
-        needed = Needs.BRANCHES
-        if logit.students != "primary":
-            needed |= Needs.LEARNING_BRANCHES
-        on_views = Schedule(logit.weight * logit.views.weight, logit.views.ramp)
-        terms += [
-            Term("logit", _schedule(logit), distillation, needed, distillation.notes),
-            Term("views", on_views, distillation, needed, sees="views"),
-            Term(
-                "feature",
-                _schedule(feature),
-                FeatureSimilarity(feature.kind, feature.pool),
-                Needs.BRANCHES | Needs.FEATURES,
-            ),
-        ]
-    if adversarial:
-        terms.append(
-            Term(
-                "adversarial",
-                _schedule(method.adversarial),
-                adversarial,
-                Needs.BRANCHES | Needs.LEARNING_BRANCHES | Needs.DISCRIMINATOR,
-            )
-        )
-    return Objective(tuple(term for term in terms if term.schedule.weight > 0))
+        schedule = Schedule(section.branch_weight, section.branch_ramp)
+        terms.append(Term("branches", schedule, labels.branches, _LEARNING))
+    return terms
+
+
+def _from_each_other(method: MethodConfig) -> list[Term]:
+    logit, feature = method.logit, method.feature
+    distillation = LogitDistillation(
+        kind=logit.kind,
+        teacher=logit.teacher,
+        students=logit.students,
+        temperature=logit.temperature,
+        label_gate=logit.label_gate,
+    )
+    needs = Needs.BRANCHES if logit.students == "primary" else _LEARNING
+    on_views = Schedule(logit.weight * logit.views.weight, logit.views.ramp)
+    similarity = FeatureSimilarity(feature.kind, feature.pool)
+    return [
+        Term("logit", _schedule(logit), distillation, needs, distillation.notes),
+        Term("views", on_views, distillation, needs, sees="views"),
+        Term("feature", _schedule(feature), similarity, Needs.BRANCHES | Needs.FEATURES),
+    ]
 
 
 def _schedule(section: Weighted) -> Schedule:
