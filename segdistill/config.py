@@ -102,7 +102,7 @@ class TrainConfig(Section):
         None  # per step, less in the first ones; then the average is what is scored and deployed
     )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    # Processes. auto: what torchrun or Slurm has started; else one on a CPU, or as many GPUs as share a batch out
+    # Processes. auto: what torchrun or srun has started; else one on a CPU, or as many GPUs as share a batch out
     # evenly, two images or more to each.
     devices: PositiveInt | Literal["auto"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

@@ -1,13 +1,11 @@
 """Several processes that work on one job, one per device."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import distributed
 
 from segdistill.errors import (
@@ -19,6 +17,7 @@ from segdistill.errors import (
     UserError,
     first_line,
 )
+from segdistill.launchers import launcher
 from segdistill.memory import memory_told
 from segdistill.orphans import end_with_parent
 
@@ -39,7 +38,7 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
         to_save_memory: what the user can change where the device's memory does not suffice.
 
     Raises:
-        ConfigError: if torchrun or Slurm has started another number of processes, or several machines.
+        ConfigError: if torchrun or srun has started another number of processes, or some on other machines.
         OutOfMemoryError: if it does not.
         LostProcessError: if another process ended alone, or one that loads images for this one.
         ToldByAnotherError: instead of what all processes meet, such as an interruption, in all but the first one.
@@ -74,20 +73,24 @@ def launched(fabric: Fabric, *, to_save_memory: str) -> Iterator[Fabric]:
 
 
 def _launch(fabric: Fabric) -> None:
-    """Raises ConfigError if torchrun or Slurm has started other processes than one for each device of this machine."""
-    told = (
-        "torchrun or Slurm has not started one process for each of the devices that are wanted, on one machine ({}); "
-        "leave train.devices as it is by default, or start the program without them: it starts its processes itself"
-    )
-    # Of a single device Fabric asks nobody: each of several processes would take itself for the only one.
-    if TorchElasticEnvironment.detect() and fabric.world_size != (started := int(os.environ["WORLD_SIZE"])):
-        raise ConfigError(told.format(f"{started} processes for {fabric.world_size}"))
+    """Raises ConfigError if torchrun or srun has started other processes than one for each device of this machine."""
+    found = launcher()
+    if found is None:
+        fabric.launch()
+        return
     try:
+        # Of a single device Fabric asks nobody: each of several processes would take itself for the only one.
+        if not fabric.world_size == found.processes == found.here:
+            raise ValueError(
+                f"{found.processes} processes, {found.here} of them here, for {fabric.world_size}"
+            )
         fabric.launch()
     except ValueError as error:
-        if TorchElasticEnvironment.detect() or SLURMEnvironment.detect():
-            raise ConfigError(told.format(first_line(error))) from None
-        raise
+        raise ConfigError(
+            "torchrun or srun has not started one process for each of the devices that are wanted, on one machine "
+            f"({first_line(error)}); leave train.devices as it is by default, or start the program alone (by neither "
+            "of them, or by srun --ntasks=1): it starts the other processes itself"
+        ) from None
 
 
 def in_turn(fabric: Fabric, make: Callable[[], Made]) -> Made:

@@ -17,6 +17,7 @@ LEAVES = {
         "errors",
         "files",
         "given_model",
+        "launchers",
         "locks",
         "memory",
         "normalisation",

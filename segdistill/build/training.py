@@ -1,11 +1,9 @@
 """Device, optimisers, the state a run begins with, the loop's settings."""
 
 import copy
-import os
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy, Strategy
 
 from segdistill.build.datasets import build_normalisation, training_size
@@ -16,6 +14,7 @@ from segdistill.config import Config, TrainConfig
 from segdistill.config_method import ViewsConfig
 from segdistill.data.views import StrongViews
 from segdistill.errors import ConfigError, first_line
+from segdistill.launchers import environment, launcher
 from segdistill.losses.terms import Adversarial
 from segdistill.models.multi_branch import MultiBranchNet
 from segdistill.models.primary import input_multiple
@@ -76,7 +75,7 @@ def build_fabric(config: Config) -> Fabric:
             devices=devices,
             strategy=strategy,
             precision=None if mixed_on_cpu else train.precision,
-            plugins=CpuMixedPrecision() if mixed_on_cpu else None,
+            plugins=[environment(), *([CpuMixedPrecision()] if mixed_on_cpu else [])],
         )
     except Exception as error:  # Fabric raises RuntimeError, ValueError and MisconfigurationException
         raise ConfigError(
@@ -86,21 +85,12 @@ def build_fabric(config: Config) -> Fabric:
 
 
 def devices_of(train: TrainConfig) -> int:
-    """How many processes train: as many as torchrun or Slurm has started, should one of them have started this."""
+    """How many processes train: as many as torchrun or srun has started, should one of them have started this."""
     if train.devices != "auto":
         return train.devices
-    if (launched := _launched_processes()) is not None:
-        return launched
+    if found := launcher():
+        return found.here
     return 1 if trains_on_cpu(train) else train.most_processes(torch.cuda.device_count())
-
-
-def _launched_processes() -> int | None:
-    """How many processes torchrun or Slurm has started on this machine; None if neither did."""
-    if TorchElasticEnvironment.detect():
-        return int(os.environ["LOCAL_WORLD_SIZE"])
-    if SLURMEnvironment.detect():
-        return int(os.environ.get("SLURM_NTASKS_PER_NODE") or os.environ["SLURM_NTASKS"])
-    return None
 
 
 def idle_gpus(train: TrainConfig) -> str | None:
@@ -109,8 +99,8 @@ def idle_gpus(train: TrainConfig) -> str | None:
     if train.devices != "auto" or trains_on_cpu(train) or processes >= gpus:
         return None
     taken = f"train.devices=auto takes {processes} of {gpus} GPUs"
-    if _launched_processes() is not None:
-        return f"{taken}, as many as the launcher (torchrun or Slurm) has started processes"
+    if launcher():
+        return f"{taken}, as many as the launcher (torchrun or srun) has started processes"
     return (
         f"{taken}: train.batch_size={train.batch_size} does not give more of them an even share of two images or more; "
         f"train.batch_size={2 * gpus} would"
