@@ -1,6 +1,7 @@
 """From a configuration to checked images, on small trees of every kind; all problems are told at once."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +96,41 @@ def test_binary_masks_of_0_and_255(tmp_path: Path) -> None:
     assert splits["train"].pixels.sum(0)[0] == splits["train"].pixels.sum(0)[1]
 
 
-def test_the_hash_of_data_is_that_of_names_and_masks_wherever_they_lie(tmp_path: Path) -> None:
-    def hash_of(name: str, mask: Any, count: int = 5) -> str:
-        write_folder(tmp_path / name, mask, count)
+def test_the_hash_of_data_is_that_of_names_images_and_labels_wherever_they_lie(tmp_path: Path) -> None:
+    def hash_of(name: str) -> str:
         return data_hash(build(settings(tmp_path / name))[0])
 
-    here = hash_of("here", half)
-    assert hash_of("there", half) == here
-    assert hash_of("other masks", lambda index: half(index)[1:]) != here
-    assert hash_of("more", half, 6) != here
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(tmp_path / "here", tmp_path / name))
+
+    write_folder(tmp_path / "here", half)
+    here = hash_of("here")
+    copy("there")
+    assert hash_of("there") == here
+    stored = copy("masks of three channels") / "masks/0.png"
+    save(stored, np.stack([half(0)] * 3, 2))
+    assert hash_of("masks of three channels") == here, "the labels are the same"
+    save(copy("mirrored") / "masks/0.png", half(0)[::-1])
+    assert hash_of("mirrored") != here, "as many pixels of each class"
+    shutil.copy(copy("another image") / "images/0.jpg", tmp_path / "x.jpg")
+    save(tmp_path / "another image/images/0.jpg", np.zeros((*half(0).shape, 3), np.uint8))
+    assert hash_of("another image") != here
+    for part in ("images", "masks"):
+        one = next((tmp_path / "another image" / part).glob("4.*"))
+        one.rename(one.with_stem("5"))
+    shutil.copy(tmp_path / "x.jpg", tmp_path / "another image/images/0.jpg")
+    assert hash_of("another image") != here, "another name"
+
+
+def test_the_hash_of_drawn_data_does_not_depend_on_where_they_are_kept(tmp_path: Path) -> None:
+    def hash_of(cache: bool | None, seed: int = 0, size: int = 32) -> str:
+        scenes = {"train_images": 2, "val_images": 1, "seed": seed}
+        config = settings(tmp_path, kind="synthetic", synthetic=scenes, cache=cache, size=[size, 32])
+        return data_hash(build(config)[0])
+
+    here = hash_of(None)
+    assert hash_of(True) == hash_of(False) == here
+    assert len({here, hash_of(False, seed=1), hash_of(False, size=64)}) == 3
 
 
 def test_images_that_viewers_turn_are_told(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from segdistill.data.checks import check_files
 from segdistill.data.files import Listing, PairedFiles, dark_in_words
 from segdistill.data.mask_code import MaskCode
 from segdistill.data.mask_evidence import Evidence
-from segdistill.data.samples import CachedSamples, Samples, names_of
+from segdistill.data.samples import CachedSamples, Samples
 from segdistill.data.statistics import class_statistics, count_pixels
 from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID, Taxonomy, distinct_colours
@@ -34,19 +34,24 @@ _IGNORED = 255  # in the masks of a folder, once they are read
 
 @dataclass(frozen=True)
 class CheckedSplit:
-    """A split without problems; `pixels`: (N, C + 1) int64 of each class and, last, ignored, in each sample."""
+    """A split without problems.
+
+    Attributes:
+        samples: its labelled images.
+        pixels: (N, C + 1) int64 of each class and, last, ignored, in each sample; of drawn ones that nobody has asked
+            for yet, none (N = 0).
+        digest: of names, images and labels.
+    """
 
     samples: Samples
     pixels: np.ndarray
+    digest: str
 
 
 def data_hash(splits: Mapping[str, CheckedSplit]) -> str:
-    """Tells whether two runs had the same data, wherever they lay: of the names of all samples and of how often each
-    class is in them."""
-    digest = hashlib.sha256()
-    for split, checked in sorted(splits.items()):
-        digest.update(json.dumps([split, names_of(checked.samples), checked.pixels.tolist()]).encode())
-    return digest.hexdigest()[:10]
+    """Tells whether two runs had the same data, wherever they lay: names, images and labels of all samples."""
+    digests = sorted((split, checked.digest) for split, checked in splits.items())
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:10]
 
 
 def build_taxonomy(config: Config) -> Taxonomy:
@@ -177,13 +182,16 @@ def _synthetic(config: Config, split: str, *, console: Console) -> CheckedSplit:
     lengths = {"train": sizes.train_images, "val": sizes.val_images, "test": sizes.test_images}
     height, width = config.data.size
     scenes = SyntheticStreets(split=split, length=lengths[split], height=height, width=width, seed=sizes.seed)
+    digest = json.dumps(asdict(scenes))  # each scene follows from it
     if config.data.cache is False:
         uniform = config.data.sampling.kind == "uniform"
         columns = scenes.taxonomy.num_classes + 1
-        return CheckedSplit(scenes, np.zeros((0, columns), np.int64) if uniform else count_pixels(scenes))
+        return CheckedSplit(
+            scenes, np.zeros((0, columns), np.int64) if uniform else count_pixels(scenes), digest
+        )
     places = tracked(range(len(scenes)), f"drawing {len(scenes)} {split} scenes", console=console)
     cached = CachedSamples(scenes, tuple(scenes.load(index) for index in places))
-    return CheckedSplit(cached, count_pixels(cached))
+    return CheckedSplit(cached, count_pixels(cached), digest)
 
 
 def _checked(config: Config, split: str, evidence: Evidence, *, console: Console) -> CheckedSplit:
@@ -221,7 +229,7 @@ def _checked(config: Config, split: str, evidence: Evidence, *, console: Console
     if split == "train":
         _look_for_absent_classes(checked.pixels, files, console=console)
     samples = files if checked.decoded is None else CachedSamples(files, checked.decoded)
-    return CheckedSplit(samples, checked.pixels)
+    return CheckedSplit(samples, checked.pixels, checked.digest)
 
 
 def _listed(config: Config, split: str, *, console: Console) -> tuple[Listing, MaskCode, Path]:

@@ -158,17 +158,17 @@ def check_data(study: Study, *, console: Console) -> None:
     Raises:
         DataError: for what is wrong with the data; or naming a finished run that had others.
     """
-    config = study.base
-    if config.data.kind != "synthetic":  # whose labels are only there once they are drawn
-        config = config.model_copy(update={"data": config.data.model_copy(update={"cache": False})})
+    data = study.base.data.model_copy(update={"cache": False})  # no image is used here
+    config = study.base.model_copy(update={"data": data})
     now = data_hash(build_splits(config, ("train", "val"), console=console))
     trained = [(run, read_run(run.folder, seed=run.seed).data_hash) for run in study.finished]
     if others := [(run, known) for run, known in trained if known != now]:
         run, known = others[0]
         raise DataError(
             f"the data are not those of {counted(len(others), 'finished run')}, e.g. {run.name} (hash {known}, now "
-            f"{now}, of the images' names and the labels' pixels), and what is trained now could not be compared with "
-            "them: put the data back (data.root=DIR says where they lie now), or begin another comparison by --out"
+            f"{now}, of the images' names and files and of their labels), and what is trained now could not be "
+            "compared with them: put the data back (data.root=DIR says where they lie now), or begin another "
+            "comparison by --out"
         )
 
 

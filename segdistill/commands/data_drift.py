@@ -85,5 +85,5 @@ def other_labels(folder: RunFolder, split: str, split_hash: str | None) -> str:
         return ""
     return (
         f"the {split} split is not what it was when the run ended (hash {then}, now {split_hash}, of the images' "
-        "names and the labels' pixels): this score and those in summary.json cannot be compared"
+        "names and files and of their labels): this score and those in summary.json cannot be compared"
     )

@@ -111,6 +111,6 @@ def _load(
     if state.position.data_hash != data_hash:
         raise RunFolderError(
             f"{folder.path} was trained on other data (hash {state.position.data_hash}, now {data_hash}, of the "
-            "images' names and the labels' pixels): images were added or removed, or labels changed, since. Put "
-            f"them back (data.root=DIR says where they lie now), or start anew {_ANEW}"
+            "images' names and files and of their labels): something was added, removed or changed since. Put it "
+            f"back (data.root=DIR says where the data lie now), or start anew {_ANEW}"
         )

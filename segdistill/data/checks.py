@@ -1,5 +1,6 @@
 """Look at every image and mask once before a run, and name everything that is wrong in one message."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ class Checked:
         decoded: the samples in the order of the pairs; None if they were not kept.
         pixels: (N, C + 1) int64, pixels of each class in each sample; the last column counts ignored ones.
         decoded_bytes: that all samples together take in memory.
+        digest: of the images' names and files and of the masks' classes; however a mask is stored.
         turned: images that a viewer shows turned or mirrored, although their size does not tell.
         peaks: `brightest` of each image of 16 bits.
     """
@@ -37,6 +39,7 @@ class Checked:
     decoded: tuple[LabelledImage, ...] | None
     pixels: np.ndarray
     decoded_bytes: int
+    digest: str
     turned: tuple[Path, ...] = ()
     peaks: tuple[int, ...] = ()
 
@@ -48,6 +51,7 @@ class _Finding:
     sample: LabelledImage | None
     pixels: np.ndarray | None
     problems: tuple[Problem, ...]
+    digest: bytes = b""
     turned: Path | None = None
     brightest: int | None = None  # of an image of 16 bits, in its upper 8
     evidence: Evidence = field(default_factory=Evidence)
@@ -80,11 +84,13 @@ def check_files(
     turned: list[Path] = []
     peaks: list[int] = []
     kept: list[LabelledImage] | None = [] if keep_bytes else None
+    digest = hashlib.sha256()
     pixels = np.zeros((len(files), files.taxonomy.num_classes + 1), np.int64)
     with _findings(files, threads or min(MAX_THREADS, usable_cores())) as findings:
         for place, finding in enumerate(findings):
             problems += finding.problems
             bad_pairs += bool(finding.problems)
+            digest.update(finding.digest)
             evidence.add(finding.evidence)
             turned += [finding.turned] if finding.turned else []
             peaks += [] if finding.brightest is None else [finding.brightest]
@@ -104,6 +110,7 @@ def check_files(
         None if kept is None else tuple(kept),
         pixels,
         decoded_bytes,
+        digest.hexdigest(),
         turned=tuple(turned),
         peaks=tuple(peaks),
     )
@@ -159,7 +166,14 @@ def _check_pair(pair: Pair, files: PairedFiles) -> _Finding:
             Problem(Kind.SIZE, f"{pair.mask}: mask {_size(mask)}, image {_size(image)} (width x height)")
         )
     sample = None if image is None else LabelledImage(image, mask)
-    return _Finding(sample, pixels, tuple(problems), turned, brightest, evidence)
+    digest = b"" if problems else _digest(pair, mask)
+    return _Finding(sample, pixels, tuple(problems), digest, turned, brightest, evidence)
+
+
+def _digest(pair: Pair, mask: np.ndarray) -> bytes:
+    """The image counts as it lies there: what is decoded of a JPEG depends on the library."""
+    parts = (pair.name.encode(), pair.image.read_bytes(), repr(mask.shape).encode(), mask.tobytes())
+    return b"".join(hashlib.sha256(part).digest() for part in parts)
 
 
 def _what_is_ignored(stored: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from segdistill.errors import RunFolderError, first_line
 from segdistill.files import write_atomically
 from segdistill.training.state import TrainState
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save_checkpoint(path: Path, *, state: dict[str, Any], config: str, versions: dict[str, str]) -> None:
