@@ -16,11 +16,11 @@ from segdistill.training.state import TrainState
 Parameters = dict[str, Tensor]
 
 
-def train_once(state: TrainState, *batches: Batch) -> dict[str, Tensor]:
-    """Half-way through a run, without clipping; eleven classes are scored, the twelfth value is ignored."""
+def train_once(state: TrainState, *batches: Batch, progress: float = 0.5) -> dict[str, Tensor]:
+    """By default half-way through a run; without clipping; eleven classes are scored, the twelfth value is ignored."""
     state.net.train()
     settings = steps.StepSettings(multiple=32, ignore_index=11, grid_stride=2, clip_norm=None)
-    return steps.train_step(state, batches, settings, progress=0.5, diagnose=False)
+    return steps.train_step(state, batches, settings, progress=progress, diagnose=False)
 
 
 def before_and_after(config: Config, *, share: int) -> tuple[Parameters, Parameters]:

@@ -21,7 +21,6 @@ from segdistill.training.steps import train_step
 
 _WARM_UP = 2
 _LEAST, _MOST, _SECONDS = 5, 25, 60.0  # rounds, as many as fit in that time
-_LOOKS = 100  # at which losses have a weight, over the training
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,9 @@ class _Contender:
 
     def mean_step(self) -> float:
         """Seconds of a step, a mean over the training: losses come and go in it."""
-        shares: dict[tuple[str, ...], list[float]] = {}
-        for place in range(_LOOKS):
-            progress = (place + 0.5) / _LOOKS
-            names = tuple(term.name for term in self.state.objective.active(progress))
-            shares.setdefault(names, []).append(progress)
-        return sum(len(found) / _LOOKS * self._step(found[-1]) for found in shares.values())
+        stages = self.state.objective.stages().values()
+        looks = sum(map(len, stages))
+        return sum(len(places) / looks * self._step(places[-1]) for places in stages)
 
     def _step(self, progress: float) -> float:
         """Seconds of one step, the device's work included."""

@@ -38,6 +38,7 @@ from segdistill.training.checkpoint import load_checkpoint
 from segdistill.training.host_memory import keep_freed_memory
 from segdistill.training.interruption import until
 from segdistill.training.loop import fit
+from segdistill.training.rehearsal import rehearse
 from segdistill.training.run_log import RunLog
 from segdistill.training.state import TrainState
 
@@ -161,10 +162,20 @@ def fit_and_score(
             position=state.position,
             console=console,
         )
+    settings = build_loop_settings(config, multiple=multiple)
     with log or nullcontext():
+        if state.position.epoch < config.train.epochs:
+            rehearse(
+                state,
+                settings.step,
+                images=config.train.batch_size // fabric.world_size,
+                size=training_size(config),
+                classes=taxonomy.num_classes,
+                progress=state.position.step / (config.train.epochs * data.batches.steps),
+            )
         last_scores = fit(
             state,
-            build_loop_settings(config, multiple=multiple),
+            settings,
             loader=data.train_loader,
             batches=data.batches,
             evaluate=score,

@@ -110,6 +110,14 @@ class Objective:
     def active(self, progress: float) -> tuple[Term, ...]:
         return tuple(term for term in self.terms if term.schedule.at(progress) > 0)
 
+    def stages(self, looks: int = 100) -> dict[tuple[str, ...], list[float]]:
+        """Which terms are active together: their names, and at which of so many looks over the training they are."""
+        stages: dict[tuple[str, ...], list[float]] = {}
+        for place in range(looks):
+            progress = (place + 0.5) / looks
+            stages.setdefault(tuple(term.name for term in self.active(progress)), []).append(progress)
+        return stages
+
     def needs(self, progress: float) -> Needs:
         """Union of what the active terms need."""
         needs = Needs.NOTHING

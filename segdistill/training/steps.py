@@ -60,20 +60,29 @@ def train_step(
     Returns:
         Named scalars, detached and still on the device: nothing here waits for it.
     """
+    values = step_gradients(state, batches, settings, progress=progress, diagnose=diagnose)
+    for player in (state.learner, state.opponent):
+        if player:
+            player.optimizer.step()
+            player.optimizer.zero_grad(set_to_none=True)
+    if state.ema:
+        state.ema.update(state.net, updates=state.position.step)
+    return values
+
+
+def step_gradients(
+    state: TrainState, batches: Sequence[Batch], settings: StepSettings, *, progress: float, diagnose: bool
+) -> dict[str, Tensor]:
+    """Leave in both players what `train_step`, whose arguments and values these are, moves them by."""
     move = _LearnerMove(state, settings, progress, share=1 / len(batches))
     logged = [
         move.learn(batch, place, last=place == len(batches), diagnose=diagnose and place == 1).logged
         for place, batch in enumerate(batches, 1)
     ]
-    norms = clip_gradients(state.net, settings.clip_norm)
-    state.learner.optimizer.step()
-    state.learner.optimizer.zero_grad(set_to_none=True)
     values = {name: torch.stack([one[name] for one in logged]).mean() for name in logged[0]}
-    values |= norms
+    values |= clip_gradients(state.net, settings.clip_norm)
     if state.opponent and move.judged:
-        values |= discriminator_step(state.fabric, state.opponent, move.judged)
-    if state.ema:
-        state.ema.update(state.net, updates=state.position.step)
+        values |= discriminator_gradients(state.fabric, state.opponent, move.judged)
     if move.gradients:
         values |= agreement(move.gradients, reference=PRIMARY)
     return values
@@ -215,7 +224,9 @@ def clip_gradients(net: MultiBranchNet, clip_norm: float | None) -> dict[str, Te
     }
 
 
-def discriminator_step(fabric: Fabric, opponent: Opponent, judged: Sequence[JudgedMaps]) -> dict[str, Tensor]:
+def discriminator_gradients(
+    fabric: Fabric, opponent: Opponent, judged: Sequence[JudgedMaps]
+) -> dict[str, Tensor]:
     """The discriminator learns from the very maps the learner was just judged by, detached."""
     verdicts = []
     for place, maps in enumerate(judged):
@@ -223,8 +234,6 @@ def discriminator_step(fabric: Fabric, opponent: Opponent, judged: Sequence[Judg
             verdict = opponent.game.opponent(maps)
             fabric.backward(verdict.loss / len(judged))
         verdicts.append(verdict)
-    opponent.optimizer.step()
-    opponent.optimizer.zero_grad(set_to_none=True)
     return {
         DISCRIMINATOR_LOSS: torch.stack([verdict.loss.detach() for verdict in verdicts]).mean(),
         DISCRIMINATOR_ACCURACY: torch.stack([verdict.accuracy for verdict in verdicts]).mean(),

@@ -74,13 +74,13 @@ def test_the_discriminator_learns_from_its_own_game_alone(
     assert state.opponent
     own = list(state.opponent.module.parameters())
     met: list[list[Tensor | None]] = []
-    original = steps.discriminator_step
+    original = steps.discriminator_gradients
 
     def watched(*arguments: object) -> dict[str, Tensor]:
         met.append([parameter.grad for parameter in own])
         return original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(steps, "discriminator_step", watched)
+    monkeypatch.setattr(steps, "discriminator_gradients", watched)
     before = [parameter.detach().clone() for parameter in own]
     train_once(state, some_batch())
     assert met == [[None] * len(own)], "nothing is there when its turn comes"
