@@ -118,6 +118,10 @@ class TrainConfig(Section):
     keep_epochs: Annotated[tuple[PositiveInt, ...], Field(examples=[[20, 40]])] = ()
     resume: Bool = False  # as --resume
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return () if self.precision == "32-true" else ("diagnose_every",)
+
     @model_validator(mode="after")
     def _kept_epochs_exist(self) -> "TrainConfig":
         if late := [epoch for epoch in self.keep_epochs if epoch > self.epochs]:

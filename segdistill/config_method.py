@@ -1,7 +1,7 @@
 """How the net learns: which sub-models there are, and the losses with their weights over the training."""
 
 import itertools
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -35,12 +35,18 @@ def _rising(ramp: Ramp) -> Ramp:
     return ramp
 
 
+def is_silent(ramp: Ramp) -> bool:
+    return not any(factor for _, factor in ramp)
+
+
 class Weighted(Section):
     """A weight times a piecewise linear factor over the training.
 
     The sub-models learn from labels alone first: in the trials so far, primaries that were taught earlier ended
     lower (configs/EXPERIMENTS.md).
     """
+
+    scales_more: ClassVar[bool] = False  # whether the weight is also a factor of another one
 
     weight: NonNegative
     ramp: Ramp = ((0.7, 0.0), (0.75, 1.0))  # [progress 0..1, factor] points
@@ -50,7 +56,7 @@ class Weighted(Section):
     @field_validator("ramp")
     @classmethod
     def _has_an_effect(cls, ramp: Ramp, info: ValidationInfo) -> Ramp:
-        if info.data.get("weight") and not any(factor for _, factor in ramp):
+        if info.data.get("weight") and is_silent(ramp) and not cls.scales_more:
             raise ValueError("is 0 throughout, so that the weight has no effect; set the weight to 0 instead")
         return ramp
 
@@ -114,6 +120,8 @@ class ViewsConfig(Weighted):
 
 
 class LogitConfig(Weighted):
+    scales_more: ClassVar[bool] = True  # with a ramp of 0, views alone teach
+
     weight: NonNegative = 4.0
     # divergence between classes, divergence between places by class, or Jaccard distance by class
     kind: Literal["pixel", "channel", "overlap"] = "pixel"
@@ -122,6 +130,15 @@ class LogitConfig(Weighted):
     temperature: PositiveFloat = 1.0
     label_gate: Bool = False  # learn only where the teacher is right
     views: ViewsConfig = ViewsConfig()
+
+    @model_validator(mode="after")
+    def _something_is_looked_at(self) -> "LogitConfig":
+        if self.weight and is_silent(self.ramp) and not self.views.weight:
+            raise ValueError(
+                "method.logit.ramp is 0 throughout, so that method.logit.weight has no effect; set the weight to 0 "
+                "instead, or give method.logit.views a weight"
+            )
+        return self
 
     @model_validator(mode="after")
     def _somebody_learns(self) -> "LogitConfig":
@@ -183,7 +200,7 @@ class MethodConfig(Section):
     def _branches_learn(self) -> "MethodConfig":
         """They are there to be learnt with or from."""
         labels, logit = self.supervised, self.logit
-        from_labels = labels.branch_weight > 0 and any(factor for _, factor in labels.branch_ramp)
+        from_labels = labels.branch_weight > 0 and not is_silent(labels.branch_ramp)
         from_others = self.distils and logit.weight > 0 and logit.students != "primary"
         if self.has_branches and not (from_labels or from_others):
             silent = "branch_weight" if not labels.branch_weight else "branch_ramp"

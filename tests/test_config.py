@@ -1,5 +1,6 @@
 """The configuration's types, ranges and the files in configs/."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from segdistill.build.network import build_net
+from segdistill.build.objective import build_objective
 from segdistill.build.splits import build_taxonomy
 from segdistill.config import Config, Section
 from segdistill.config_data import FolderConfig, values_of
@@ -177,8 +179,15 @@ def test_branches_that_learn_nothing_teach_nobody(method: dict[str, Any]) -> Non
 def test_a_ramp_that_is_0_throughout_is_no_training_with_that_loss(term: str) -> None:
     silent = {"ramp": [[0, 0], [0.7, 0]]}
     told = refusal(method={term: {"weight": 1, **silent}})
-    assert f"method.{term}.ramp = [[0, 0], [0.7, 0]]: is 0 throughout" in told
+    assert re.search(rf"method\.{term}\.ramp( = \[\[0, 0\], \[0\.7, 0\]\]:)? is 0 throughout, so that", told)
     validate_config({"name": "a", "method": {term: {"weight": 0, **silent}}}, source="test")
+
+
+def test_views_alone_may_teach() -> None:
+    logit = {"weight": 1, "ramp": [[0, 0]], "views": {"weight": 1, "ramp": [[0.5, 0], [0.6, 1]]}}
+    config = validate_config({"name": "a", "method": {"logit": logit}}, source="test")
+    objective = build_objective(config, None)
+    assert [term.name for term in objective.active(0.9)] == ["primary", "branches", "views", "feature"]
 
 
 @pytest.mark.parametrize(
