@@ -16,6 +16,13 @@ from segdistill.training.state import TrainState
 Parameters = dict[str, Tensor]
 
 
+def some_batch() -> Batch:
+    """Two images of noise; eleven classes."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 64, 96, generator=generator)
+    return Batch(images, torch.randint(0, 11, (2, 64, 96), generator=generator))
+
+
 def train_once(state: TrainState, *batches: Batch, progress: float = 0.5) -> dict[str, Tensor]:
     """By default half-way through a run; without clipping; eleven classes are scored, the twelfth value is ignored."""
     state.net.train()

@@ -27,6 +27,7 @@ LEAVES = {
         "resolution",
         "run_summary",
         "seeds",
+        "stop_signals",
         "streams",
     )
 }

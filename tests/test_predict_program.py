@@ -295,17 +295,19 @@ def test_a_full_disk_ends_it_at_once(
     assert written(tmp_path / "out") == set()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_terminated_prediction_leaves_nothing_half_written(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    handled: Callable[[signal.Signals], Any],
+    number: signal.Signals,
 ) -> None:
     save(tmp_path / "a.png")
-    monkeypatch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), signal.SIGTERM))
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        predict(models / "tiny.onnx", tmp_path / "a.png", "--out", tmp_path / "out", code=130)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "as it was"
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    monkeypatch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), number))
+    before = handled(number)
+    predict(models / "tiny.onnx", tmp_path / "a.png", "--out", tmp_path / "out", code=130)
+    assert signal.getsignal(number) is before, "as it was"
     assert written(tmp_path / "out") == set()
 
 

@@ -20,6 +20,7 @@ from segdistill.console import new_console
 from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError
 from segdistill.memory import memory_told
 from segdistill.orphans import STOPPING
+from segdistill.stop_signals import heeded
 
 USER_ERROR, INTERRUPTED = 2, 130
 #: Errors of a file's place. Our own words for a full disk, and Pillow's, have no number.
@@ -77,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _termination_as_interruption() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does, so that it removes what it has half written. Trainings and studies
-    answer to both themselves, as long as they have something to save."""
+    """SIGTERM and a closed terminal end a command as Ctrl-C does, so that it removes what it has half written.
+    Trainings and studies answer to all of them themselves, as long as they have something to save."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -87,11 +88,12 @@ def _termination_as_interruption() -> Iterator[None]:
         STOPPING.set()
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in heeded() - {signal.SIGINT}}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

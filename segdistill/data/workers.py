@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader, Dataset
 
 from segdistill.orphans import end_with_parent
+from segdistill.stop_signals import HANGUP, STOP_SIGNALS
 
 Item = TypeVar("Item")
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkerLoader(DataLoader[Item]):
@@ -48,7 +47,7 @@ def _signals_held() -> Iterator[None]:
     if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -57,9 +56,11 @@ def _signals_held() -> Iterator[None]:
 
 def _begin(worker: int) -> None:
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignored = {signal.SIGINT} | HANGUP
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # elsewhere SIGTERM ends a worker, whoever sends it
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ignored)
         threading.Thread(target=_end_when_told, daemon=True, name="end-when-told").start()
 
 

@@ -13,14 +13,13 @@ from segdistill.cores import CORES_VARIABLE, threads_asked_for, usable_cores
 from segdistill.errors import InterruptedRunError, UserError
 from segdistill.files import json_rows
 from segdistill.orphans import STUDY_VARIABLE
+from segdistill.stop_signals import heeded
 from segdistill.study.rungs import Rung
 from segdistill.study.training_log import TrainingLog, how_it_ended
 
 #: In the folder of a run that went on from another one's epochs: whose, and how many.
 TAKEN_OVER = "beginning.json"
 _POLL_SECONDS, _WATCH_SECONDS = 0.5, 3.0
-_HANGUP = {signal.SIGHUP} if hasattr(signal, "SIGHUP") else set[signal.Signals]()  # Windows has none
-_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | _HANGUP
 
 
 @dataclass(frozen=True)
@@ -135,10 +134,7 @@ class Runner:
                 saved its state.
         """
         waiting, failures = list(planned), list[Failure]()
-        # An ignored SIGHUP stays ignored: that is how nohup lets a study outlive its terminal.
-        nohup = {number for number in _HANGUP if signal.getsignal(number) is signal.SIG_IGN}
-        heeded = _STOP_SIGNALS - nohup
-        previous = {number: signal.signal(number, self._ask_to_stop) for number in heeded}
+        previous = {number: signal.signal(number, self._ask_to_stop) for number in heeded()}
         watched = 0.0
         try:
             while waiting or self._started:
@@ -215,10 +211,10 @@ class Runner:
         if self.gpus and self.jobs > 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             devices = visible.split(",") if visible else [str(number) for number in range(self.gpus)]
-            share = devices[slot :: self.jobs] or [
-                devices[slot % len(devices)]
-            ]  # with more jobs than devices
-            own["CUDA_VISIBLE_DEVICES"] = ",".join(share)
+            # As many to each: with another number of processes a run would be another training.
+            each = max(1, len(devices) // self.jobs)
+            first = slot * each % len(devices)
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(devices[first : first + each])
         return os.environ | own
 
     def _stop(self) -> None:

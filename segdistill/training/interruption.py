@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from segdistill.errors import InterruptedRunError
 from segdistill.orphans import STOPPING
+from segdistill.stop_signals import heeded
 
 Item = TypeVar("Item")
 
@@ -25,7 +26,8 @@ def until(stop: threading.Event, items: Iterable[Item]) -> Iterator[Item]:
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a run ends between two steps; a second one kills it."""
+    """An event that Ctrl-C, SIGTERM and a closed terminal set, so that a run ends between two steps; a second signal
+    kills it."""
     stop = threading.Event()
     previous: dict[signal.Signals, Any] = {}
 
@@ -35,7 +37,7 @@ def stop_requested() -> Iterator[threading.Event]:
         signal.signal(number, previous[signal.Signals(number)])
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in heeded():
             previous[number] = signal.signal(number, request)
     try:
         yield stop

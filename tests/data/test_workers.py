@@ -44,7 +44,7 @@ def send(number: signal.Signals, process: multiprocessing.process.BaseProcess) -
     subprocess.run(["kill", f"-{number.value}", str(process.pid)], check=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_workers_outlive_a_signal_to_all_processes(number: signal.Signals) -> None:
     """The run may need further batches on its way to a checkpoint."""
     before = set(multiprocessing.active_children())

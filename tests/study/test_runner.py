@@ -320,8 +320,8 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize(("gpus", "dealt"), [(4, ["0,2", "1,3"]), (3, ["0,2", "1"]), (1, ["0", "0"])])
-def test_every_gpu_is_dealt_out(
+@pytest.mark.parametrize(("gpus", "dealt"), [(5, ["0,1", "2,3"]), (3, ["0", "1"]), (1, ["0", "0"])])
+def test_all_jobs_have_as_many_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, dealt: list[str]
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

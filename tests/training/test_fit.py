@@ -117,11 +117,20 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(("setting", "last_step"), [("one_cycle", True), ("ema_poly_accumulate", False)])
+@pytest.mark.parametrize(
+    ("setting", "last_step", "number"),
+    [("one_cycle", True, signal.SIGTERM), ("ema_poly_accumulate", False, signal.SIGHUP)],
+)
 def test_a_run_stopped_inside_an_epoch_resumes_to_the_bit_equal_end(
-    tiny_config: Callable[..., Config], tmp_path: Path, setting: str, last_step: bool
+    tiny_config: Callable[..., Config],
+    tmp_path: Path,
+    handled: Callable[[signal.Signals], Any],
+    setting: str,
+    last_step: bool,
+    number: signal.Signals,
 ) -> None:
-    """Also if it stops after the epoch's last step, before the epoch is scored."""
+    """Also if it stops after the epoch's last step, before the epoch is scored; SIGHUP is of a closed terminal."""
+    handled(number)
     config = tiny_config(**SETTINGS[setting])
     whole = Run(config.model_copy(update={"out": tmp_path / "whole"})).go()
 
@@ -132,7 +141,7 @@ def test_a_run_stopped_inside_an_epoch_resumes_to_the_bit_equal_end(
         nonlocal batches_seen
         batches_seen += 1
         if batches_seen == whole.batches.batches + into_epoch:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     cut = config.model_copy(update={"out": tmp_path / "cut"})
     stopped = Run(cut, before_batch=stop_in_second_epoch)

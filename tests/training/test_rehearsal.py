@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from lightning_fabric import Fabric
+from one_step import some_batch, train_once
 
 from segdistill.build.training import build_loop_settings, build_state
 from segdistill.config import Config
@@ -14,8 +15,6 @@ from segdistill.losses.terms import Adversarial, FeatureSimilarity
 from segdistill.models.primary import input_multiple
 from segdistill.training.rehearsal import rehearse
 from segdistill.training.state import TrainState
-from tests.one_step import train_once
-from tests.training.test_steps import some_batch
 
 
 def state_of(config: Config) -> TrainState:

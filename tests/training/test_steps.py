@@ -10,10 +10,9 @@ from torch import Tensor
 from segdistill.build.network import build_net
 from segdistill.build.training import build_state
 from segdistill.config import Config
-from segdistill.data.loading import Batch
 from segdistill.training import steps
 from segdistill.training.steps import clip_gradients
-from tests.one_step import train_once
+from tests.one_step import some_batch, train_once
 
 
 def test_the_norm_of_no_gradients_lies_on_the_device_of_all_others(
@@ -57,12 +56,6 @@ def test_primary_and_branches_are_clipped_each_to_the_limit(
     assert [float(norm) for norm in returned.values()] == pytest.approx(before, rel=1e-4), "before clipping"
     expected = before if limit is None else [min(one, limit) for one in before]
     assert norms() == pytest.approx(expected, rel=1e-4)
-
-
-def some_batch() -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, 64, 96, generator=generator)
-    return Batch(images, torch.randint(0, 11, (2, 64, 96), generator=generator))
 
 
 def test_the_discriminator_learns_from_its_own_game_alone(
