@@ -63,7 +63,7 @@ class RunSummary(_Part):
     parameters: int
     macs: int  # multiply-adds of one image at the trained size
     seconds: Seconds
-    memory_bytes: int | None  # peak while training; None where the platform does not tell
+    memory_bytes: int | None  # peak of training and scoring; None where the platform does not tell
     steps: int
     onnx: dict[str, Any] | None  # size and parity of the exported file; None until it is there
     versions: dict[str, str]

@@ -25,7 +25,7 @@ def keep_freed_memory() -> bool:
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """The most memory this process has held so far: tensors on a GPU, everything resident on a CPU.
+    """The most memory this process has held so far, whatever it did: tensors on a GPU, everything resident on a CPU.
 
     None where the platform does not tell.
     """
