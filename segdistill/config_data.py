@@ -223,7 +223,7 @@ class DataConfig(Section):
     # [height, width] in pixels of what the network is trained on; null: data.size
     crop: Annotated[Size | None, Field(description="height and width", examples=[[256, 256]])] = None
     cache: Bool | None = (
-        None  # keep decoded images in memory; null: synthetic ones, others up to 2 GB a split
+        None  # keep decoded images in memory; null: synthetic ones, others up to 2 GB a split in each process
     )
     workers: Annotated[Int, Field(ge=0)] | None = (
         None  # loaders of each process; null: 0 on CPU, up to 8 on GPU

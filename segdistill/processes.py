@@ -94,20 +94,23 @@ def _launch(fabric: Fabric) -> None:
 
 
 def in_turn(fabric: Fabric, make: Callable[[], Made]) -> Made:
-    """Call `make()` in every process: in the first one before the others, which find what it has put in place.
+    """Call `make()` in every process: in the first one before the others, which find what it has put in place, and do
+    not try what has failed there.
 
     Raises:
         UserError, OSError: what the first process met, or another one, in the first one alone.
         ToldByAnotherError: in the others, if any process met an error.
     """
+    made: list[Made] = []
     problem: UserError | OSError | None = None
-    with fabric.rank_zero_first():  # who leaves it by an exception leaves the others waiting
+    by_first(fabric, lambda: made.append(make()))
+    if not fabric.is_global_zero:
         try:
-            made = make()
+            made.append(make())
         except (UserError, OSError) as error:
             problem = error
     end_together(fabric, problem)
-    return made
+    return made[0]
 
 
 def end_together(fabric: Fabric, problem: UserError | OSError | None) -> None:

@@ -24,7 +24,7 @@ from segdistill.errors import (
     OutOfMemoryError,
     ToldByAnotherError,
 )
-from segdistill.processes import by_first, end_together, launched
+from segdistill.processes import by_first, end_together, in_turn, launched
 
 
 def launched_alone() -> AbstractContextManager[Fabric]:
@@ -175,6 +175,28 @@ def test_what_the_first_process_meets_the_others_are_told(monkeypatch: pytest.Mo
     monkeypatch.setattr(Fabric, "broadcast", lambda *_: True)
     with pytest.raises(ToldByAnotherError):  # and ends if the first one says so
         by_first(fabric, full_disk)
+
+
+def test_what_has_failed_in_the_first_process_is_not_tried_in_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A download, say: each of them would start it anew, all at once."""
+    fabric = Fabric(accelerator="cpu", devices=1)
+    tried: list[str] = []
+    for first, tries in {True: 1, False: 0}.items():
+        monkeypatch.setattr(Fabric, "is_global_zero", first)
+        monkeypatch.setattr(Fabric, "broadcast", lambda *_: True)
+
+        def download() -> None:
+            tried.append("here")
+            raise EvaluationError("no network")
+
+        with pytest.raises(EvaluationError if first else ToldByAnotherError):
+            in_turn(fabric, download)
+        assert len(tried) == tries
+        tried.clear()
+    monkeypatch.setattr(Fabric, "broadcast", lambda *_: False)
+    assert in_turn(fabric, lambda: tried.append("here") or len(tried)) == 1, "each makes its own, once"
 
 
 @pytest.mark.parametrize(("first", "told"), [(True, EvaluationError), (False, ToldByAnotherError)])

@@ -1,6 +1,7 @@
 """Device, optimisers, the state a run begins with, the loop's settings."""
 
 import copy
+from datetime import timedelta
 
 import torch
 from lightning_fabric import Fabric
@@ -32,6 +33,10 @@ from segdistill.training.optimizers import (
 from segdistill.training.precision import CpuMixedPrecision, cpu_capabilities, lacks_bfloat16
 from segdistill.training.state import Opponent, Player, TrainState
 from segdistill.training.steps import StepSettings
+
+#: How long processes wait for the first one, which may have data to fetch and many images to check; torch's half an
+#: hour is not enough. Where one is gone, the others end without it, see `processes`.
+_TO_WAIT = timedelta(days=1)
 
 
 def trains_on_cpu(train: TrainConfig) -> bool:
@@ -67,7 +72,7 @@ def build_fabric(config: Config) -> Fabric:
     strategy: str | Strategy = "auto"
     if devices != 1 and (on_cpu or torch.cuda.device_count() > 1):
         # Branches may have no weight yet or any more, and some encoders hold stages that smp never runs.
-        strategy = DDPStrategy(find_unused_parameters=True)
+        strategy = DDPStrategy(find_unused_parameters=True, timeout=_TO_WAIT)
     mixed_on_cpu = on_cpu and train.precision == "bf16-mixed"
     try:
         return Fabric(

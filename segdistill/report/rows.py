@@ -156,9 +156,9 @@ def _main_note(against: Sequence[str], *, uneven: bool) -> str:
         note += f" {_OF_UNEVEN}"
     if BASELINE in against:
         note += (
-            " time, memory: seconds per training step (measured when all trainings have ended) and peak memory while "
-            "training and scoring (on a GPU of tensors, on a CPU of the whole process with its libraries), as multiples "
-            f"of the {BASELINE}'s."
+            " time, memory: seconds per training step (measured when all trainings have ended) and peak memory of "
+            "training and scoring (on a GPU of tensors, on a CPU of the whole process with its libraries), as "
+            f"multiples of the {BASELINE}'s."
         )
     return note
 
