@@ -28,6 +28,7 @@ Architecture = Literal[
 ]  # fmt: skip
 #: How the names of files with weights end: of safetensors, and of what torch.save writes.
 _WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+_NO_FILES = ("bundled", "imagenet", "none")
 
 
 class ModelConfig(Section):
@@ -48,7 +49,7 @@ class ModelConfig(Section):
     @field_validator("encoder_weights")
     @classmethod
     def _known_weights(cls, weights: str) -> str:
-        if weights not in ("bundled", "imagenet", "none") and not weights.endswith(_WEIGHT_FILES):
+        if weights not in _NO_FILES and not weights.endswith(_WEIGHT_FILES):
             raise ValueError(
                 f"use 'bundled', 'imagenet', 'none' or the path of a file ({', '.join(_WEIGHT_FILES)})"
             )
@@ -64,6 +65,12 @@ class ModelConfig(Section):
     @property
     def unused(self) -> tuple[str, ...]:
         return ("new_head",) if self.weights is None else ("encoder_weights",)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Key -> path of the files with weights that are named, without effect or not."""
+        named = {"weights": self.weights, "encoder_weights": self.encoder_weights}
+        return {key: path for key, path in named.items() if path is not None and path not in _NO_FILES}
 
 
 class OptimizerConfig(Section):

@@ -215,8 +215,8 @@ class SamplingConfig(Section):
 
 class DataConfig(Section):
     kind: Literal["camvid", "cityscapes", "folder", "synthetic"] = "camvid"
-    # null: $SEGDISTILL_CAMVID, then data/camvid; $SEGDISTILL_CITYSCAPES, $CITYSCAPES_DATASET, data/cityscapes; a
-    # folder has to be named
+    # null: $SEGDISTILL_CAMVID, then data/camvid, into which alone CamVid is downloaded; $SEGDISTILL_CITYSCAPES,
+    # $CITYSCAPES_DATASET, data/cityscapes; a folder has to be named
     root: Path | None = None
     # [height, width] in pixels that an image is resized to; for evaluation, and at scale 1
     size: Annotated[Size, Field(description="height and width")] = (360, 480)

@@ -14,10 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from segdistill.build.datasets import build_normalisation
 from segdistill.build.network import build_net
+from segdistill.commands.run_folder import RunFolder
+from segdistill.commands.trained import trained_streams
+from segdistill.commands.wanted_file import Wanted, describe
 from segdistill.config import Config
 from segdistill.config_io import load_config
+from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.weights import load_deployed
 from segdistill.normalisation import Normalisation
+from segdistill.streams import PRIMARY
 from tests.program import TINY, run, write_config
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
@@ -83,6 +88,23 @@ def test_a_run_goes_on_and_is_scored_when_the_file_is_gone(place: Path, tmp_path
     _, err = run("train", "tiny.yaml", *begun("third"), cwd=tmp_path, code=2)
     assert "model.weights: cannot read own.safetensors" in err
     assert not (tmp_path / "third" / "config.yaml").exists()
+
+
+def test_a_run_can_be_trained_from_again_from_another_folder(place: Path, tmp_path: Path) -> None:
+    run("train", place / "first" / "config.yaml", "out=again", cwd=tmp_path)
+    ends = [folder / "primary.safetensors" for folder in (tmp_path / "again", place / "first")]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
+
+
+def test_files_of_a_run_do_not_say_where_its_weights_lay(place: Path) -> None:
+    """Not even those that are exported later, though the run's own configuration does."""
+    folder = RunFolder(place / "first")
+    config = folder.load_config()
+    assert config.model.weights == str(place / "own.safetensors")
+    (primary,) = trained_streams(folder, config, PRIMARY)
+    later, first = describe(primary, Wanted()), OnnxFile(folder.onnx).description
+    assert f"({config.model.encoder}, own.safetensors)" in later.licence
+    assert (later.licence, later.config_hash) == (first.licence, first.config_hash)
 
 
 def own_settings(place: Path, *overrides: str) -> Config:

@@ -24,6 +24,7 @@ from segdistill.errors import (
     OutOfMemoryError,
     ToldByAnotherError,
 )
+from segdistill.memory import is_out_of_memory
 from segdistill.processes import by_first, end_together, in_turn, launched
 
 
@@ -92,12 +93,44 @@ def test_one_process_needs_no_group() -> None:
         ),
         (MemoryError(), "MemoryError"),
         (MemoryError("Unable to allocate 10. TiB for an array"), "Unable to allocate 10. TiB for an array"),
+        *(
+            (RuntimeError(said), said)
+            for said in (
+                "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+                "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            )
+        ),
     ],
 )
 def test_lack_of_memory_is_told_with_the_way_out(error: Exception, reason: str) -> None:
     with pytest.raises(OutOfMemoryError) as told, launched_alone():
         raise error
     assert str(told.value) == f"the memory of cpu does not suffice ({reason}). Take smaller batches"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "GET was unable to find an engine to execute this computation",
+        "FIND was unable to find an engine to execute this computation",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+    ],
+)
+def test_what_may_be_lack_of_memory_is_told_as_that(said: str) -> None:
+    """torch says the same of a card that it was not built for."""
+    assert not is_out_of_memory(RuntimeError(said))
+    with pytest.raises(OutOfMemoryError) as told, launched_alone():
+        raise RuntimeError(f"{said}\nException raised from somewhere")
+    assert f"no way to compute a convolution on cpu ({said}). Either the memory" in str(told.value)
+    assert "or this build of torch does not fit the card" in str(told.value)
+    assert str(told.value).endswith("If it is the memory: Take smaller batches")
+
+
+@pytest.mark.parametrize("said", ["cuDNN error: CUDNN_STATUS_NOT_SUPPORTED", "CUDA error: invalid argument"])
+def test_other_errors_of_a_device_stay_what_they_are(said: str) -> None:
+    with pytest.raises(RuntimeError, match=said), launched_alone():
+        raise RuntimeError(said)
 
 
 HUGE = 2**50  # bytes, more than can be addressed

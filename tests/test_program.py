@@ -456,9 +456,9 @@ MISTAKES = {
         ["data.kind=camvid", "data.root=nowhere", "out=tiny.yaml"],  # told before the data are looked at
         ["out=tiny.yaml cannot be written: ", "name a folder"],
     ),
-    "no CamVid and no network": (
+    "no CamVid where it should be": (
         ["data.kind=camvid", "data.root=nowhere", "out=x9"],
-        ["data.root=", "prepare_data.py camvid --archive", "synthetic"],
+        ["nowhere holds no train, ", "data.root=", "prepare_data.py camvid --root nowhere", "synthetic"],
     ),
 }
 

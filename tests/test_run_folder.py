@@ -133,6 +133,88 @@ def test_a_run_finds_its_data_from_wherever_it_is_asked(
     assert not folder.load_config().train.resume
 
 
+def begins_with(model: dict[str, str]) -> Config:
+    values = {
+        "name": "one",
+        "data": {"kind": "synthetic"},
+        "model": {"encoder": "resnet18", **model},
+        "train": {"resume": True},
+    }
+    return validate_config(values, source="test")
+
+
+@pytest.fixture
+def two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The folder that a run is started in, where this is called from, and another one."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for place in (here, there):
+        place.mkdir()
+    monkeypatch.chdir(here)
+    return here, there
+
+
+WEIGHTS = {"weights": "w/own.safetensors", "encoder_weights": "../encoder.pth"}
+
+
+def test_a_run_finds_its_first_weights_from_wherever_it_is_trained_again(
+    folder: RunFolder, two_places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = two_places
+    folder.begin(begins_with(WEIGHTS))
+    monkeypatch.chdir(there)
+    again = folder.load_config().model
+    assert again.weights == str(here / "w" / "own.safetensors")
+    assert again.encoder_weights == f"{here}/../encoder.pth", "as a link would lead"
+
+
+@pytest.mark.parametrize("given", ["none", "imagenet"])
+def test_what_is_no_file_stays_a_word(folder: RunFolder, given: str) -> None:
+    folder.begin(begins_with({"encoder_weights": given}))
+    again = folder.load_config().model
+    assert (again.weights, again.encoder_weights) == (None, given)
+
+
+@pytest.mark.parametrize("key", WEIGHTS)
+@pytest.mark.parametrize("of_before", [True, False])
+@pytest.mark.parametrize("from_elsewhere", [True, False])
+def test_a_run_goes_on_by_the_path_that_it_was_started_with(
+    folder: RunFolder,
+    two_places: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    of_before: bool,
+    from_elsewhere: bool,
+) -> None:
+    """Also a run from when paths were written down as they were given, and from its like on another machine."""
+    started = begins_with({key: WEIGHTS[key]})
+    folder.begin(started)
+    if of_before:
+        folder.config.write_text(dump_config(started))
+    if from_elsewhere:
+        monkeypatch.chdir(two_places[1])
+    folder.check(started, overwrite=False)
+    whole = begins_with({key: f"{two_places[0]}/{WEIGHTS[key]}"})
+    folder.check(whole, overwrite=False)
+    for other in (
+        f"{two_places[1]}/w/other.pth",
+        "v/own.safetensors",
+        "../w/encoder.pth",
+        "x/w/own.safetensors",
+    ):
+        with pytest.raises(ConfigError, match=rf"model\.{key}: .* when it was started, .*{other}' now"):
+            folder.check(begins_with({key: other}), overwrite=False)
+
+
+def test_two_ways_to_one_file_are_one(
+    folder: RunFolder, two_places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.begin(begins_with(WEIGHTS))
+    folder.check(begins_with({"weights": "./../here/w/own.safetensors"}), overwrite=False)
+    (two_places[0] / "w").mkdir()
+    monkeypatch.chdir(two_places[0] / "w")
+    folder.check(begins_with({"weights": "own.safetensors"}), overwrite=False)
+
+
 def test_the_cpu_has_two_names_where_there_is_nothing_else(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

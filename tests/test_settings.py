@@ -1,10 +1,11 @@
 """Which settings count."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from segdistill.commands.settings import settings_that_count, settings_without_effect
+from segdistill.commands.settings import settings_hash, settings_that_count, settings_without_effect
 from segdistill.config_io import validate_config
 
 CLASSES = [{"name": "crack"}]
@@ -116,3 +117,15 @@ def test_what_another_key_switches_off_does_not_count(values: dict[str, Any], id
 
     assert settings_without_effect(config).keys() == idle
     assert not idle & settings_that_count(config).keys()
+
+
+def test_a_path_in_full_is_the_same_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's own configuration has its paths in full: files that it makes at its end and later are of one hash."""
+
+    def hash_of(path: object) -> str:
+        values = {"name": "run", "model": {"weights": str(path)}}
+        return settings_hash(validate_config(values, source="test"))
+
+    monkeypatch.chdir(tmp_path)
+    assert hash_of("own.pth") == hash_of(tmp_path / "own.pth")
+    assert hash_of("own.pth") != hash_of(tmp_path / "other" / "own.pth")

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from segdistill.commands.settings import changes_that_count, refuse_what_counts
+from segdistill.commands.settings import changes_that_count, refuse_what_counts, with_whole_paths
 from segdistill.commands.versions import versions
 from segdistill.config import Config
 from segdistill.config_io import dump_config, load_config
 from segdistill.errors import ConfigError, RunFolderError
-from segdistill.files import expanded, write_text
+from segdistill.files import write_text
 from segdistill.given_model import CONFIG, PRIMARY_WEIGHTS, refuse_no_run
 from segdistill.locks import alone_in
 from segdistill.run_summary import SUMMARY, RunSummary
@@ -169,7 +169,5 @@ class RunFolder:
 
 def _anywhere(config: Config) -> Config:
     """The configuration as the run was started with it, with paths that hold from whichever folder it is read again."""
-    root = config.data.root
-    data = config.data.model_copy(update={"root": root and expanded(root).absolute()})
     train = config.train.model_copy(update={"resume": False})
-    return config.model_copy(update={"data": data, "train": train})
+    return with_whole_paths(config).model_copy(update={"train": train})

@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from segdistill.build.training import trains_on_cpu
 from segdistill.config import Config
 from segdistill.config_problems import unknown_key
 from segdistill.errors import ConfigError
+from segdistill.files import expanded
 
 #: Changing these between start and resume does not change a number. (Nor may a key that is new to the program, with
 #: its default: an older run lacks it, and is compared and resumed as if it had been started with that.)
@@ -47,9 +49,21 @@ def refuse_what_counts(overrides: Sequence[str], *, owner: str) -> None:
             )
 
 
+def with_whole_paths(config: Config) -> Config:
+    """The configuration with paths that hold from whichever folder it is read again.
+
+    Raises:
+        PathError: if one begins with the home folder of nobody.
+    """
+    root, model = config.data.root, config.model
+    data = config.data.model_copy(update={"root": root and expanded(root).absolute()})
+    files = {key: str(expanded(Path(path)).absolute()) for key, path in model.files.items()}
+    return config.model_copy(update={"data": data, "model": model.model_copy(update=files)})
+
+
 def settings_that_count(config: Config) -> dict[str, Any]:
     """Key -> value of the settings that a run's numbers depend on, wherever it and its data lie."""
-    flat = _flatten(config.model_dump(mode="json"))
+    flat = _flatten(with_whole_paths(config).model_dump(mode="json"))
     return {
         key: value
         for key, value in sorted(flat.items())
@@ -59,13 +73,29 @@ def settings_that_count(config: Config) -> dict[str, Any]:
 
 def changes_that_count(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
     """Key -> its value before and now, of the settings that count in one of the two and differ; by another name for the
-    CPU of this machine they do not."""
+    CPU of this machine, or for a file, they do not."""
     values_before, values_now = (_flatten(config.model_dump(mode="json")) for config in (before, now))
     counting = settings_that_count(before).keys() | settings_that_count(now).keys()
     if trains_on_cpu(before.train) and trains_on_cpu(now.train):
         counting -= {"train.accelerator"}
+    files = (before.model.files, now.model.files)
+    counting -= {
+        f"model.{key}" for key in files[0].keys() & files[1].keys() if _alike(files[0][key], files[1][key])
+    }
     pairs = {key: (values_before.get(key), values_now.get(key)) for key in sorted(counting)}
     return {key: (one, other) for key, (one, other) in pairs.items() if one != other}
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two paths may name one file. A relative one may be meant from another folder than this one: the one that
+    the run was started in, or its like on another machine. Then a whole one has to end in it."""
+    paths = [expanded(Path(path)) for path in (one, other)]
+    if paths[0].resolve() == paths[1].resolve():
+        return True
+    relative, whole = sorted(paths, key=Path.is_absolute)
+    if relative.is_absolute() or not whole.is_absolute():
+        return False
+    return whole.parts[-len(relative.parts) :] == relative.parts
 
 
 def settings_hash(config: Config) -> str:

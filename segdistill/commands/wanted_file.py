@@ -1,6 +1,7 @@
 """What kind of ONNX file is asked for, and the graph and description that follow from it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from segdistill.commands.settings import settings_hash
 from segdistill.commands.trained import Trained
@@ -106,7 +107,8 @@ def describe(trained: Trained, wanted: Wanted) -> Description:
         config_hash=settings_hash(trained.config),
         versions=versions(),
         licence=f"The rights in these weights follow from the data they were trained on ({data.kind}) and from "
-        f"the first weights ({model.encoder}, {model.weights or model.encoder_weights}).",
+        # Where a file with them lay is nobody's business who gets this one.
+        f"the first weights ({model.encoder}, {Path(model.weights or model.encoder_weights).name}).",
     )
 
 

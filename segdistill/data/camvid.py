@@ -6,6 +6,7 @@ The published files are pinned by one digest per folder, so they can be had from
 import gzip
 import hashlib
 import os
+import shlex
 import shutil
 import tarfile
 import tempfile
@@ -18,12 +19,14 @@ from typing import IO
 
 from segdistill.data.download import fetch
 from segdistill.data.files import Listing, Pair
+from segdistill.data.folder.names import nearest
 from segdistill.data.problems import Kind, Problem
 from segdistill.errors import DataError, DataMissingError
 from segdistill.files import expanded
 
 ROOT_VARIABLE = "SEGDISTILL_CAMVID"
 _NAMED_BY = f"data.root=DIR (of prepare-data: --root DIR) or {ROOT_VARIABLE}=DIR"
+_NO_CAMVID = "no CamVid at hand: run with configs/synthetic_unet.yaml, which needs no data"
 DEFAULT_ROOT = Path("data/camvid")
 SPLITS = ("train", "val", "test")
 
@@ -88,16 +91,24 @@ def ensure_camvid(
     url: str = ARCHIVE_URL,
     digests: Mapping[str, str] = DIGESTS,
 ) -> Path:
-    """Where CamVid lies; it is downloaded (190 MB), if that is allowed, should the folders of `splits` not be there.
+    """Where CamVid lies. Should the folders of `splits` not be there, it is downloaded (190 MB), if that is allowed,
+    into data/camvid alone: a folder that somebody has named is meant to hold something.
 
     Folders that are there are used as they are: they may hold the user's own frames.
 
     Raises:
-        DataError: CamVid cannot be had; the message names the ways out.
+        DataMissingError: it is not where it was said to be, or may not be downloaded.
+        DataError: it cannot be had; the message names the ways out, as that of the other one does.
     """
+    named_by = "data.root" if root is not None else ROOT_VARIABLE if os.environ.get(ROOT_VARIABLE) else ""
     root = resolve_root(root)
     needed = [folder for split in splits for folder in (split, f"{split}annot")]
     missing = [folder for folder in needed if not _has_content(root / folder)]
+    if missing and named_by:
+        raise DataMissingError(
+            f"{root} holds no {', '.join(missing)} of CamVid (named by {named_by}). {nearest(root)}\n"
+            + _ways_out_of_a_named_folder(root)
+        )
     if missing and not download:
         raise DataMissingError(f"{root} holds no {', '.join(missing)} of CamVid")
     if missing:
@@ -282,10 +293,21 @@ def _has_content(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
+def _ways_out_of_a_named_folder(root: Path) -> str:
+    own = "  - your own frames lie there: add what is lacking\n" if root.is_dir() else ""
+    return (
+        "Ways out:\n"
+        f"  - CamVid is elsewhere on this machine: {_NAMED_BY}\n{own}"
+        "  - put it there (without being asked it is downloaded into "
+        f"{DEFAULT_ROOT} alone): python tools/prepare_data.py camvid --root {shlex.quote(str(root))}\n"
+        f"  - {_NO_CAMVID}"
+    )
+
+
 def _ways_out(url: str) -> str:
     return (
         "Ways out:\n"
         f"  - CamVid is elsewhere on this machine: {_NAMED_BY}\n"
         f"  - fetch {url} on another machine, then: python tools/prepare_data.py camvid --archive FILE\n"
-        "  - no CamVid at hand: run with configs/synthetic_unet.yaml, which needs no data"
+        f"  - {_NO_CAMVID}"
     )

@@ -9,7 +9,8 @@ from torch import Tensor
 from segdistill.errors import WeightsError
 
 BUNDLED_ENCODER = "tu-tf_efficientnet_lite0"
-WITHOUT = "go on without pretrained weights by model.encoder_weights=none, or name a .safetensors file"
+NONE = "go on without pretrained weights by model.encoder_weights=none"
+WITHOUT = f"{NONE}, or name a .safetensors file"
 
 
 def bundled_lite0() -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """Files with weights that a network begins with: what is in them, and how they get into it."""
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from segmentation_models_pytorch.base import SegmentationModel
+from segmentation_models_pytorch.encoders import TimmUniversalEncoder, TimmViTEncoder
 from torch import Tensor, nn
 
 from segdistill.errors import WeightsError, first_line
 from segdistill.files import expanded
-from segdistill.models.bundled import WITHOUT
+from segdistill.models.bundled import NONE
 from segdistill.normalisation import IMAGENET, Normalisation, Triple
 
 _SAFETENSORS = ".safetensors"
@@ -51,7 +53,7 @@ class WeightFile:
     @classmethod
     def of_encoder(cls, path: str) -> "WeightFile":
         """Of the encoder alone; of a larger file the rest is left."""
-        return cls(Path(path), "model.encoder_weights", WITHOUT)
+        return cls(Path(path), "model.encoder_weights", NONE)
 
     @classmethod
     def of_network(cls, path: str) -> "WeightFile":
@@ -113,12 +115,22 @@ class WeightFile:
             raise self._unreadable(error) from None
 
     def fill_encoder(self, model: SegmentationModel) -> None:
-        """Every tensor of the encoder has to be there in its shape; what else there is stays out.
+        """Every tensor of the encoder has to be there in its shape, under smp's name or, of a timm encoder, under
+        timm's; what else there is stays out.
 
         Raises:
             WeightsError: naming the first one that is not, or as `tensors` does.
         """
-        fill(model.encoder, self.tensors(), source=f"{self.key}: {self.path}", remedy=self.without)
+        encoder, tensors = model.encoder, self.tensors()
+        of_timm = isinstance(encoder, TimmUniversalEncoder | TimmViTEncoder)
+        whose = f"timm's {encoder.name}" if of_timm else "this encoder"
+        fill(
+            encoder,
+            tensors,
+            names=_smp_or_timm_names(encoder.name, encoder.state_dict(), tensors) if of_timm else None,
+            source=f"{self.key}: {self.path}",
+            remedy=f"the file should hold the state_dict() of {whose}; {self.without}",
+        )
 
     def fill_network(self, model: SegmentationModel, *, new_head: bool) -> None:
         """Every tensor of the network has to be there in its shape; with `new_head` its head stays as it is.
@@ -146,13 +158,20 @@ class WeightFile:
         return WeightsError(f"{self.key}: cannot read {self.path}: {error}; {self.without}")
 
 
-def fill(part: nn.Module, tensors: Mapping[str, Tensor], *, source: str, remedy: str) -> None:
+def fill(
+    part: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    names: Mapping[str, str] | None = None,
+    source: str,
+    remedy: str,
+) -> None:
     """Give a network, or a part of one, its weights, whatever else there is beside them and in front of their names.
 
     Args:
         part: changed in place, if all of its tensors are there.
-        tensors: by the names of `part.state_dict()`, which may all have the same words before them (`encoder.`,
-            `module.`).
+        tensors: by `names`, which may all have the same words before them (`encoder.`, `module.`).
+        names: what the tensors are called there, by the names of `part.state_dict()`; by default those.
         source: where they are from, for the message.
         remedy: likewise.
 
@@ -161,8 +180,9 @@ def fill(part: nn.Module, tensors: Mapping[str, Tensor], *, source: str, remedy:
             the file does not choose.
     """
     own = part.state_dict()
-    prefix = _common_prefix(own, tensors, source=source)
-    for key, tensor in own.items():
+    wanted = own if names is None else {names[name]: tensor for name, tensor in own.items()}
+    prefix = _common_prefix(wanted, tensors, source=source)
+    for key, tensor in wanted.items():
         found = tensors.get(prefix + key)
         if found is None and key.endswith(_COUNTER):
             continue
@@ -172,7 +192,32 @@ def fill(part: nn.Module, tensors: Mapping[str, Tensor], *, source: str, remedy:
                 f"{source} does not fit the network: tensor {prefix + key!r} {what}, wanted {tuple(tensor.shape)}; "
                 f"{remedy}"
             )
-    part.load_state_dict({key: tensors.get(prefix + key, tensor) for key, tensor in own.items()})
+    filled = (tensors.get(prefix + key, tensor) for key, tensor in wanted.items())
+    part.load_state_dict(dict(zip(own, filled, strict=True)))
+
+
+def _smp_or_timm_names(model: str, own: Iterable[str], tensors: Iterable[str]) -> dict[str, str]:
+    """What the tensors of an smp encoder made of a timm model are called in a file, by smp's names for them: the same,
+    unless more of them are found by timm's names."""
+    names = {name: name for name in own}
+    most = _most_found(names, tensors)
+    if most == len(names):
+        return names
+    of_timm = _timm_names(model, names)
+    return of_timm if _most_found(set(of_timm.values()), tensors) > most else names
+
+
+def _timm_names(model: str, names: Iterable[str]) -> dict[str, str]:
+    """What timm calls the tensors of an smp encoder made of one of its models, by smp's names for them.
+
+    smp puts `model.` before them. timm, where it takes the stages out of a model, joins the first two words of some by
+    `_` (`stages_0` for `stages.0`), or puts one more `model.` before them.
+    """
+    with torch.device("meta"):
+        whole = timm.create_model(model, pretrained=False).state_dict()
+    joined = {name.replace(".", "_"): name for name in whole}
+    bare = {name: re.sub(r"^(model\.)+", "", name) for name in names}
+    return {name: joined.get(one.replace(".", "_"), one) for name, one in bare.items()}
 
 
 def _common_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str) -> str:
@@ -182,12 +227,7 @@ def _common_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, 
         WeightsError: if it may be one of several, and their tensors differ: a teacher and a student, or a running
             average beside the network.
     """
-    found: Counter[str] = Counter()
-    for name in tensors:
-        words = name.split(".")
-        for at in range(len(words)):
-            if ".".join(words[at:]) in own:
-                found["".join(f"{word}." for word in words[:at])] += 1
+    found = _found_behind(own, tensors)
     most = max(found.values(), default=0)
     prefixes = sorted((prefix for prefix, count in found.items() if count == most), key=len)
     fitting = [
@@ -195,11 +235,15 @@ def _common_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, 
         for prefix in prefixes
         if all(prefix + key not in tensors or tensors[prefix + key].shape == own[key].shape for key in own)
     ]
-    prefixes = fitting or prefixes
+    # Of a file of another network the same few names may stand behind many prefixes: those are no networks.
+    whole = [
+        prefix for prefix in fitting if all(prefix + key in tensors or key.endswith(_COUNTER) for key in own)
+    ]
+    prefixes = whole or fitting or prefixes
     first = prefixes[0] if prefixes else ""
     others = [
         prefix
-        for prefix in prefixes[1:]
+        for prefix in whole[1:]
         if not all(_same(tensors.get(first + key), tensors.get(prefix + key)) for key in own)
     ]
     if others:
@@ -210,6 +254,21 @@ def _common_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, 
             f"key.startswith({others[0]!r})}}, FILE)"
         )
     return first
+
+
+def _found_behind(wanted: Container[str], tensors: Iterable[str]) -> Counter[str]:
+    """How many of the names that are wanted stand behind each prefix."""
+    found: Counter[str] = Counter()
+    for name in tensors:
+        words = name.split(".")
+        for at in range(len(words)):
+            if ".".join(words[at:]) in wanted:
+                found["".join(f"{word}." for word in words[:at])] += 1
+    return found
+
+
+def _most_found(wanted: Container[str], tensors: Iterable[str]) -> int:
+    return max(_found_behind(wanted, tensors).values(), default=0)
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:

@@ -20,7 +20,7 @@ from segdistill.data.camvid import (
     prepare,
     resolve_root,
 )
-from segdistill.errors import DataError
+from segdistill.errors import DataError, DataMissingError
 
 COUNTS = {"train": 3, "val": 2, "test": 1}
 FOLDERS = tuple(DIGESTS)
@@ -246,10 +246,54 @@ class TestInstall:
 
 
 class TestEnsure:
+    @pytest.fixture(autouse=True)
+    def nothing_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`root` is where CamVid lies if nobody says otherwise."""
+        monkeypatch.delenv("SEGDISTILL_CAMVID", raising=False)
+        monkeypatch.chdir(tmp_path)
+
     def test_what_is_there_is_used_unverified(self, root: Path, dead_url: str) -> None:
         write_tree(root, ("train", "trainannot", "val", "valannot"))
         (root / "train" / "00.png").write_bytes(b"the user's own")
         assert ensure_camvid(root, splits=("train", "val"), url=dead_url) == root
+
+    @pytest.mark.parametrize("named_by", ["data.root", "SEGDISTILL_CAMVID"])
+    @pytest.mark.parametrize("there", [(), ("train", "trainannot")])
+    def test_a_folder_that_was_named_is_not_filled(
+        self,
+        site,
+        archive: Path,
+        root: Path,
+        digests: dict[str, str],
+        monkeypatch: pytest.MonkeyPatch,
+        named_by: str,
+        there: tuple[str, ...],
+    ) -> None:
+        """The path may be mistyped, and training would go on with other images than are meant."""
+        site.body = archive.read_bytes()
+        write_tree(root)
+        mistyped = root.with_name("cam vid")
+        write_tree(mistyped, there)
+        before = tree(root.parent)
+        if named_by == "SEGDISTILL_CAMVID":
+            monkeypatch.setenv(named_by, str(mistyped))
+        given = mistyped if named_by == "data.root" else None
+        with pytest.raises(DataMissingError) as caught:
+            ensure_camvid(given, splits=("train", "val"), url=site.url, digests=digests)
+        assert site.ranges == []
+        assert tree(root.parent) == before
+        told = str(caught.value).splitlines()
+        lacking = "val, valannot" if there else "train, trainannot, val, valannot"
+        holds = f"{mistyped} holds train/, trainannot/" if there else f"{root.parent} holds camvid/"
+        assert told[0] == f"{mistyped} holds no {lacking} of CamVid (named by {named_by}). {holds}"
+        assert told[-2].endswith(f"python tools/prepare_data.py camvid --root '{mistyped}'")
+        assert any("your own frames" in line for line in told) == bool(there)
+        assert "data.root=DIR" in told[2]
+        assert "configs/synthetic_unet.yaml" in told[-1]
+
+    def test_a_folder_that_nobody_named_may_not_be_filled_either(self, dead_url: str) -> None:
+        with pytest.raises(DataMissingError, match=r"^data/camvid holds no val, valannot of CamVid$"):
+            ensure_camvid(None, splits=("val",), download=False, url=dead_url)
 
     def test_empty_root_is_filled_by_download(
         self, site, archive: Path, root: Path, digests: dict[str, str]
@@ -257,11 +301,12 @@ class TestEnsure:
         site.body, site.cuts = archive.read_bytes(), [500]
         leftover = root / ".incoming-of-a-killed-process"
         leftover.mkdir(parents=True)
-        assert ensure_camvid(root, splits=("train", "val"), url=site.url, digests=digests) == root
+        found = ensure_camvid(None, splits=("train", "val"), url=site.url, digests=digests)
+        assert found.resolve() == root
         assert tree(root) == contents()
         assert len(site.ranges) == 2
         assert sorted(path.name for path in root.iterdir()) == sorted((leftover.name, *FOLDERS))
-        ensure_camvid(root, splits=camvid.SPLITS, url=site.url, digests=digests)
+        ensure_camvid(None, splits=camvid.SPLITS, url=site.url, digests=digests)
         assert len(site.ranges) == 2
 
     def test_own_frames_without_the_split_are_told_before_any_download(
@@ -271,12 +316,12 @@ class TestEnsure:
         (root / "train" / "00.png").write_bytes(b"the user's own")
         (root / "train" / "sub").mkdir()
         with pytest.raises(DataError, match="it lacks test, testannot"):
-            ensure_camvid(root, splits=("test",), url=site.url, digests=digests)
+            ensure_camvid(None, splits=("test",), url=site.url, digests=digests)
         assert site.ranges == []
 
     def test_offline(self, dead_url: str, root: Path, digests: dict[str, str]) -> None:
         with pytest.raises(DataError, match="its download failed") as caught:
-            ensure_camvid(root, splits=("train",), url=dead_url, digests=digests)
+            ensure_camvid(None, splits=("train",), url=dead_url, digests=digests)
         assert dead_url in str(caught.value)
         assert_three_ways_out(str(caught.value))
         assert not root.exists()
@@ -284,14 +329,14 @@ class TestEnsure:
     def test_http_error(self, site, root: Path, digests: dict[str, str]) -> None:
         site.statuses = [404]
         with pytest.raises(DataError, match="404 Not Found") as caught:
-            ensure_camvid(root, splits=("train",), url=site.url, digests=digests)
+            ensure_camvid(None, splits=("train",), url=site.url, digests=digests)
         assert_three_ways_out(str(caught.value))
         assert not root.exists()
 
     def test_download_of_something_else(self, site, root: Path, digests: dict[str, str]) -> None:
         site.body = b"<html>please log in to the hotel's network</html>"
         with pytest.raises(DataError, match="not a whole") as caught:
-            ensure_camvid(root, splits=("train",), url=site.url, digests=digests)
+            ensure_camvid(None, splits=("train",), url=site.url, digests=digests)
         assert_three_ways_out(str(caught.value))
         assert not root.exists()
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import segmentation_models_pytorch as smp
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -39,6 +41,10 @@ def unet(
 
 def same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def in_front(words: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {words + name: tensor for name, tensor in tensors.items()}
 
 
 # ---- the encoder
@@ -113,6 +119,76 @@ def test_wrong_shape_is_named(donor: nn.Module, tmp_path: Path, whole_model: boo
         unet(weights=written(tmp_path / "w.safetensors", tensors))
 
 
+def of_timm(name: str) -> dict[str, Tensor]:
+    torch.manual_seed(12)
+    return timm.create_model(name, pretrained=False).state_dict()
+
+
+@pytest.mark.parametrize("words", ["", "module.", "backbone.model."])
+@pytest.mark.parametrize("classifier", [True, False])
+def test_timms_own_files_fill_its_encoders(tmp_path: Path, classifier: bool, words: str) -> None:
+    theirs = of_timm("resnet18")
+    tensors = {name: one for name, one in theirs.items() if classifier or not name.startswith("fc.")}
+    path = written(tmp_path / "w.safetensors", in_front(words, tensors) | {"loss.weight": torch.ones(4)})
+    encoder = smp.encoders.get_encoder("tu-resnet18", weights=None)
+    WeightFile.of_encoder(path).fill_encoder(nn.ModuleDict({"encoder": encoder}))
+    filled = encoder.state_dict()
+    assert len(filled) == 120
+    assert all(torch.equal(one, theirs[name.removeprefix("model.")]) for name, one in filled.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "example", "in_timm"),
+    [
+        ("convnext_atto", "model.stages_0.blocks.0.norm.weight", "stages.0.blocks.0.norm.weight"),
+        ("efficientvit_b0", "model.stem_in_conv.conv.weight", "stem.in_conv.conv.weight"),
+        ("efficientformer_l1", "model.model.stem.conv1.weight", "stem.conv1.weight"),
+        (SMALL.removeprefix("tu-"), "model.conv_stem.weight", "conv_stem.weight"),
+    ],
+)
+def test_also_where_timm_renames_what_it_takes_out_of_a_model(
+    tmp_path: Path, name: str, example: str, in_timm: str
+) -> None:
+    theirs = of_timm(name)
+    encoder = smp.encoders.get_encoder(f"tu-{name}", weights=None)
+    path = written(tmp_path / "w.safetensors", theirs)
+    WeightFile.of_encoder(path).fill_encoder(nn.ModuleDict({"encoder": encoder}))
+    assert torch.equal(encoder.state_dict()[example], theirs[in_timm])
+    joined = {f"model_{one.replace('.', '_')}": tensor for one, tensor in theirs.items()}
+    for own, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, joined[own.replace("model.model.", "model.").replace(".", "_")])
+
+
+def test_the_transformers_of_dpt_take_timms_files_too(tmp_path: Path) -> None:
+    name = "vit_tiny_patch16_224"
+    theirs = of_timm(name)
+    model = build_primary(
+        arch="dpt",
+        encoder=f"tu-{name}",
+        encoder_weights=written(tmp_path / "w.safetensors", theirs),
+        num_classes=4,
+        options={},
+    )
+    filled = model.encoder.state_dict()
+    assert all(torch.equal(one, theirs[own.removeprefix("model.")]) for own, one in filled.items())
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_what_is_lacking_in_a_file_of_timm_is_told_by_its_name_there(tmp_path: Path, other: bool) -> None:
+    """And what file would do: not that a file should be named, which one was."""
+    name = SMALL.removeprefix("tu-")
+    tensors = of_timm("resnet18" if other else name)
+    tensors.pop("blocks.0.0.conv_dw.weight", None)
+    with pytest.raises(WeightsError) as told:
+        unet(weights=written(tmp_path / "w.safetensors", tensors))
+    wrong = "'conv_stem.weight'" if other else "'blocks.0.0.conv_dw.weight'"
+    assert f"w.safetensors does not fit the network: tensor {wrong} is missing" in str(told.value)
+    assert str(told.value).endswith(
+        f"; the file should hold the state_dict() of timm's {name}; go on without pretrained weights by "
+        "model.encoder_weights=none"
+    )
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=rf"cannot read .*none\.safetensors: .*{REMEDY}"):
         unet(weights=str(tmp_path / "none.safetensors"))
@@ -125,10 +201,6 @@ def test_file_of_another_kind(tmp_path: Path) -> None:
 
 
 # ---- the whole network
-
-
-def in_front(words: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {words + name: tensor for name, tensor in tensors.items()}
 
 
 def saved(path: Path, content: Any) -> str:
