@@ -54,7 +54,8 @@ def add(commands: Commands) -> None:
     export.add_argument(
         "--reduce-range",
         action="store_true",
-        help="int8: 7-bit weights, for x86 CPUs without VNNI; chosen by itself if this is one",
+        help="int8: 7-bit weights, for a device with an x86 CPU without VNNI; chosen by itself if this is one. Weights "
+        "of 8 bits are for x86 CPUs with VNNI and for ARM",
     )
     export.add_argument(
         "--web",

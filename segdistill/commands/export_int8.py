@@ -15,6 +15,7 @@ from segdistill.config import Config
 from segdistill.data.samples import Samples
 from segdistill.errors import ExportError
 from segdistill.export.check import LIMITS
+from segdistill.export.description import Quantisation
 from segdistill.export.hot_spots import hot_spots
 from segdistill.export.latency import milliseconds
 from segdistill.export.onnx_file import OnnxFile
@@ -117,6 +118,16 @@ def speed_up(single: OnnxFile, file: OnnxFile, samples: Samples) -> float:
     """How many times as fast as fp32 a file is, their runs taken in turn."""
     times = milliseconds({"fp32": single, "this": file}, samples.load(0).image)
     return times["fp32"] / times["this"]
+
+
+def quantisation_in_words(how: Quantisation) -> str:
+    """How a file was made, and how to make one for CPUs that compute something else with it."""
+    if how.weight_bits == 7:
+        return how.words
+    return (
+        f"{how.words}. On x86 CPUs without VNNI sums of such weights saturate, so that the score does not hold there: "
+        "for these export it with --reduce-range"
+    )
 
 
 def slow_note(file: OnnxFile, samples: Samples, *, speed: float) -> str:
