@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from segdistill.build.splits import build_samples
 from segdistill.cli import main
 from segdistill.commands import checked_export, export, export_int8
-from segdistill.commands.checked_export import Exported, Split
+from segdistill.commands.checked_export import Exported, Split, export_checked
 from segdistill.commands.deploy import export_of_some_size
 from segdistill.commands.export_int8 import quantisation_in_words
 from segdistill.commands.trained import Trained
@@ -28,6 +28,7 @@ from segdistill.config import Config
 from segdistill.config_io import dump_config
 from segdistill.console import new_console
 from segdistill.data.samples import Samples
+from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID
 from segdistill.export import quantize
 from segdistill.export.check import Check
@@ -90,6 +91,7 @@ def test_one_training_gives_a_family(family: tuple[Path, str], finished: Path) -
         "branch4_image_confidence_64x96.onnx",
     ]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names), "nothing beside the files"
+    assert "MACs and latency: of an image that the network sees at 64x96" in " ".join(out.split())
     rows = {name: next(line for line in out.splitlines() if f"│ {name}" in line) for name in names}
     for name, (stream, miou) in zip(names, miou_of(finished / "summary.json").items(), strict=True):
         assert name.startswith(stream)
@@ -239,7 +241,9 @@ def test_a_file_of_images_of_another_size_is_held_against_torch_that_sees_the_sa
     """Larger or smaller than the 64x96 of training and of the labels."""
     target = workplace / f"{fit}_{size}.onnx"
     options = ("--input", "image", "--fit", fit, "--batch", "1", "--size", size, "--out", target)
-    run("export", finished, *options, cwd=workplace)
+    out, _ = run("export", finished, *options, cwd=workplace)
+    seen = size if fit == "pad" else "64x96"
+    assert f"MACs and latency: of an image that the network sees at {seen}" in " ".join(out.split())
     score = OnnxFile(target).description.score
     assert score.protocol.scored_at == "label size, classes as the file gives them"
     run("evaluate", target, "--out", "scores.json", cwd=workplace)
@@ -392,6 +396,18 @@ def test_without_the_data_the_file_keeps_the_trainings_score(
     assert "not an image" in err, "what is there is not called absent"
     assert not (workplace / "named.onnx").exists()
     assert not (workplace / "damaged.onnx").exists()
+
+
+def test_macs_are_those_of_the_image_that_is_timed(tmp_path: Path) -> None:
+    """A photo of another size than the training's, which the file takes as it is."""
+    network = nn.Conv2d(3, 11, 1).eval()
+    deployed = Deployed("unet", {}, CAMVID, NORMALISATION, (64, 96), 32)
+    trained = Trained("primary", network, deployed, Config.model_validate(TINY), described().score)
+    photos = SyntheticStreets(split="val", length=2, height=90, width=110, seed=0)
+    wanted = Wanted(input="image", layout="nhwc", fit="pad")
+    split, console = Split(photos, scored=False), new_console(quiet=True)
+    exported = export_checked(tmp_path / "a.onnx", trained, wanted, split, console=console)
+    assert exported.cost.macs == 96 * 128 * 3 * 11
 
 
 class OfOneSize(nn.Module):

@@ -36,7 +36,13 @@ from segdistill.protocol import Score
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that passed its check."""
+    """A file that passed its check.
+
+    Attributes:
+        path: of the file.
+        cost: of an image as large as the first of the split, on which files are timed.
+        check: of the file.
+    """
 
     path: Path
     cost: Cost
@@ -93,9 +99,12 @@ def export_checked(
         opset = wanted.opset or trained.config.export.opset
         interface = Interface(wanted.batch, wanted.size, opset, wanted.simplify)
         single = Path(folder) / f"fp32-{path.name}"
+        images = spread(split.samples, PARITY_IMAGES)
+        height, width = images[0].shape[:2]  # of the image that files are timed on
+        seen = wanted.network_size((height, width), trained=trained.deployed.size)
         with console.status(f"exporting {trained.name} to ONNX (up to half a minute)"):
-            cost = export_onnx(single, graph, description, interface)
-        batches = list(batches_of(spread(split.samples, PARITY_IMAGES), description, interface))
+            cost = export_onnx(single, graph, description, interface, counted=seen)
+        batches = list(batches_of(images, description, interface))
         export = _Export(
             path, single, graph, description, batches, trained, wanted, split, calibration, threads, console
         )

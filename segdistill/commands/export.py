@@ -95,8 +95,9 @@ def export_run(
             )
         )
     timed = {file.path.name: OnnxFile(file.path, threads=threads) for file in exported}
-    times = milliseconds(timed, split.samples.load(0).image)
-    console.print(files_table(exported, times))
+    image = split.samples.load(0).image
+    seen = wanted.network_size((image.shape[0], image.shape[1]), trained=streams[0].deployed.size)
+    console.print(files_table(exported, milliseconds(timed, image), seen=seen))
     first = OnnxFile(exported[0].path)
     console.print("\nWithout segdistill:\n")
     console.print(
@@ -110,9 +111,19 @@ def export_run(
         )
 
 
-def files_table(files: Sequence[Exported], milliseconds: Mapping[str, float]) -> Table:
-    """A family of files: what each is worth and what it costs."""
-    table = Table("file", "mIoU %", "parameters", "MACs", "size", "latency")
+def files_table(
+    files: Sequence[Exported], milliseconds: Mapping[str, float], *, seen: tuple[int, int]
+) -> Table:
+    """A family of files: what each is worth and what it costs.
+
+    Args:
+        files: of one kind.
+        milliseconds: of an image, by the file's name.
+        seen: (height, width) in pixels at which the networks see it, before they pad it.
+    """
+    height, width = seen
+    caption = f"MACs and latency: of an image that the network sees at {height}x{width}"
+    table = Table("file", "mIoU %", "parameters", "MACs", "size", "latency", caption=caption)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
