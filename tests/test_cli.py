@@ -123,6 +123,14 @@ def test_a_command_tells_by_its_own_usage_what_it_lacks_and_does_not_know(
         assert error == told + "\n"
 
 
+def test_export_says_that_confidence_is_one_map(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not one for each class: tests/export/test_onnx.py sees what the graph gives."""
+    with pytest.raises(SystemExit):
+        parse(["export", "--help"])
+    _, _, told = " ".join(capsys.readouterr().out.split()).partition("--confidence image: ")
+    assert told.startswith("also give the softmax of the class that was chosen, one map, 0 to 1")
+
+
 def test_the_versions_are_those_that_a_summary_names(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         parse(["--version"])

@@ -17,6 +17,7 @@ import torch
 from networks import NORMALISATION, described
 from PIL import Image
 from program import TINY, launch, write_config
+from summaries import SUMMARY
 from tiny_models import TAXONOMY, convolution, write_deployed, write_onnx
 
 from segdistill.build.datasets import build_eval_dataset
@@ -240,10 +241,21 @@ def test_images_that_were_learnt_are_not_scored_as_others(
 
     told = io.StringIO()
     network = load_deployed(run / "primary.safetensors")[1]
-    split = split_at_hand(RunFolder(run), config, network, named=False, console=new_console(file=told))
+    split = split_at_hand(
+        RunFolder(run), config, network, named=False, for_int8=False, console=new_console(file=told)
+    )
     assert not split.scored, "an export is checked on them all the same"
     assert len(split.samples) == 4
     assert "the check gives no mIoU: 1 of the 4 images" in " ".join(told.getvalue().split())
+
+    (run / "summary.json").write_text(json.dumps(SUMMARY))
+    capsys.readouterr()
+    assert main(["export", str(run), "--precision", "int8"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "int8 is judged by its mIoU on val, and there is none to be had: 1 of the 4 images of val" in said
+    assert "In a folder that data.root=DIR names, int8 looks for training images, too" in said
+    assert "say where they are" not in said, "they are there"
+    (run / "summary.json").unlink()
 
     # Val of its own in the run's data, and nothing to train on any more: the run's notes tell.
     (run / "images_train.txt").write_text("".join(f"{name}\n" for name in sorted(learnt)))

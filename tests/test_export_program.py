@@ -19,20 +19,24 @@ from torch import Tensor, nn
 from segdistill.build.splits import build_samples
 from segdistill.cli import main
 from segdistill.commands import checked_export, export, export_int8
-from segdistill.commands.checked_export import Exported, Split
+from segdistill.commands.checked_export import Exported, Split, export_checked
 from segdistill.commands.deploy import export_of_some_size
+from segdistill.commands.export_int8 import quantisation_in_words
 from segdistill.commands.trained import Trained
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.config_io import dump_config
 from segdistill.console import new_console
 from segdistill.data.samples import Samples
+from segdistill.data.synthetic import SyntheticStreets
 from segdistill.data.taxonomy import CAMVID
+from segdistill.export import quantize
 from segdistill.export.check import Check
-from segdistill.export.description import Description
+from segdistill.export.description import Description, Quantisation
 from segdistill.export.onnx import Cost
 from segdistill.export.onnx_file import OnnxFile
 from segdistill.export.parity import Parity
+from segdistill.export.quantize import needs_reduce_range
 from segdistill.export.snippet import python_snippet
 from segdistill.export.weights import Deployed
 
@@ -87,6 +91,7 @@ def test_one_training_gives_a_family(family: tuple[Path, str], finished: Path) -
         "branch4_image_confidence_64x96.onnx",
     ]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names), "nothing beside the files"
+    assert "MACs and latency: of an image that the network sees at 64x96" in " ".join(out.split())
     rows = {name: next(line for line in out.splitlines() if f"│ {name}" in line) for name in names}
     for name, (stream, miou) in zip(names, miou_of(finished / "summary.json").items(), strict=True):
         assert name.startswith(stream)
@@ -140,6 +145,9 @@ def test_smaller_numbers_keep_the_score(precision: str, finished: Path, workplac
     assert "x as fast as fp32 on this CPU" in out
     description = OnnxFile(target).description
     assert description.precision == precision
+    how = Quantisation(7 if needs_reduce_range() else 8, "minmax", 6)
+    assert description.quantisation == (how if precision == "int8" else None)
+    assert (quantisation_in_words(how) in " ".join(out.split())) == (precision == "int8")
     assert f"{100 * description.score.miou:.2f}" in out
     model = onnx.load(str(target))
     weights = [one for one in model.graph.initializer if len(one.dims) == 4]
@@ -148,6 +156,30 @@ def test_smaller_numbers_keep_the_score(precision: str, finished: Path, workplac
     assert smaller == len(weights) if precision == "fp16" else smaller > len(weights) / 2
     assert target.stat().st_size < 0.6 * (finished / "primary.onnx").stat().st_size
     assert not list(workplace.glob(".unchecked*"))
+
+
+def test_who_gets_a_file_for_new_cpus_is_told_how_to_get_one_for_older_ones() -> None:
+    said = quantisation_in_words(Quantisation(8, "minmax", 1))
+    assert "On x86 CPUs without VNNI sums of such weights saturate" in said
+    assert "export it with --reduce-range" in said
+    assert quantisation_in_words(Quantisation(7, "minmax", 1)) == Quantisation(7, "minmax", 1).words
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_int8_says_that_its_weights_are_for_older_cpus(
+    asked: bool, finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether that was asked for, or chosen because this CPU is one."""
+    monkeypatch.setattr(quantize, "needs_reduce_range", lambda: not asked)
+    target = workplace / f"older_{asked}.onnx"
+    ways = ("--calibration-images", "3", "--calibration", "percentile", *(["--reduce-range"] * asked))
+    out, _ = run("export", finished, "--precision", "int8", *ways, "--out", target, *FIXED, cwd=workplace)
+    how = Quantisation(7, "percentile", 3)
+    assert OnnxFile(target).description.quantisation == how
+    assert how.words in " ".join(out.split())
+    assert "for these export it" not in out
+    weights = map(onnx.numpy_helper.to_array, onnx.load(str(target)).graph.initializer)
+    assert max(np.abs(one).max() for one in weights if one.dtype == np.int8 and one.ndim == 4) == 64
 
 
 def test_int8_of_all_streams_looks_at_the_training_images_once(
@@ -209,7 +241,9 @@ def test_a_file_of_images_of_another_size_is_held_against_torch_that_sees_the_sa
     """Larger or smaller than the 64x96 of training and of the labels."""
     target = workplace / f"{fit}_{size}.onnx"
     options = ("--input", "image", "--fit", fit, "--batch", "1", "--size", size, "--out", target)
-    run("export", finished, *options, cwd=workplace)
+    out, _ = run("export", finished, *options, cwd=workplace)
+    seen = size if fit == "pad" else "64x96"
+    assert f"MACs and latency: of an image that the network sees at {seen}" in " ".join(out.split())
     score = OnnxFile(target).description.score
     assert score.protocol.scored_at == "label size, classes as the file gives them"
     run("evaluate", target, "--out", "scores.json", cwd=workplace)
@@ -362,6 +396,18 @@ def test_without_the_data_the_file_keeps_the_trainings_score(
     assert "not an image" in err, "what is there is not called absent"
     assert not (workplace / "named.onnx").exists()
     assert not (workplace / "damaged.onnx").exists()
+
+
+def test_macs_are_those_of_the_image_that_is_timed(tmp_path: Path) -> None:
+    """A photo of another size than the training's, which the file takes as it is."""
+    network = nn.Conv2d(3, 11, 1).eval()
+    deployed = Deployed("unet", {}, CAMVID, NORMALISATION, (64, 96), 32)
+    trained = Trained("primary", network, deployed, Config.model_validate(TINY), described().score)
+    photos = SyntheticStreets(split="val", length=2, height=90, width=110, seed=0)
+    wanted = Wanted(input="image", layout="nhwc", fit="pad")
+    split, console = Split(photos, scored=False), new_console(quiet=True)
+    exported = export_checked(tmp_path / "a.onnx", trained, wanted, split, console=console)
+    assert exported.cost.macs == 96 * 128 * 3 * 11
 
 
 class OfOneSize(nn.Module):

@@ -31,7 +31,11 @@ def add(commands: Commands) -> None:
         choices=("resize", "pad"),
         help="image: resize to the trained size and back (default), or pad to the stride",
     )
-    export.add_argument("--confidence", action="store_true", help="image: also give each class's softmax")
+    export.add_argument(
+        "--confidence",
+        action="store_true",
+        help="image: also give the softmax of the class that was chosen, one map, 0 to 1",
+    )
     export.add_argument("--batch", type=whole_number(1), help="images per call; default: any number")
     export.add_argument(
         "--size",
@@ -54,7 +58,8 @@ def add(commands: Commands) -> None:
     export.add_argument(
         "--reduce-range",
         action="store_true",
-        help="int8: 7-bit weights, for x86 CPUs without VNNI; chosen by itself if this is one",
+        help="int8: 7-bit weights, for a device with an x86 CPU without VNNI; chosen by itself if this is one. Weights "
+        "of 8 bits are for x86 CPUs with VNNI and for ARM",
     )
     export.add_argument(
         "--web",

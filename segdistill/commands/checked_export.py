@@ -9,7 +9,13 @@ import numpy as np
 import onnx
 from rich.console import Console
 
-from segdistill.commands.export_int8 import INT8_SPEED, quantise, slow_note, speed_up
+from segdistill.commands.export_int8 import (
+    INT8_SPEED,
+    quantisation_in_words,
+    quantise,
+    slow_note,
+    speed_up,
+)
 from segdistill.commands.file_scores import PARITY_IMAGES, file_miou, spread, torch_miou
 from segdistill.commands.tables import check_table
 from segdistill.commands.trained import Trained
@@ -30,7 +36,13 @@ from segdistill.protocol import Score
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that passed its check."""
+    """A file that passed its check.
+
+    Attributes:
+        path: of the file.
+        cost: of an image as large as the first of the split, on which files are timed.
+        check: of the file.
+    """
 
     path: Path
     cost: Cost
@@ -82,14 +94,20 @@ def export_checked(
         room_for(path),
         tempfile.TemporaryDirectory(dir=path.parent, prefix=f".unchecked-{path.name}-") as folder,
     ):
-        graph, description = graph_of(trained, wanted), describe(trained, wanted)
+        graph = graph_of(trained, wanted)
+        description = describe(trained, wanted, calibrated_on=len(calibration))
         opset = wanted.opset or trained.config.export.opset
         interface = Interface(wanted.batch, wanted.size, opset, wanted.simplify)
         single = Path(folder) / f"fp32-{path.name}"
+        images = spread(split.samples, PARITY_IMAGES)
+        height, width = images[0].shape[:2]  # of the image that files are timed on
+        seen = wanted.network_size((height, width), trained=trained.deployed.size)
         with console.status(f"exporting {trained.name} to ONNX (up to half a minute)"):
-            cost = export_onnx(single, graph, description, interface)
-        batches = list(batches_of(spread(split.samples, PARITY_IMAGES), description, interface))
-        export = _Export(path, single, graph, batches, trained, wanted, split, calibration, threads, console)
+            cost = export_onnx(single, graph, description, interface, counted=seen)
+        batches = list(batches_of(images, description, interface))
+        export = _Export(
+            path, single, graph, description, batches, trained, wanted, split, calibration, threads, console
+        )
         made = _made(export)
         refuse_unless(made.check, path, wanted, console=console)
         if made.check.miou is not None:
@@ -108,6 +126,7 @@ class _Export:
         path: of the file that is wanted; whatever is wrong with one on the way to it is told of this.
         single: the fp32 file, in a folder for those that are not checked.
         graph: what it was made from, in torch.
+        description: of the file that is wanted, but for its score.
         batches: on which files and graph are compared.
         trained: stream.
         wanted: kind of file.
@@ -120,6 +139,7 @@ class _Export:
     path: Path
     single: Path
     graph: TensorGraph | ImageGraph
+    description: Description
     batches: Sequence[np.ndarray]
     trained: Trained
     wanted: Wanted
@@ -217,16 +237,17 @@ def _score(export: _Export, made: _Made) -> Score:
 
 
 def _in_words(export: _Export, made: _Made) -> str:
-    """What the check found, and how fast the file is if it is another than the fp32 one."""
+    """What the check found, how fast the file is if it is another than the fp32 one, and how int8 was made of that."""
     said = [f"{line.name} {line.value}" for line in made.check.lines]
-    note = ""
+    how = export.description.quantisation
+    note = f"\n{quantisation_in_words(how)}" if how else ""
     if made.path != export.single:
         single, file = (export.load(path, threads=export.threads) for path in (export.single, made.path))
         samples = export.split.samples
         speed = speed_up(single, file, samples)
         said += [f"{speed:.2f} x as fast as fp32 on this CPU{_on(export.threads)}"]
         if speed < made.least_speed:
-            note = f"\n{slow_note(file, samples, speed=speed)}"
+            note += f"\n{slow_note(file, samples, speed=speed)}"
     said += [f"left in float: {', '.join(made.kept_float)}"] if made.kept_float else []
     return (
         f"{export.path}: {made.path.stat().st_size / 1e6:.1f} MB, checked against torch on "

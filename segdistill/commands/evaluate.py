@@ -164,8 +164,9 @@ def score(subject: Subject, asked: Asked, fabric: Fabric, *, console: Console) -
     mistakes = MistakeCounts(taxonomy) if asked.worst or asked.confusions else None
     watchers += [one.watch for one in (submission, mistakes) if one is not None]
     scores = _scored(subject, fabric, watchers, console=console)
-    if mistakes is not None:
-        mistakes.gather(fabric)
+    for one in (submission, mistakes):
+        if one is not None:
+            one.gather(fabric)
     if not fabric.is_global_zero:
         return
     if submission is not None:

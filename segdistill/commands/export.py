@@ -81,11 +81,11 @@ def export_run(
         ready_for_page(web.folder, runtime=web.runtime, cache=cache_folder())
     streams = trained_streams(folder, config, stream)
     named = any(override.startswith("data.root=") for override in overrides)
-    split = split_at_hand(folder, config, streams[0].deployed, named=named, console=console)
+    int8 = wanted.precision == "int8"
+    split = split_at_hand(folder, config, streams[0].deployed, named=named, for_int8=int8, console=console)
     calibration = []
-    if wanted.precision == "int8":  # once for all streams, and before the work
-        count = wanted.calibration_images
-        calibration = calibration_images(config, count, scored=split.scored, console=console)
+    if int8:  # once for all streams, and before the work
+        calibration = calibration_images(config, wanted.calibration_images, console=console)
     exported = []
     for one in streams:
         target = target_of(folder, out, wanted.file_name(one.name), several=stream == ALL)
@@ -95,8 +95,9 @@ def export_run(
             )
         )
     timed = {file.path.name: OnnxFile(file.path, threads=threads) for file in exported}
-    times = milliseconds(timed, split.samples.load(0).image)
-    console.print(files_table(exported, times))
+    image = split.samples.load(0).image
+    seen = wanted.network_size((image.shape[0], image.shape[1]), trained=streams[0].deployed.size)
+    console.print(files_table(exported, milliseconds(timed, image), seen=seen))
     first = OnnxFile(exported[0].path)
     console.print("\nWithout segdistill:\n")
     console.print(
@@ -110,9 +111,19 @@ def export_run(
         )
 
 
-def files_table(files: Sequence[Exported], milliseconds: Mapping[str, float]) -> Table:
-    """A family of files: what each is worth and what it costs."""
-    table = Table("file", "mIoU %", "parameters", "MACs", "size", "latency")
+def files_table(
+    files: Sequence[Exported], milliseconds: Mapping[str, float], *, seen: tuple[int, int]
+) -> Table:
+    """A family of files: what each is worth and what it costs.
+
+    Args:
+        files: of one kind.
+        milliseconds: of an image, by the file's name.
+        seen: (height, width) in pixels at which the networks see it, before they pad it.
+    """
+    height, width = seen
+    caption = f"MACs and latency: of an image that the network sees at {height}x{width}"
+    table = Table("file", "mIoU %", "parameters", "MACs", "size", "latency", caption=caption)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
@@ -148,7 +159,7 @@ def target_of(folder: RunFolder, out: Path | None, name: str, *, several: bool) 
 
 
 def split_at_hand(
-    folder: RunFolder, config: Config, deployed: Deployed, *, named: bool, console: Console
+    folder: RunFolder, config: Config, deployed: Deployed, *, named: bool, for_int8: bool, console: Console
 ) -> Split:
     """The run's validation images, or synthetic ones if they are not on this machine; nothing is downloaded.
 
@@ -157,10 +168,12 @@ def split_at_hand(
         config: of the run, with the place of the data as it was said just now.
         deployed: how its networks are fed.
         named: whether it was said just now where the images lie; then they have to be there.
+        for_int8: whether it is an int8 file that they are for; then it has to be scored on them.
         console: to print on.
 
     Raises:
         DataError: there are images, but something is wrong with them; or they were named and are not there.
+        ExportError: int8 cannot be scored, since they are not there or the run has learnt some of them.
     """
     try:
         checked = build_splits(config, ("val",), console=console, download=False)
@@ -172,11 +185,21 @@ def split_at_hand(
                 warn(console, others)
         return Split(samples, scored=True, elsewhere=elsewhere, split_hash=split_hash)
     except RunFolderError as error:
+        if for_int8:
+            raise ExportError(
+                f"int8 is judged by its mIoU on val, and there is none to be had: {error}. "
+                "In a folder that data.root=DIR names, int8 looks for training images, too"
+            ) from None
         warn(console, f"the check gives no mIoU: {error}")
         return Split(samples, scored=False, elsewhere=None)
     except DataMissingError as error:
         if named:
             raise
+        if for_int8:
+            raise ExportError(
+                "int8 needs the run's training and validation images, which are not at hand "
+                f"({first_line(error)}); say where they are by data.root=DIR"
+            ) from None
         warn(
             console,
             f"the run's images are not at hand, so the check uses synthetic streets and gives no mIoU "

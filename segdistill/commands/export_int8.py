@@ -13,8 +13,8 @@ from segdistill.commands.file_scores import PARITY_IMAGES, file_miou, spread
 from segdistill.commands.wanted_file import Wanted
 from segdistill.config import Config
 from segdistill.data.samples import Samples
-from segdistill.errors import ExportError
 from segdistill.export.check import LIMITS
+from segdistill.export.description import Quantisation
 from segdistill.export.hot_spots import hot_spots
 from segdistill.export.latency import milliseconds
 from segdistill.export.onnx_file import OnnxFile
@@ -25,24 +25,18 @@ from segdistill.export.sensitivity import Outcome, quantize_within
 INT8_SPEED = 1.8
 
 
-def calibration_images(config: Config, count: int, *, scored: bool, console: Console) -> list[np.ndarray]:
+def calibration_images(config: Config, count: int, *, console: Console) -> list[np.ndarray]:
     """Of the run's training split, at most `count` images (H, W, 3), evenly spaced; the ranges of all streams are found
     by them.
 
     Args:
         config: of the run, with the place of the data as it was said just now.
         count: of images.
-        scored: whether the run's validation images are there, by which an int8 file is judged.
         console: to print on.
 
     Raises:
-        ExportError: if they are not there.
-        DataError: if the training images are not there, or something is wrong with them.
+        DataError: if they are not there, or something is wrong with them.
     """
-    if not scored:
-        raise ExportError(
-            "int8 needs the run's training and validation images; say where they are by data.root=DIR"
-        )
     return spread(build_samples(config, "train", console=console, download=False), count)
 
 
@@ -117,6 +111,16 @@ def speed_up(single: OnnxFile, file: OnnxFile, samples: Samples) -> float:
     """How many times as fast as fp32 a file is, their runs taken in turn."""
     times = milliseconds({"fp32": single, "this": file}, samples.load(0).image)
     return times["fp32"] / times["this"]
+
+
+def quantisation_in_words(how: Quantisation) -> str:
+    """How a file was made, and how to make one for CPUs that compute something else with it."""
+    if how.weight_bits == 7:
+        return how.words
+    return (
+        f"{how.words}. On x86 CPUs without VNNI sums of such weights saturate, so that the score does not hold there: "
+        "for these export it with --reduce-range"
+    )
 
 
 def slow_note(file: OnnxFile, samples: Samples, *, speed: float) -> str:

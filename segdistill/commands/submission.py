@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from lightning_fabric import Fabric
 from PIL import Image
 
 from segdistill.data.samples import LabelledImage, Samples
@@ -35,16 +37,22 @@ class Submission:
             )
         self._folder = folder
         self._samples = samples
-        self._size = SERVER_SIZE
+        self._sizes: set[tuple[int, int]] = set()  # (height, width) of the files, in pixels
 
     def watch(self, index: int, sample: LabelledImage, said: Mapping[str, Labelling]) -> None:
         """Write the file of an image, of its first stream."""
         classes = next(iter(said.values())).classes.cpu().numpy()
-        if classes.shape != SERVER_SIZE:
-            self._size = classes.shape
+        self._sizes.add(classes.shape)
         picture = Image.fromarray(to_label_ids(classes))
         path = self._folder / f"{frame_of(self._samples.name(index))}_pred.png"
         write_atomically(path, lambda temporary: picture.save(temporary))
+
+    def gather(self, fabric: Fabric) -> None:
+        """Collect the sizes of all processes' files."""
+        if fabric.world_size > 1:
+            shares: list[set[tuple[int, int]]] = [set() for _ in range(fabric.world_size)]
+            torch.distributed.all_gather_object(shares, self._sizes)
+            self._sizes = set().union(*shares)
 
     def summary(self) -> str:
         """What was written, in one line."""
@@ -52,10 +60,13 @@ class Submission:
 
     def warning(self) -> str:
         """Why the server will not take the files; empty if it does."""
-        if self._size == SERVER_SIZE:
+        unfit = [f"{height}x{width}" for height, width in sorted(self._sizes - {SERVER_SIZE})]
+        if not unfit:
             return ""
-        (height, width), (high, wide) = self._size, SERVER_SIZE
+        some = "some have" if SERVER_SIZE in self._sizes else "they have"
+        sizes = ", ".join(unfit[:3]) + (", ..." if len(unfit) > 3 else "")
+        high, wide = SERVER_SIZE
         return (
-            f"they have {height}x{width} pixels like the images, but the server takes {high}x{wide}: point data.root "
-            "at the original images"
+            f"{some} {sizes} pixels like the images, but the server takes {high}x{wide}: point data.root at the "
+            "original images"
         )

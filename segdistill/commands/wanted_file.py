@@ -6,9 +6,16 @@ from pathlib import Path
 from segdistill.commands.settings import settings_hash
 from segdistill.commands.trained import Trained
 from segdistill.commands.versions import versions
-from segdistill.export.description import Description, Fit, Input, Layout, Precision
+from segdistill.export.description import (
+    Calibration,
+    Description,
+    Fit,
+    Input,
+    Layout,
+    Precision,
+    Quantisation,
+)
 from segdistill.export.graphs import ImageGraph, TensorGraph
-from segdistill.export.ranges import Method
 from segdistill.protocol import Protocol
 
 #: Input of a file -> where it is scored, as a protocol has it.
@@ -34,7 +41,7 @@ class Wanted:
         simplify: let onnxslim fold and merge nodes.
         calibration: how int8 finds the range of a tensor.
         calibration_images: training images it looks at, at most.
-        reduce_range: int8 weights of 7 bits, for x86 CPUs without VNNI.
+        reduce_range: int8 weights of 7 bits instead of 8, for x86 CPUs without VNNI.
     """
 
     input: Input = "tensor"
@@ -46,7 +53,7 @@ class Wanted:
     size: tuple[int, int] | None = None
     opset: int | None = None
     simplify: bool = False
-    calibration: Method = "minmax"
+    calibration: Calibration = "minmax"
     calibration_images: int = 64
     reduce_range: bool = False
 
@@ -87,9 +94,16 @@ def graph_of(trained: Trained, wanted: Wanted) -> TensorGraph | ImageGraph:
     )
 
 
-def describe(trained: Trained, wanted: Wanted) -> Description:
-    """What the file says of itself; the score is the network's, until the file has one of its own."""
+def describe(trained: Trained, wanted: Wanted, *, calibrated_on: int) -> Description:
+    """What the file says of itself; the score is the network's, until the file has one of its own.
+
+    Args:
+        trained: what the file is made from.
+        wanted: kind of file.
+        calibrated_on: training images that int8 finds ranges by.
+    """
     model, data = trained.config.model, trained.config.data
+    quantisation = Quantisation(7 if wanted.reduce_range else 8, wanted.calibration, calibrated_on)
     return Description(
         input=wanted.input,
         layout=wanted.layout,
@@ -109,6 +123,7 @@ def describe(trained: Trained, wanted: Wanted) -> Description:
         licence=f"The rights in these weights follow from the data they were trained on ({data.kind}) and from "
         # Where a file with them lay is nobody's business who gets this one.
         f"the first weights ({model.encoder}, {Path(model.weights or model.encoder_weights).name}).",
+        quantisation=quantisation if wanted.precision == "int8" else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +17,7 @@ Input = Literal["tensor", "image"]
 Layout = Literal["nchw", "nhwc"]
 Fit = Literal["resize", "pad"]
 Precision = Literal["fp32", "fp16", "int8"]
+Calibration = Literal["minmax", "entropy", "percentile"]
 
 #: Names of the graph's input and outputs.
 NORMALIZED_IMAGE, LOGITS = "normalized_image", "logits"
@@ -26,6 +27,36 @@ _FEED = ("class_names", "class_colours", "ignore_index", "mean", "std")
 #: What stands in a file as it is; the rest is JSON.
 _TEXTS = ("input", "layout", "fit", "stream", "precision", "config_hash", "licence")
 TASK = "semantic segmentation"
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How int8 was made of fp32.
+
+    Attributes:
+        weight_bits: 8, or 7 for x86 CPUs whose sums of products would saturate, see `needs_reduce_range`.
+        calibration: how the range of a tensor was found.
+        images: of the training split, by which it was found.
+    """
+
+    weight_bits: Literal[7, 8]
+    calibration: Calibration
+    images: int
+
+    @property
+    def cpus(self) -> str:
+        """That compute with these weights what they should, in words."""
+        if self.weight_bits == 8:
+            return "ARM and x86 CPUs with VNNI (AVX-VNNI or AVX-512 VNNI)"
+        return "x86 CPUs without VNNI, too"
+
+    @property
+    def words(self) -> str:
+        """For the file's metadata and the terminal."""
+        return (
+            f"weights of {self.weight_bits} bits, for {self.cpus}; ranges by {self.calibration} over {self.images} "
+            "training images"
+        )
 
 
 @dataclass(frozen=True)
@@ -51,6 +82,7 @@ class Description:
         config_hash: SHA-256 of the run's settings, but for names, places and what its kind of training ignores.
         versions: of the packages that made the file.
         licence: a note on the rights in weights and data.
+        quantisation: of int8; None of other precisions, and where it is unknown, as of files from before it was noted.
     """
 
     input: Input
@@ -69,6 +101,7 @@ class Description:
     config_hash: str
     versions: Mapping[str, str]
     licence: str
+    quantisation: Quantisation | None = None
 
     @property
     def input_name(self) -> str:
@@ -106,6 +139,10 @@ class Description:
             "score": self.score.as_dict(),
         }
         del values["taxonomy"], values["normalisation"]
+        if self.quantisation is None:
+            del values["quantisation"]
+        else:
+            values["quantisation_description"] = self.quantisation.words
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
     @classmethod
@@ -116,8 +153,10 @@ class Description:
                 raise ValueError(f"its task is {texts['task']!r}")
             taxonomy, normalisation = from_values({key: json.loads(texts[key]) for key in _FEED})
             values: dict[str, Any] = {"taxonomy": taxonomy, "normalisation": normalisation}
+            needed = {one.name for one in fields(cls) if one.default is MISSING}
             for key in (one.name for one in fields(cls) if one.name not in values):
-                values[key] = texts[key] if key in _TEXTS else json.loads(texts[key])
+                if key in needed or key in texts:
+                    values[key] = texts[key] if key in _TEXTS else json.loads(texts[key])
             return TypeAdapter(cls).validate_python(values)
         except (KeyError, ValueError, TypeError) as error:
             raise ExportError(

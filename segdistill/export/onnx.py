@@ -3,13 +3,14 @@
 import logging
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 import onnxslim
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from segdistill import __version__
@@ -46,7 +47,7 @@ class Cost:
 
     Attributes:
         parameters: numbers in the network's weights; the file has fewer, as batch norms are folded into convolutions.
-        macs: multiply-adds of one image at the size it was scored at (convolutions and matrix products).
+        macs: multiply-adds of one image of the size that was asked for (convolutions and matrix products).
     """
 
     parameters: int
@@ -60,7 +61,14 @@ def refuse_opset(opset: int) -> None:
         raise ExportError(f"opset {opset} cannot be written; choose one of {OLDEST_OPSET} to {newest}")
 
 
-def export_onnx(path: Path, graph: nn.Module, description: Description, interface: Interface) -> Cost:
+def export_onnx(
+    path: Path,
+    graph: nn.Module,
+    description: Description,
+    interface: Interface,
+    *,
+    counted: tuple[int, int] | None = None,
+) -> Cost:
     """Write one self-contained file whose metadata says how to feed it.
 
     Args:
@@ -68,6 +76,8 @@ def export_onnx(path: Path, graph: nn.Module, description: Description, interfac
         graph: a `TensorGraph` or `ImageGraph`; it is not changed.
         description: of the graph.
         interface: shapes and opset.
+        counted: (height, width) in pixels of the input whose multiply-adds are counted, if the interface takes any;
+            None for the trained size.
 
     Raises:
         ExportError: if torch cannot export this network; the message gives torch's reason.
@@ -87,7 +97,8 @@ def export_onnx(path: Path, graph: nn.Module, description: Description, interfac
         )
     if interface.simplify:
         model = onnxslim.slim(model)
-    cost = Cost(_parameters(program, folded_away), _macs(program, description, interface))
+    at = replace(interface, size=interface.size or counted)
+    cost = Cost(_parameters(program, folded_away), _macs(program, description, at))
     refuse_idle_weights(model.graph)
     without_traces(model)
     onnx.helper.set_model_props(model, description.to_metadata())
@@ -197,9 +208,17 @@ def _parameters(program: torch.onnx.ONNXProgram, folded_away: dict[str, int]) ->
 
 
 def _macs(program: torch.onnx.ONNXProgram, description: Description, interface: Interface) -> int:
-    """As torch's counter sees the exported program, in which only what leads to the output is left."""
+    """As torch's counter sees the exported program, in which only what leads to the output is left.
+
+    Shapes alone count, so nothing is computed: a large photo takes no memory, and a network that holds for one size
+    alone does not fail here, but where it is compared with torch, which has more to say.
+    """
     assert program.exported_program is not None
-    example = example_input(description, interface)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        FlopCounterMode(display=False) as counter,
+        torch.no_grad(),
+    ):
+        example = example_input(description, interface)
         program.exported_program.module()(example)
     return counter.get_total_flops() // 2 // len(example)

@@ -12,9 +12,10 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 
 from segdistill.errors import ExportError
+from segdistill.export.description import Calibration
 from segdistill.export.int8_graph import QUANTISED, measure_shapes_in_int8, prepared
 from segdistill.export.onnx_graph import float_tensors, save_converted
-from segdistill.export.ranges import Feed, Method, calibrated
+from segdistill.export.ranges import Feed, calibrated
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -34,7 +35,7 @@ class Quantizer:
         source: Path,
         feeds: Iterable[Feed],
         *,
-        method: Method,
+        method: Calibration,
         reduce_range: bool = False,
         name: Path | None = None,
     ) -> None:

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from onnx import ModelProto
 
 from segdistill.errors import ExportError
+from segdistill.export.description import Calibration
 from segdistill.export.onnx_graph import session_of
 
-Method = Literal["minmax", "entropy", "percentile"]
 #: Input name -> batch, as the file takes it.
 Feed = Mapping[str, np.ndarray]
 Range = tuple[float, float]
@@ -46,7 +45,7 @@ class Spread:
         bins = ((values.ravel() / self.reach + 1) * BINS).astype(np.int32)
         self.counts += np.bincount(np.minimum(bins, 2 * BINS - 1), minlength=2 * BINS)
 
-    def range(self, method: Method) -> Range:
+    def range(self, method: Calibration) -> Range:
         """(lowest, highest) by the method."""
         if method == "minmax" or not self.reach:
             return self.lowest, self.highest
@@ -94,7 +93,7 @@ def _divergence(counts: np.ndarray, shown: np.ndarray) -> float:
 
 
 def calibrated(
-    model: ModelProto, tensors: Sequence[str], feeds: Iterable[Feed], method: Method
+    model: ModelProto, tensors: Sequence[str], feeds: Iterable[Feed], method: Calibration
 ) -> dict[str, Range]:
     """The range of every named tensor of the graph while it runs on `feeds`, by `method`."""
     observed = ModelProto()

@@ -13,6 +13,7 @@ import yaml
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as authors  # noqa: N813
 from cityscapesscripts.helpers.labels import labels as authors_labels
 from PIL import Image
+from program import launch
 from scipy import ndimage
 from tiny_models import convolution, write_onnx
 
@@ -232,7 +233,7 @@ def test_a_submission_is_what_the_server_scores(tmp_path: Path) -> None:
         picture = Image.open(found)
         assert (picture.mode, picture.size) == ("L", (96, 72))
         assert np.array(picture).tolist() == to_label_ids(prediction).tolist()
-    assert "72x96 pixels" in submission.warning()
+    assert "they have 72x96 pixels" in submission.warning()
     assert "takes 1024x2048" in submission.warning()
     again = MaskFolder.matching(tmp_path / "submitted", frames, split="val", label_ids=True)
     read = again.label(2, frames.load(2))["masks"].classes
@@ -382,3 +383,23 @@ def test_a_run_on_cityscapes_is_scored_and_submitted(
     assert "no score" in capsys.readouterr().out
     for path in (tmp_path / "test").iterdir():
         assert np.array_equal(Image.open(tmp_path / "again" / path.name), Image.open(path))
+
+
+@pytest.mark.training
+def test_every_processs_files_are_measured(tmp_path: Path) -> None:
+    """The first process has the image that the server takes, the second one the one that it does not."""
+    for frame, (height, width) in enumerate([(1024, 2048), (64, 96)]):
+        name, empty = f"val/ulm/ulm_{frame:06}_000019", np.zeros((height, width, 3), np.uint8)
+        save(tmp_path / f"leftImg8bit/{name}_leftImg8bit.png", empty)
+        save(tmp_path / f"gtFine/{name}_gtFine_labelIds.png", empty[..., 0] + LABEL_IDS["road"])
+    file = write_onnx(
+        tmp_path / "c.onnx",
+        convolution(19),
+        size=(64, 96),
+        taxonomy=data_cityscapes.CITYSCAPES,
+        data={"kind": "cityscapes", "size": [64, 96]},
+    )
+    ways = (f"data.root={tmp_path}", "--submit", "submitted", "--devices", "2")
+    out, _ = launch("evaluate", file, *ways, cwd=tmp_path)
+    assert "some have 64x96 pixels like the images, but the server takes 1024x2048" in " ".join(out.split())
+    assert len(list((tmp_path / "submitted").iterdir())) == 2

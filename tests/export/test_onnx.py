@@ -266,6 +266,20 @@ def test_a_branch_is_a_smaller_network(net: MultiBranchNet, tmp_path: Path) -> N
     assert (torch.from_numpy(logits) - expected).abs().max() <= LIMITS["fp32"].logit_difference
 
 
+@pytest.mark.parametrize(
+    ("size", "counted", "padded"),
+    [(None, None, (64, 96)), (None, (90, 110), (96, 128)), ((50, 70), (90, 110), (64, 96))],
+)
+def test_macs_are_counted_at_the_size_that_is_asked_for(
+    size: tuple[int, int] | None, counted: tuple[int, int] | None, padded: tuple[int, int], tmp_path: Path
+) -> None:
+    """Of an input of any size, that is; the network sees it padded to the stride."""
+    graph = image_graph(nn.Conv2d(3, 11, 1), fit="pad", confidence=False)
+    description = described(input="image", layout="nhwc", fit="pad")
+    cost = export_onnx(tmp_path / "a.onnx", graph, description, Interface(size=size), counted=counted)
+    assert cost.macs == padded[0] * padded[1] * 3 * 11
+
+
 # ---- without an export
 
 

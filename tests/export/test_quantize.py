@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from segdistill.errors import ExportError
 from segdistill.export import int8_graph, quantize
+from segdistill.export.description import Calibration
 from segdistill.export.quantize import Quantizer, needs_reduce_range
-from segdistill.export.ranges import Feed, Method
+from segdistill.export.ranges import Feed
 from segdistill.export.sensitivity import Outcome, Sensitivity, compared, quantize_within, sensitivity
 
 CLASSES = 5
@@ -224,7 +225,7 @@ def test_every_convolution_runs_in_int8(tmp_path: Path, quantizer: Quantizer) ->
 
 
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
-def test_classes_stay_what_they_were(tmp_path: Path, tensor_file: Path, method: Method) -> None:
+def test_classes_stay_what_they_were(tmp_path: Path, tensor_file: Path, method: Calibration) -> None:
     Quantizer(tensor_file, feeds(6), method=method).write(tmp_path / "int8.onnx")
     assert 0.9 < equal_argmax(tensor_file, tmp_path / "int8.onnx", feeds(3)) < 1
 
