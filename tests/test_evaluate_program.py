@@ -239,6 +239,16 @@ def test_images_that_were_learnt_are_not_scored_as_others(
     )
     assert "data.folder.lists" in said
 
+    # Of a folder that was named, nobody knows whether it is a copy or another one with names like these.
+    copy = Path(shutil.copytree(data, tmp_path / "copy"))
+    assert main(["evaluate", str(run), f"data.root={copy}"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"1 of the 4 images of val in {copy} have the names of images that {run} was trained on ({moved};"
+        in said
+    )
+    assert "no score of images that are new to the network" in said
+
     told = io.StringIO()
     network = load_deployed(run / "primary.safetensors")[1]
     split = split_at_hand(

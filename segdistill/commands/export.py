@@ -10,7 +10,7 @@ from rich.table import Table
 
 from segdistill.build.splits import build_splits, data_hash
 from segdistill.commands.checked_export import Exported, Split, export_checked
-from segdistill.commands.data_drift import other_labels, refuse_what_it_learnt
+from segdistill.commands.data_drift import what_has_changed
 from segdistill.commands.export_int8 import calibration_images
 from segdistill.commands.file_scores import PARITY_IMAGES
 from segdistill.commands.protocol import other_data
@@ -179,10 +179,11 @@ def split_at_hand(
         checked = build_splits(config, ("val",), console=console, download=False)
         samples, split_hash = checked["val"].samples, data_hash(checked)
         elsewhere = other_data(config, folder.load_config())
-        if elsewhere is None:
-            refuse_what_it_learnt(folder, samples, config, split="val")
-            if others := other_labels(folder, "val", split_hash):
-                warn(console, others)
+        changed = what_has_changed(
+            folder, samples, config, split="val", split_hash=split_hash, elsewhere=elsewhere
+        )
+        if changed:
+            warn(console, changed)
         return Split(samples, scored=True, elsewhere=elsewhere, split_hash=split_hash)
     except RunFolderError as error:
         if for_int8:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from segdistill.build.datasets import worker_count
 from segdistill.build.splits import build_splits, build_unlabelled_test, data_hash, names_elsewhere
-from segdistill.commands.data_drift import other_images, other_labels, refuse_what_it_learnt
+from segdistill.commands.data_drift import other_images, what_has_changed
 from segdistill.commands.protocol import IGNORED, of_view, other_data, run_protocol
 from segdistill.commands.run_folder import RunFolder
 from segdistill.commands.settings import refuse_what_counts
@@ -137,10 +137,11 @@ def run_subject(
     predictor, normalisation, words = load_predictor(folder, config, weights=weights, device=device)
     view = wishes.view(config.data.size)
     samples, split_hash = _samples(config, split, submitted=submitted, console=console)
-    if elsewhere is None:
-        refuse_what_it_learnt(folder, samples, config, split=split)
-        if others := other_labels(folder, split, split_hash):
-            warn(console, others)
+    changed = what_has_changed(
+        folder, samples, config, split=split, split_hash=split_hash, elsewhere=elsewhere
+    )
+    if changed:
+        warn(console, changed)
     return Subject(
         samples=samples,
         label=_looking(Viewer(predictor, view, normalisation=normalisation)),
