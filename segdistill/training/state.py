@@ -40,17 +40,37 @@ class Player:
             assert self.scheduler.last_epoch == step, "no step is left out"
 
     def state_dict(self) -> dict[str, Any]:
+        """Of tensors and primitives. Where torch numbers the parameters, `moments` has their names: so networks that
+        share a part share what is known of it."""
+        names, saved = self._optimised(), self.optimizer.state_dict()
         return {
             "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "moments": {names[place]: moments for place, moments in saved["state"].items()},
+            "rates": [_without_parameters(group) for group in saved["param_groups"]],
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        places = {name: place for place, name in enumerate(self._optimised())}
+        groups = zip(self.optimizer.state_dict()["param_groups"], state["rates"], strict=True)
+        self.optimizer.load_state_dict(
+            {
+                "state": {places[name]: moments for name, moments in state["moments"].items()},
+                "param_groups": [own | rates for own, rates in groups],
+            }
+        )
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
+
+    def _optimised(self) -> list[str]:
+        """Names of the parameters in the order in which the optimiser counts them."""
+        names = {parameter: name for name, parameter in self.module.module.named_parameters()}
+        return [names[one] for group in self.optimizer.param_groups for one in group["params"]]
+
+
+def _without_parameters(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 @dataclass
@@ -177,29 +197,11 @@ class TrainState:
         Args:
             saved: `state_dict()` of the other run.
         """
-        trained = saved[LEARNER_KEY]["module"]
-        order = self._optimised()
-        place = {name: index for index, name in enumerate(order)}
-        places = [place[name] for name in order if name in trained]  # in the other run's order
-        theirs, optimizer = saved[LEARNER_KEY]["optimizer"], self.learner.optimizer.state_dict()
-        groups = [
-            {**group, "params": own["params"]}
-            for own, group in zip(optimizer["param_groups"], theirs["param_groups"], strict=True)
-        ]
-        moments = {places[index]: moment for index, moment in theirs["state"].items()}
-        ours = self.state_dict()
-        ours[LEARNER_KEY] = saved[LEARNER_KEY] | {
-            "module": ours[LEARNER_KEY]["module"] | trained,
-            "optimizer": {"state": moments, "param_groups": groups},
-        }
+        ours, theirs = self.state_dict(), saved[LEARNER_KEY]
+        ours[LEARNER_KEY] = theirs | {"module": ours[LEARNER_KEY]["module"] | theirs["module"]}
         if self.ema:
             ours["ema"] |= saved["ema"]
         self.load_state_dict(ours | {key: saved[key] for key in ("position", "epoch_terms")})
-
-    def _optimised(self) -> list[str]:
-        """Names of the learner's parameters in the order in which its optimiser counts them."""
-        names = {parameter: name for name, parameter in self.net.named_parameters()}
-        return [names[one] for group in self.learner.optimizer.param_groups for one in group["params"]]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the same run's `state_dict()`; for another run's see `take_over`."""
