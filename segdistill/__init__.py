@@ -5,4 +5,4 @@ import os
 # Albumentations asks the network for its newest version when imported; a training program must not.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

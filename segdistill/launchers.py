@@ -11,7 +11,7 @@ from lightning_fabric.plugins.environments import (
 )
 
 #: Slurm's numbers from here on are of no step of srun's but of a batch script and of salloc's shell: of one process,
-#: whatever number of tasks stands beside them.
+#: whatever number of tasks stands beside them. So is a shell of srun's own.
 _RESERVED_STEPS = 0xFFFF_FFF0
 
 
@@ -31,7 +31,16 @@ class Launcher:
 
 class SrunStep(SLURMEnvironment):
     """The tasks of one step of srun. Fabric's own environment takes what a job was allotted for what was started, and
-    waits for ever for the rest."""
+    waits for ever for the rest; it meets at the job's first machine, by a port of the job's."""
+
+    @property
+    def main_address(self) -> str:
+        return os.environ.get("MASTER_ADDR", "127.0.0.1")  # all are here
+
+    @property
+    def main_port(self) -> int:
+        job, step = (int(os.environ.get(f"SLURM_{name}", "0")) for name in ("JOB_ID", "STEP_ID"))
+        return int(os.environ.get("MASTER_PORT", 15000 + (31 * job + step) % 10000))
 
     def world_size(self) -> int:
         return int(os.environ["SLURM_STEP_NUM_TASKS"])
@@ -57,7 +66,8 @@ def launcher() -> Launcher | None:
     tasks, machines, step = (
         int(os.environ.get(f"SLURM_STEP_{name}", "1")) for name in ("NUM_TASKS", "NUM_NODES", "ID")
     )
-    if tasks == 1 or step >= _RESERVED_STEPS:
+    shell = step >= _RESERVED_STEPS or "SLURM_PTY_PORT" in os.environ  # the latter of srun --pty
+    if tasks == 1 or shell:
         return None
     return Launcher(tasks, tasks // machines, SrunStep())
 

@@ -15,7 +15,7 @@ _WATCH_SECONDS = 1.0
 
 def end_with_parent() -> None:
     """End this process when the one that started it is gone, whatever it is waiting for: a collective call of NCCL's
-    would wait half an hour, a worker that hands images on for ever."""
+    would wait for hours, a worker that hands images on for ever."""
     _watch(os.getppid(), then=lambda: os._exit(1))
 
 

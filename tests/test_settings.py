@@ -128,4 +128,5 @@ def test_a_path_in_full_is_the_same_setting(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.chdir(tmp_path)
     assert hash_of("own.pth") == hash_of(tmp_path / "own.pth")
-    assert hash_of("own.pth") != hash_of(tmp_path / "other" / "own.pth")
+    assert hash_of("own.pth") == hash_of(tmp_path / "of another machine" / "own.pth")
+    assert hash_of("own.pth") != hash_of("other.pth")

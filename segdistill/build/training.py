@@ -34,9 +34,9 @@ from segdistill.training.precision import CpuMixedPrecision, cpu_capabilities, l
 from segdistill.training.state import Opponent, Player, TrainState
 from segdistill.training.steps import StepSettings
 
-#: How long processes wait for the first one, which may have data to fetch and many images to check; torch's half an
-#: hour is not enough. Where one is gone, the others end without it, see `processes`.
-_TO_WAIT = timedelta(days=1)
+#: How long processes wait for each other. The first one may have data to fetch and many images to check, for which
+#: torch's half an hour is not always enough.
+_TO_WAIT = timedelta(hours=3)
 
 
 def trains_on_cpu(train: TrainConfig) -> bool:

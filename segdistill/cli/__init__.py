@@ -20,7 +20,7 @@ from segdistill.console import new_console
 from segdistill.errors import InterruptedRunError, ToldByAnotherError, UserError
 from segdistill.memory import memory_told
 from segdistill.orphans import STOPPING
-from segdistill.stop_signals import heeded
+from segdistill.stop_signals import heeded, leave_terminal
 
 USER_ERROR, INTERRUPTED = 2, 130
 #: Errors of a file's place. Our own words for a full disk, and Pillow's, have no number.
@@ -86,6 +86,7 @@ def _termination_as_interruption() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         STOPPING.set()
+        leave_terminal(number)
         raise KeyboardInterrupt
 
     previous = {number: signal.signal(number, interrupt) for number in heeded() - {signal.SIGINT}}

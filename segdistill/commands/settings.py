@@ -62,7 +62,8 @@ def with_whole_paths(config: Config) -> Config:
 
 
 def settings_that_count(config: Config) -> dict[str, Any]:
-    """Key -> value of the settings that a run's numbers depend on, wherever it and its data lie."""
+    """Key -> value of the settings that a run's numbers depend on, wherever it and its data lie; files with weights are
+    named by their whole path."""
     flat = _flatten(with_whole_paths(config).model_dump(mode="json"))
     return {
         key: value
@@ -99,8 +100,11 @@ def _alike(one: str, other: str) -> bool:
 
 
 def settings_hash(config: Config) -> str:
-    """SHA-256 of `settings_that_count`."""
-    return hashlib.sha256(json.dumps(settings_that_count(config)).encode()).hexdigest()
+    """SHA-256 of `settings_that_count`, wherever files with weights lie."""
+    named = {f"model.{key}": Path(path).name for key, path in config.model.files.items()}
+    values = settings_that_count(config)
+    values |= {key: name for key, name in named.items() if key in values}
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def settings_without_effect(config: Config) -> dict[str, Any]:

@@ -168,10 +168,12 @@ def fit_and_score(
             rehearse(
                 state,
                 settings.step,
+                batches=settings.accumulate,
                 images=config.train.batch_size // fabric.world_size,
                 size=training_size(config),
                 classes=taxonomy.num_classes,
                 progress=state.position.step / (config.train.epochs * data.batches.steps),
+                diagnose=settings.diagnose_every is not None,
             )
         last_scores = fit(
             state,

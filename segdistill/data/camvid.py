@@ -100,11 +100,15 @@ def ensure_camvid(
         DataMissingError: it is not where it was said to be, or may not be downloaded.
         DataError: it cannot be had; the message names the ways out, as that of the other one does.
     """
-    named_by = "data.root" if root is not None else ROOT_VARIABLE if os.environ.get(ROOT_VARIABLE) else ""
+    named_by = "data.root" if root is not None else ROOT_VARIABLE
+    named = (
+        expanded(root or Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)).resolve()
+        != DEFAULT_ROOT.resolve()
+    )
     root = resolve_root(root)
     needed = [folder for split in splits for folder in (split, f"{split}annot")]
     missing = [folder for folder in needed if not _has_content(root / folder)]
-    if missing and named_by:
+    if missing and named:
         raise DataMissingError(
             f"{root} holds no {', '.join(missing)} of CamVid (named by {named_by}). {nearest(root)}\n"
             + _ways_out_of_a_named_folder(root)

@@ -13,7 +13,7 @@ from segdistill.cores import CORES_VARIABLE, threads_asked_for, usable_cores
 from segdistill.errors import InterruptedRunError, UserError
 from segdistill.files import json_rows
 from segdistill.orphans import STUDY_VARIABLE
-from segdistill.stop_signals import heeded
+from segdistill.stop_signals import heeded, leave_terminal
 from segdistill.study.rungs import Rung
 from segdistill.study.training_log import TrainingLog, how_it_ended
 
@@ -226,6 +226,7 @@ class Runner:
 
     def _ask_to_stop(self, number: int, frame: object) -> None:
         self._stop_asked = True
+        leave_terminal(number)
 
 
 def seconds_left(runs: Sequence[PlannedRun], *, jobs: int) -> float | None:

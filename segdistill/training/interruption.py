@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from segdistill.errors import InterruptedRunError
 from segdistill.orphans import STOPPING
-from segdistill.stop_signals import heeded
+from segdistill.stop_signals import heeded, leave_terminal
 
 Item = TypeVar("Item")
 
@@ -26,8 +26,8 @@ def until(stop: threading.Event, items: Iterable[Item]) -> Iterator[Item]:
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM and a closed terminal set, so that a run ends between two steps; a second signal
-    kills it."""
+    """An event that Ctrl-C, SIGTERM and a closed terminal set, so that a run ends between two steps; a second Ctrl-C or
+    SIGTERM kills it."""
     stop = threading.Event()
     previous: dict[signal.Signals, Any] = {}
 
@@ -35,6 +35,7 @@ def stop_requested() -> Iterator[threading.Event]:
         stop.set()
         STOPPING.set()
         signal.signal(number, previous[signal.Signals(number)])
+        leave_terminal(number)
 
     if threading.current_thread() is threading.main_thread():
         for number in heeded():

@@ -69,7 +69,7 @@ def fit(
 
     Raises:
         NonFiniteError: when a loss or gradient is not finite; checkpoints from before it are kept.
-        InterruptedRunError: after SIGINT or SIGTERM, with `last` saved at the step where the run stopped.
+        InterruptedRunError: after SIGINT, SIGTERM or SIGHUP, with `last` saved at the step where the run stopped.
     """
     position = state.position
     scores: Mapping[str, Scores] | None = None

@@ -40,6 +40,7 @@ ALONE = {
     "a batch script": BATCH_SCRIPT,
     "a batch script of one task": BATCH_SCRIPT | {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"},
     "srun of one task in a job of four": SRUN | {"SLURM_STEP_NUM_TASKS": "1"},
+    "a shell of srun's": SRUN | {"SLURM_PTY_PORT": "34129", "SLURM_JOB_NAME": "bash"},
     "the shell of salloc": SRUN | {"SLURM_STEP_ID": "4294967290"},
 }
 
@@ -124,6 +125,18 @@ def test_one_process_of_a_slurm_job_chooses_and_starts_the_others_itself(
     assert not fabric.strategy.cluster_environment.creates_processes_externally  # type: ignore[attr-defined]
     with_gpus(8)
     assert devices_of(tiny_config(train={"batch_size": 4, "accelerator": "auto"}).train) == 2
+
+
+def test_the_tasks_of_a_step_meet_on_this_machine_apart_from_other_steps(
+    within: Callable[[dict[str, str]], None],
+) -> None:
+    ports = set()
+    for step in ("0", "1"):
+        within(SRUN | {"SLURM_NODELIST": "node[1-2]", "SLURM_STEP_ID": step})
+        assert environment().main_address == "127.0.0.1"
+        ports.add(environment().main_port)
+    assert len(ports) == 2
+    assert all(15000 <= port < 25000 for port in ports)
 
 
 @pytest.mark.parametrize(

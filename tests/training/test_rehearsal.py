@@ -23,7 +23,8 @@ def state_of(config: Config) -> TrainState:
 
 def look_ahead(config: Config, state: TrainState, *, progress: float = 0.0) -> None:
     settings = build_loop_settings(config, multiple=input_multiple(state.net.primary)).step
-    rehearse(state, settings, images=2, size=(64, 96), classes=11, progress=progress)
+    kinds = {"batches": 2, "images": 2, "size": (64, 96), "classes": 11, "diagnose": True}
+    rehearse(state, settings, **kinds, progress=progress)  # type: ignore[arg-type]
 
 
 def everything(tiny_config: Callable[..., Config]) -> Config:
