@@ -240,7 +240,7 @@ def test_a_run_terminated_during_its_export_exports_when_resumed(
     (folder / "summary.json").write_text(json.dumps(summary | {"onnx": None}))
     (folder / "primary.onnx").unlink()
 
-    def stopped(path: Path, *_: Any) -> None:
+    def stopped(path: Path, *_: Any, **__: Any) -> None:
         path.write_bytes(b"half a file")
         os.kill(os.getpid(), signal.SIGTERM)
 
