@@ -57,6 +57,8 @@ def rehearse(
             with kept_buffers(*(player.module for player in players)):
                 step_gradients(state, [batch] * batches, settings, progress=places[-1], diagnose=diagnose)
         except NotImplementedError as error:
+            if state.fabric.device.type == "cpu":
+                raise  # no device has more operations: this is an error of the code
             raise ConfigError(
                 f"{state.fabric.device} lacks an operation that this training needs after {places[0]:.0%} of its steps "
                 f"({first_line(error)}); train.accelerator=cpu has it"

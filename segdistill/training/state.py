@@ -51,6 +51,7 @@ class Player:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave; moments may be lacking of parameters that had no gradient by then."""
         self.module.load_state_dict(state["module"])
         places = {name: place for place, name in enumerate(self._optimised())}
         groups = zip(self.optimizer.state_dict()["param_groups"], state["rates"], strict=True)
